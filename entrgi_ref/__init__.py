@@ -1,0 +1,70 @@
+"""entrgi_ref: the reference implementation of EntRGi, entropy-aware reward guidance for diffusion
+language models.
+
+At test time, EntRGi steers a masked diffusion language model by the gradient of a reward model;
+both stay frozen. Read the method in this order:
+
+    relaxation.py   Eqs. 1 to 5: what the reward model reads at a position that has no token yet
+    guidance.py     Eq. 6, the inner loop: gradient steps on the logits
+    denoising.py    Algorithm 1 and Eq. 7, the outer loop: predict, guide, commit
+    errors.py       Eq. 8, and what an observer is told
+
+and beside it: `orders` (which positions are committed first), `draws` (keyed random numbers),
+`config`, `protocols` (what the two networks must offer), `equations` (which function computes which
+equation).
+"""
+
+from .checks import GuidanceError
+from .config import GuidanceConfig, SamplingConfig
+from .denoising import Generation, generate, schedule
+from .draws import KeyedDraws, inverse_cdf, nucleus
+from .equations import EQUATIONS, IMPLEMENTATIONS
+from .errors import DenoisingStep, GradientStep, approximation_error, discreteness_error
+from .guidance import guide
+from .orders import ORDERS, Candidates
+from .protocols import BoundReward, Denoiser, Prompts, Reward, StepReward, prompt_key
+from .relaxation import (
+    WEIGHTS,
+    entropy,
+    entropy_weight,
+    hard_embedding,
+    interpolate,
+    soft_embedding,
+    token_distribution,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EQUATIONS",
+    "IMPLEMENTATIONS",
+    "ORDERS",
+    "WEIGHTS",
+    "BoundReward",
+    "Candidates",
+    "Denoiser",
+    "DenoisingStep",
+    "Generation",
+    "GradientStep",
+    "GuidanceConfig",
+    "GuidanceError",
+    "KeyedDraws",
+    "Prompts",
+    "Reward",
+    "SamplingConfig",
+    "StepReward",
+    "approximation_error",
+    "discreteness_error",
+    "entropy",
+    "entropy_weight",
+    "generate",
+    "guide",
+    "hard_embedding",
+    "interpolate",
+    "inverse_cdf",
+    "nucleus",
+    "prompt_key",
+    "schedule",
+    "soft_embedding",
+    "token_distribution",
+]

@@ -1,0 +1,36 @@
+"""What a run costs, and how many unguided trajectories the same cost buys."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .config import SamplingConfig
+from .denoising import schedule
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What it costs either network to read one sequence: positions x parameters.
+
+    Tables of embeddings do not count among the parameters, as nothing is multiplied with them.
+    """
+
+    denoiser: float
+    reward: float
+
+    def per_trajectory(self, config: SamplingConfig) -> float:
+        """The cost of one answer: all steps that run, their gradient steps, and the final score.
+
+        A backward pass through a frozen network counts as one forward pass: there are no gradients
+        of weights to compute. Source: ours.
+        """
+        steps = schedule(config.denoising_steps, config.new_tokens)
+        runs = sum(step.count > 0 for step in steps) if config.skip_empty_steps else len(steps)
+        return runs * (self.denoiser + 2 * config.guidance.steps * self.reward) + self.reward
+
+    def equal_trajectories(self, guided: SamplingConfig, unguided: SamplingConfig) -> int:
+        """K with which `unguided` costs as much as `guided`, rounded up: BoN at equal compute."""
+        return math.ceil(
+            guided.trajectories * self.per_trajectory(guided) / self.per_trajectory(unguided)
+        )

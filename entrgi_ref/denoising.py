@@ -1,0 +1,350 @@
+"""The outer loop of Algorithm 1: predict, guide, commit, until nothing is masked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import checks
+from .config import DTYPES, SamplingConfig
+from .draws import Draws, KeyedDraws, StepDraws, nucleus
+from .equations import equation
+from .errors import DenoisingStep, GradientStep
+from .guidance import guide
+from .orders import ORDERS, ORIGIN, Candidates, plackett_luce
+from .protocols import Denoiser, Reward
+from .relaxation import token_distribution
+
+Slots = tuple[Int[Tensor, "n"], ...]
+"""Row and position of every masked position, in (S, N) order."""
+
+
+@equation("alg:generate")
+@torch.no_grad()
+def generate(
+    denoiser: Denoiser,
+    reward: Reward,
+    prompts: Sequence[str],
+    config: SamplingConfig | None = None,
+    *,
+    observe: Callable[[DenoisingStep], None] | None = None,
+    draws: Draws | None = None,
+) -> Generation:
+    """Algorithm 1: answer each prompt K times, guiding every denoising step by the reward.
+
+    A response starts fully masked. Every step predicts its masked tokens, guides the prediction,
+    draws a candidate for each of them and commits the most confident candidates; the rest stays
+    masked. All trajectories move together, and none depends on another.
+
+    Args:
+        denoiser: the frozen mask predictor.
+        reward: the frozen reward model, which guides and, at the end, scores.
+        prompts: at least one.
+        config: the settings, by default the paper's.
+        observe: called with a `DenoisingStep` after every step that runs. Without it nothing is
+            recorded.
+        draws: where the random choices come from, by default `KeyedDraws` of the seed and the
+            prompts.
+
+    Raises:
+        ValueError: for inputs that do not fit, before a model runs; for what a model or a weight
+            function returns if it does not fit, before anything is made of it; for logits or
+            rewards that are not finite and weights outside [0, 1], with step and prompts.
+
+    Source: seed, authors' code.
+    """
+    config = config or SamplingConfig()
+    _check(denoiser, reward, prompts)
+    K, N, guidance = config.trajectories, config.new_tokens, config.guidance
+    encoded = denoiser.encode(prompts)
+    prompt = encoded.tokens.repeat_interleave(K, 0)
+    valid = F.pad(encoded.valid.repeat_interleave(K, 0), (0, N), value=True)
+    response = prompt.new_full((len(prompt), N), denoiser.mask_id)
+    bound = reward.bind(prompts, K)
+    draws = draws or KeyedDraws.of(config.seed, encoded.keys, K, prompt.device)
+
+    for step in schedule(config.denoising_steps, N):
+        masked = response == denoiser.mask_id
+        slots = masked.nonzero(as_tuple=True)
+        draw = draws.at(step.index, *slots)
+        quota = how_many(step, masked, slots, draw, config)
+        if config.skip_empty_steps and commits_nothing(step, quota, config):
+            continue
+
+        logits = predict(denoiser, torch.cat([prompt, response], 1), valid, masked, config)
+
+        gradient_steps: list[GradientStep] = []
+        with _naming(step, slots, prompts, K):
+            guided_logits = guide(
+                logits,
+                bound.at(response, masked),
+                weight=guidance.weight_function(config.temperature),
+                steps=guidance.steps,
+                step_size=guidance.step_size,
+                temperature=config.temperature,
+                top_p=config.top_p,
+                draw=draw.hard,
+                observe=gradient_steps.append if observe else None,
+                trajectories=len(response),
+            )
+
+        candidates = draw_candidates(logits, guided_logits, draw, config)
+        confidence = rank(candidates, draw, config)
+        committed = commit(candidates, confidence, quota, masked, slots, denoiser.eos_id, config)
+        response = torch.where(committed, response.index_put(slots, candidates.tokens), response)
+        if observe:
+            observe(
+                _record(step, masked, gradient_steps, candidates, confidence, committed, response)
+            )
+
+    return _scored(denoiser, reward, prompts, response, config)
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """The answers to P prompts, K each."""
+
+    prompts: tuple[str, ...]
+    tokens: Int[Tensor, "P K N"]
+    responses: list[list[str]]
+    """The decoded answers, K for each prompt."""
+    rewards: Float[Tensor, "P K"]
+    """The reward model's score of each decoded answer."""
+    config: SamplingConfig
+
+    @property
+    def top1(self) -> Float[Tensor, "P"]:
+        """Top@1: the largest reward among a prompt's K answers."""
+        return self.rewards.amax(1)
+
+    @property
+    def average(self) -> Float[Tensor, "P"]:
+        """Avg@K: the mean reward of a prompt's K answers."""
+        return self.rewards.mean(1)
+
+    @property
+    def best(self) -> list[str]:
+        """Each prompt's answer with the largest reward."""
+        best = self.rewards.argmax(1).tolist()
+        return [answers[k] for answers, k in zip(self.responses, best, strict=True)]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the schedule, from noise level t to s < t."""
+
+    index: int
+    """From 0 to T - 1."""
+    t: float
+    """In (0, 1]."""
+    fraction: float
+    """1 - s/t in (0, 1], the share of the masked tokens to commit; 1 at the last step."""
+    count: int
+    """How many of a response's tokens it commits, if every step before it committed its count."""
+
+
+@equation("alg:schedule")
+def schedule(denoising_steps: int, new_tokens: int) -> list[Step]:
+    r"""The T steps of Algorithm 1, between the noise levels linspace(1, 0.001, T + 1).
+
+    Of n masked tokens a step commits $\lfloor n (1 - s/t) \rfloor$, and the last step all that are
+    left. With T = N = 128 that is none at the first step, one at each other, two at the last; with
+    T = 256 and N = 128, 129 steps commit nothing. Source: authors' code.
+    """
+    levels = torch.linspace(1, 1e-3, denoising_steps + 1, dtype=torch.float32)
+    fractions = 1 - levels[1:] / levels[:-1]
+    fractions[-1] = 1
+    steps, left = [], torch.tensor(new_tokens)
+    for index, fraction in enumerate(fractions.tolist()):
+        count = floor_share(left, fraction)
+        steps.append(Step(index, levels[index].item(), fraction, int(count)))
+        left = left - count
+    return steps
+
+
+def floor_share(n: Int[Tensor, "*shape"], fraction: float) -> Int[Tensor, "*shape"]:
+    """floor(n * fraction), in float32 as in the authors' code, to round to the same side."""
+    return (n.float() * fraction).floor().long()
+
+
+def how_many(
+    step: Step, masked: Bool[Tensor, "S N"], slots: Slots, draw: StepDraws, config: SamplingConfig
+) -> Int[Tensor, "S"]:
+    """How many tokens of each trajectory the step commits.
+
+    A fixed share of the masked ones; under `origin` each with the probability of that share.
+    """
+    if config.order == ORIGIN:
+        return masked.index_put(slots, draw.origin() < step.fraction).sum(1)
+    return floor_share(masked.sum(1), step.fraction)
+
+
+def commits_nothing(step: Step, quota: Int[Tensor, "S"], config: SamplingConfig) -> bool:
+    """Whether the step leaves every response as it is, and can be skipped without a trace.
+
+    Known in advance, unless the count is random or masks can be written and count again: only then
+    does the host ask the device, and wait.
+    """
+    if config.order == ORIGIN or config.write_every_id:
+        return not quota.any()
+    return step.count == 0
+
+
+def predict(
+    denoiser: Denoiser,
+    tokens: Int[Tensor, "S L"],
+    valid: Bool[Tensor, "S L"],
+    masked: Bool[Tensor, "S N"],
+    config: SamplingConfig,
+) -> Float[Tensor, "n V"]:
+    """phi, the denoiser's logits at the masked positions, -inf for ids that may not be written.
+
+    In the dtype of guidance. -inf bans an id from all that follows: its probability, its part of
+    the soft embedding and the entropy, and its gradient are 0. Source: authors' code; the ban is
+    ours.
+    """
+    logits = denoiser(tokens, valid, masked)
+    checks.shape("the denoiser's logits", logits, (None, len(denoiser.writable)), "[n, V]")
+    logits = logits.to(DTYPES[config.guidance.dtype] or logits.dtype)
+    return logits if config.write_every_id else logits.masked_fill(~denoiser.writable, -torch.inf)
+
+
+def draw_candidates(
+    logits: Float[Tensor, "n V"],
+    guided_logits: Float[Tensor, "n V"],
+    draw: StepDraws,
+    config: SamplingConfig,
+) -> Candidates:
+    r"""Eq. 7, first half: a token for each masked position, $x \sim \mathrm{softmax}(\psi / \tau)$.
+
+    Drawn from the nucleus of mass `top_p`. Source: seed; nucleus: authors' code.
+    """
+    probabilities = nucleus(token_distribution(guided_logits, config.temperature), config.top_p)
+    tokens = draw.candidates(probabilities)
+    return Candidates(tokens, probabilities, guided_logits, logits, config.temperature)
+
+
+def rank(candidates: Candidates, draw: StepDraws, config: SamplingConfig) -> Float[Tensor, "n"]:
+    """The confidence by which the masked positions are committed, in the order of the settings."""
+    if config.order == ORIGIN:
+        return -draw.origin()
+    order = config.order if callable(config.order) else ORDERS[config.order]
+    confidence = order(candidates)
+    checks.shape("order", confidence, candidates.tokens.shape, "[n], one number per position")
+    if config.order_temperature:
+        confidence = plackett_luce(confidence, config.order_temperature, draw.order())
+    return confidence
+
+
+@equation("alg:commit")
+def commit(
+    candidates: Candidates,
+    confidence: Float[Tensor, "n"],
+    quota: Int[Tensor, "S"],
+    masked: Bool[Tensor, "S N"],
+    slots: Slots,
+    eos_id: int | None,
+    config: SamplingConfig,
+) -> Bool[Tensor, "S N"]:
+    """Eq. 7, second half: keep the `quota` most confident candidates of each trajectory.
+
+    Returns where. Only masked positions are ever chosen. With `eos_last`, those whose candidate
+    ends the answer come after all others (but not under `origin`, which ranks nothing). Among
+    equals the earlier position comes first. Source: authors' code; the order of equals is ours.
+    """
+    falling = (
+        confidence.new_zeros(masked.shape)
+        .index_put(slots, confidence)
+        .argsort(dim=1, descending=True, stable=True)
+    )
+    group = torch.where(masked, 0, 2)
+    if config.eos_last and eos_id is not None and config.order != ORIGIN:
+        group = group.index_put(slots, (candidates.tokens == eos_id).long())
+    # A stable sort by group keeps the order of confidence within each group.
+    order = falling.gather(1, group.gather(1, falling).argsort(dim=1, stable=True))
+    place = order.argsort(dim=1)
+    return masked & (place < quota[:, None])
+
+
+def _check(denoiser: Denoiser, reward: Reward, prompts: Sequence[str]) -> None:
+    strings = not isinstance(prompts, str) and all(isinstance(prompt, str) for prompt in prompts)
+    if not strings or len(prompts) == 0:
+        raise ValueError(f"prompts: got {prompts!r}, expected a list of at least one string")
+    checks.shape("reward.embeddings", reward.embeddings, (len(denoiser.writable), None), "[V, d]")
+    if denoiser.writable[denoiser.mask_id]:
+        raise ValueError("denoiser.writable: got True at the mask token, expected False")
+
+
+@contextmanager
+def _naming(step: Step, slots: Slots, prompts: Sequence[str], K: int) -> Iterator[None]:
+    """Add the denoising step and the prompts to an error of guidance."""
+    try:
+        yield
+    except checks.GuidanceError as error:
+        rows = slots[0][error.where] if error.per_position else error.where.nonzero()
+        named = sorted({row // K for row in rows.flatten().tolist()})
+        listing = checks.some([f"{p} ({prompts[p][:40]!r})" for p in named])
+        message = f"denoising step {step.index}: {error.reason}, for prompt {listing}"
+        raise ValueError(message) from error
+
+
+def _record(
+    step: Step,
+    masked: Tensor,
+    gradient_steps: list[GradientStep],
+    candidates: Candidates,
+    confidence: Tensor,
+    committed: Tensor,
+    tokens: Tensor,
+) -> DenoisingStep:
+    def stacked(name: str, width: int) -> Tensor:
+        rows = [getattr(gradient_step, name) for gradient_step in gradient_steps]
+        return torch.stack(rows) if rows else confidence.new_zeros(0, width)
+
+    n = len(confidence)
+    return DenoisingStep(
+        step=step.index,
+        t=step.t,
+        masked=masked,
+        entropy=stacked("entropy", n),
+        weight=stacked("weight", n),
+        E=stacked("E", n),
+        D=stacked("D", n),
+        rewards=stacked("rewards", len(masked)),
+        logits=candidates.logits,
+        guided_logits=candidates.guided_logits,
+        candidates=candidates.tokens,
+        confidence=confidence,
+        committed=committed,
+        tokens=tokens,
+    )
+
+
+def _scored(
+    denoiser: Denoiser,
+    reward: Reward,
+    prompts: Sequence[str],
+    response: Tensor,
+    config: SamplingConfig,
+) -> Generation:
+    P, K = len(prompts), config.trajectories
+    texts = denoiser.decode(response)
+    rewards = reward.score([prompt for prompt in prompts for _ in range(K)], texts)
+    checks.shape("reward.score", rewards, (P * K,), "[S], one number per response")
+    if not rewards.isfinite().all():
+        bad = sorted({row // K for row in (~rewards.isfinite()).nonzero().flatten().tolist()})
+        listing = checks.some([f"{p} ({prompts[p][:40]!r})" for p in bad])
+        raise ValueError(f"the reward of the finished answer is not finite, for prompt {listing}")
+    return Generation(
+        prompts=tuple(prompts),
+        tokens=response.unflatten(0, (P, K)),
+        responses=[texts[p * K : (p + 1) * K] for p in range(P)],
+        rewards=rewards.unflatten(0, (P, K)),
+        config=config,
+    )

@@ -1,0 +1,93 @@
+"""The order in which positions are committed.
+
+At each denoising step every masked position has a candidate, a token drawn for it. The most
+confident candidates are kept, the other positions stay masked. An order says what confidence is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .equations import equation
+from .relaxation import entropy
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The tokens drawn for the masked positions, and what they were drawn from."""
+
+    tokens: Int[Tensor, "n"]
+    probabilities: Float[Tensor, "n V"]
+    """What they were drawn from: the nucleus of the guided softmax(psi / tau)."""
+    guided_logits: Float[Tensor, "n V"]
+    """psi."""
+    logits: Float[Tensor, "n V"]
+    """phi, before guidance."""
+    temperature: float
+    """tau."""
+
+
+OrderFunction = Callable[[Candidates], Float[Tensor, "n"]]
+"""Candidates -> confidence of each; the largest are committed first. See `ORDERS`."""
+
+
+@equation("alg:order")
+def by_entropy(candidates: Candidates) -> Float[Tensor, "n"]:
+    """`entropy`: the negative entropy of the *unguided* softmax(phi / tau), not cut, in nats.
+
+    The only order that guidance does not touch: first come the positions of which the denoiser
+    itself is most certain. Source: authors' code.
+    """
+    return -entropy(candidates.logits / candidates.temperature)
+
+
+def by_probability(candidates: Candidates) -> Float[Tensor, "n"]:
+    """`maskgit_plus`: the candidate's probability in the guided nucleus. Source: authors' code."""
+    return _at_candidates(candidates.probabilities, candidates)
+
+
+def by_margin(candidates: Candidates) -> Float[Tensor, "n"]:
+    """`topk_margin`: the lead of the most probable token over the second, in the guided nucleus.
+
+    Source: authors' code.
+    """
+    top = candidates.probabilities.topk(2, dim=-1).values
+    return top[:, 0] - top[:, 1]
+
+
+def by_logit(candidates: Candidates) -> Float[Tensor, "n"]:
+    """`anchor`: the candidate's guided logit. Source: authors' code."""
+    return _at_candidates(candidates.guided_logits, candidates)
+
+
+def _at_candidates(values: Float[Tensor, "n V"], candidates: Candidates) -> Float[Tensor, "n"]:
+    return values.gather(-1, candidates.tokens[:, None]).squeeze(-1)
+
+
+ORDERS: dict[str, OrderFunction] = {
+    "entropy": by_entropy,
+    "maskgit_plus": by_probability,
+    "topk_margin": by_margin,
+    "anchor": by_logit,
+}
+"""The orders that rank positions, by name."""
+
+ORIGIN = "origin"
+"""The order that ranks nothing: each position is committed with the probability of the schedule."""
+
+
+def plackett_luce(
+    confidence: Float[Tensor, "n"], order_temperature: float, uniform: Float[Tensor, "n"]
+) -> Float[Tensor, "n"]:
+    """Confidence made random: whatever its k largest are, they are k draws without replacement.
+
+    Their probability is softmax(confidence / order_temperature). This is the Gumbel-top-k trick
+    (Kool et al. 2019): to each logit it adds a Gumbel number, made of a `uniform` one in [0, 1).
+    Source: authors' code, which draws by torch.multinomial; the trick: ours.
+    """
+    return confidence / order_temperature - torch.log(-torch.log(uniform))

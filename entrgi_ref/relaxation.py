@@ -1,0 +1,143 @@
+"""Equations 1 to 5: from the logits of a masked position to the vector that the reward model reads.
+
+A reward model reads token embeddings, but a masked position has no token yet, only a distribution
+over tokens. These functions turn that distribution into one vector, and decide what the gradient
+sees of it. They know nothing of models.
+
+Dimension letters, used in every signature of the package:
+
+    P  prompts
+    S  trajectories in the batch: K for each prompt, side by side
+    L  prompt and response length
+    N  response length
+    n  masked positions, flat over the batch, in (S, N) order
+    V  diffusion vocabulary
+    d  width of the reward model's embeddings
+    M  gradient steps per denoising step
+
+Symbols: `logits` is the paper's psi, `probabilities` its q, `embeddings` its E^R; `soft`, `hard`
+and `mixed` are its e with a bar, a tilde and a hat.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import checks
+from .equations import equation
+
+WeightFunction = Callable[[Float[Tensor, "n V"]], Float[Tensor, "n"]]
+"""Logits at the masked positions -> weight of the hard embedding at each, in [0, 1]."""
+
+
+@equation("eq:token-distribution")
+def token_distribution(logits: Float[Tensor, "n V"], temperature: float) -> Float[Tensor, "n V"]:
+    r"""Eq. 1, the token distribution $q = \mathrm{softmax}(\psi / \tau)$.
+
+    Rows sum to 1. A logit of -inf gives probability 0. `temperature` is tau, in [1e-6, 1e6] or else
+    `ValueError`; a small one is greedy, a large one uniform. Source: seed.
+    """
+    checks.temperature(temperature)
+    # A softmax does not change when the largest logit is subtracted, and so it cannot overflow.
+    return ((logits - logits.amax(-1, keepdim=True).detach()) / temperature).softmax(-1)
+
+
+@equation("eq:soft-embedding")
+def soft_embedding(
+    probabilities: Float[Tensor, "n V"], embeddings: Float[Tensor, "V d"]
+) -> Float[Tensor, "n d"]:
+    r"""Eq. 2, the soft embedding $\bar e = \sum_i q_i E^R_i$, or continuous relaxation.
+
+    It lies in the convex hull of the token embeddings and is differentiable in q. But it is no
+    token's embedding, so the reward model may never have read anything like it. In the dtype of
+    `embeddings`. Source: seed.
+    """
+    return probabilities.to(embeddings.dtype) @ embeddings
+
+
+@equation("eq:hard-embedding")
+def hard_embedding(
+    tokens: Int[Tensor, "n"], embeddings: Float[Tensor, "V d"]
+) -> Float[Tensor, "n d"]:
+    r"""Eq. 3, the hard embedding $\tilde e = E^R[x]$ of sampled tokens $x \sim q$.
+
+    What the reward model was trained to read, but constant in q. On a CPU a token outside [0, V)
+    raises `IndexError`. Source: seed.
+    """
+    return F.embedding(tokens, embeddings)
+
+
+@equation("eq:entropy")
+def entropy(logits: Float[Tensor, "n V"], *, epsilon: float = 0.0) -> Float[Tensor, "n"]:
+    r"""Eq. 4, the entropy $H(q) = -\sum_i q_i \log q_i$ of $q = \mathrm{softmax}(\psi)$.
+
+    In nats, in [0, log V]. Exact: 0 log 0 = 0, and logits of -inf or of any finite size give finite
+    values and gradients. Computed in float32 at least. `epsilon` is added inside the logarithm, as
+    the authors' code adds 1e-10. Source: seed; epsilon: authors' code.
+    """
+    log_q = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    q = log_q.exp()
+    # A finite floor in place of log 0 = -inf makes 0 log 0 = 0, in the gradient too.
+    log_q = (q + epsilon).log() if epsilon else log_q.clamp_min(torch.finfo(log_q.dtype).min)
+    return -(q * log_q).sum(-1)
+
+
+@equation("eq:entropy-weight")
+def entropy_weight(
+    logits: Float[Tensor, "n V"], *, temperature: float = 1.0, epsilon: float = 0.0
+) -> Float[Tensor, "n"]:
+    r"""Eq. 4, EntRGi's weight of the hard embedding, $w = H(q) / \log K$ in [0, 1]; K is V.
+
+    0 where the denoiser is certain of the token, 1 where it has no idea. Detached: for the gradient
+    the weight is a constant. V is the full width of `logits`, whatever they are, and at least 2, or
+    else `ValueError`.
+
+    As in the authors' code, this q is taken at `temperature` 1, although Eq. 1 divides by tau: with
+    tau < 1 the entropy, and so the weight, would be smaller. `epsilon` is that of `entropy`.
+    Source: seed; temperature: authors' code.
+    """
+    vocabulary = logits.shape[-1]
+    if vocabulary < 2:
+        raise ValueError(f"logits: got a vocabulary of {vocabulary}, expected 2 or more: log 1 = 0")
+    h = entropy(logits.detach() / temperature, epsilon=epsilon)
+    return (h / math.log(vocabulary)).clamp(0, 1)  # rounding can pass either end by an ulp
+
+
+@equation("eq:interpolation")
+def interpolate(
+    soft: Float[Tensor, "n d"], hard: Float[Tensor, "n d"], weight: Float[Tensor, "n"]
+) -> Float[Tensor, "n d"]:
+    r"""Eq. 5, what the reward model reads, $\hat e = \bar e + \mathrm{sg}(w (\tilde e - \bar e))$.
+
+    Its value is $(1 - w) \bar e + w \tilde e$, its gradient that of $\bar e$ alone, for any w: the
+    reward's gradient is *taken* near real tokens and *applied* to the whole distribution. Without
+    the stop-gradient sg it would shrink by a factor 1 - w and vanish at w = 1: another method.
+
+    A `weight` of another shape than [n] raises `ValueError`. Source: page, authors' code.
+    """
+    checks.shape("weight", weight, soft.shape[:1], "[n], one number per masked position")
+    return soft + (weight.to(soft.dtype)[:, None] * (hard - soft)).detach()
+
+
+def expectation_weight(logits: Float[Tensor, "n V"]) -> Float[Tensor, "n"]:
+    """w = 0, Expectation: the reward model reads the continuous relaxation. Source: page."""
+    return logits.new_zeros(logits.shape[0])
+
+
+def aps_weight(logits: Float[Tensor, "n V"]) -> Float[Tensor, "n"]:
+    """w = 1, APS (Rout et al. 2025): the straight-through estimator. Source: page."""
+    return logits.new_ones(logits.shape[0])
+
+
+WEIGHTS: dict[str, WeightFunction] = {
+    "expectation": expectation_weight,
+    "aps": aps_weight,
+    "entrgi": entropy_weight,
+}
+"""The guided methods by name. A method *is* a weight function, and any other callable will do."""
