@@ -1,0 +1,184 @@
+"""python -m toy: the method on the toy, in minutes, on a CPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from entrgi_ref.options import (
+    DenoisingSteps,
+    GradientSteps,
+    Order,
+    Seed,
+    StepSize,
+    Temperature,
+    TopP,
+    Trajectories,
+)
+
+if TYPE_CHECKING:
+    from .testbed import Testbed
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick", help="Fewer prompts, one seed, smaller networks: seconds instead of a minute."
+    ),
+]
+Reward = Annotated[
+    str, typer.Option(help="The guiding reward model: small, medium, large or closed_form.")
+]
+TrainingSeed = Annotated[
+    int,
+    typer.Option(
+        help="Of the networks: another seed is another pair, trained if it is not in the cache."
+    ),
+]
+EmbeddingStd = Annotated[
+    float,
+    typer.Option(help="Standard deviation of the reward model's embeddings before its training."),
+]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+
+
+@app.callback(invoke_without_command=True)
+def demo(
+    context: typer.Context,
+    quick: Quick = False,
+    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("results/demo"),
+    reward: Reward = "medium",
+    trajectories: Trajectories = 4,
+    denoising_steps: DenoisingSteps = 16,
+    gradient_steps: GradientSteps = 3,
+    step_size: StepSize = 0.5,
+    temperature: Temperature = 0.7,
+    top_p: TopP = 0.95,
+    order: Order = "entropy",
+    training_seed: TrainingSeed = 0,
+    embedding_std: EmbeddingStd = 1.0,
+    threads: Threads = 2,
+) -> None:
+    """Guide held-out prompts with every method and compare them: a table, a figure and a trace
+    page.
+
+    Networks are trained at the first run, which takes about a minute, and kept in toy/.cache.
+    """
+    if context.invoked_subcommand:
+        return
+    from entrgi_ref import GuidanceConfig, SamplingConfig
+
+    from .demo import FULL, QUICK, run_demo
+    from .language import LENGTH
+
+    config = SamplingConfig(
+        guidance=GuidanceConfig(steps=gradient_steps, step_size=step_size),
+        trajectories=trajectories,
+        new_tokens=LENGTH,
+        denoising_steps=denoising_steps,
+        temperature=temperature,
+        top_p=top_p,
+        order=order,
+    )
+    testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
+    table, files = run_demo(testbed, config, QUICK if quick else FULL, out, typer.echo)
+    typer.echo(f"\n{table}\nWritten:")
+    for file in files:
+        typer.echo(f"  {file}")
+
+
+@app.command()
+def watch(
+    prompt: Annotated[
+        str, typer.Argument(help="Topic of the subjects, topic of the objects, style.")
+    ] = "sea castle gloomy",
+    method: Annotated[
+        str, typer.Option(help="Shown after the unguided trajectory: expectation, aps, entrgi.")
+    ] = "entrgi",
+    quick: Quick = False,
+    reward: Reward = "medium",
+    gradient_steps: GradientSteps = 3,
+    step_size: StepSize = 0.5,
+    order: Order = "entropy",
+    seed: Seed = 1,
+    training_seed: TrainingSeed = 0,
+    embedding_std: EmbeddingStd = 1.0,
+    threads: Threads = 2,
+) -> None:
+    """Show one trajectory in the terminal, unguided and then guided: tokens appear, masked slots
+    are coloured by w.
+    """
+    from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+    from entrgi_ref.trace import TerminalView
+
+    from .language import LENGTH
+    from .testbed import gold_score
+
+    testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
+    for title, guidance in (
+        ("Unguided", GuidanceConfig(steps=0)),
+        (
+            f"Guided by {method}",
+            GuidanceConfig(weight=method, steps=gradient_steps, step_size=step_size),
+        ),
+    ):
+        config = SamplingConfig(guidance, 1, LENGTH, LENGTH, order=order, seed=seed)
+        typer.echo(f"\n{title}: {prompt}\nstep, noise level t, response, R at each gradient step")
+        view = TerminalView(testbed.denoiser, colour=sys.stdout.isatty())
+        answer = generate(testbed.denoiser, testbed.reward, [prompt], config, observe=view)
+        typer.echo(
+            f"reward {answer.rewards.item():+.2f}, gold {gold_score(prompt, answer.best[0]):+.2f}"
+        )
+
+
+@app.command()
+def train(
+    quick: Quick = False,
+    reward: Annotated[
+        str, typer.Option(help="The reward model to train: small, medium, large or all.")
+    ] = "all",
+    training_seed: TrainingSeed = 0,
+    embedding_std: EmbeddingStd = 1.0,
+) -> None:
+    """Train the networks and keep them in the cache, so that the other commands need not wait."""
+    from .training import REWARDS
+
+    for name in (
+        REWARDS if reward == "all" and not quick else ["medium" if reward == "all" else reward]
+    ):
+        load_testbed(name, quick, training_seed, embedding_std, threads=1)
+
+
+def load_testbed(
+    reward: str, quick: bool, seed: int, embedding_std: float, threads: int
+) -> Testbed:
+    """The trained networks, with a progress bar if they have to be trained first."""
+    import torch
+
+    from .testbed import Testbed
+
+    torch.set_num_threads(threads)
+
+    def track(steps: Iterable[int], label: str) -> Iterable[int]:
+        with typer.progressbar(steps, label=label) as bar:
+            yield from bar
+
+    return Testbed.load(reward, quick=quick, seed=seed, embedding_std=embedding_std, track=track)
+
+
+def main() -> None:
+    """Run the command line; wrong input is one line, not a traceback."""
+    try:
+        app()
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

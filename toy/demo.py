@@ -1,0 +1,259 @@
+"""The demo: every method on the same held-out prompts, with intervals, a figure, and a trajectory
+to step through.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from entrgi_ref import DenoisingStep, Generation, SamplingConfig, generate
+from entrgi_ref.trace import Recorder, write_trace
+
+from .figures import draw_demo
+from .language import LENGTH
+from .table import LABELS, Record, Row, markdown, summarise
+from .testbed import Testbed, gold_score, held_out_prompts, log_likelihood, valid
+
+BASE = SamplingConfig(new_tokens=LENGTH, denoising_steps=LENGTH)
+"""The paper's settings; only the length is the toy's."""
+
+
+def methods_of(base: SamplingConfig, testbed: Testbed) -> dict[str, SamplingConfig]:
+    """The settings of the demo's methods:
+
+    `base`, with a weight function or with no gradient steps.
+    """
+    unguided = replace(base, guidance=replace(base.guidance, steps=0))
+    equal = testbed.costs.equal_trajectories(base, unguided)
+    guided = {
+        name: replace(base, guidance=replace(base.guidance, weight=name))
+        for name in ("expectation", "aps", "entrgi")
+    }
+    return {"bon": unguided, "bon_equal_compute": replace(unguided, trajectories=equal), **guided}
+
+
+def compare(
+    testbed: Testbed,
+    methods: Mapping[str, SamplingConfig],
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+) -> Iterator[Record]:
+    """Answer every prompt by every method with every seed; yields one record per prompt, as each
+    batch is done.
+
+    A batch is one method and seed, with all prompts and trajectories. The methods take turns within
+    a seed, so that a change in the machine's speed meets them all.
+    """
+    for seed in seeds:
+        for method, config in methods.items():
+            start = time.perf_counter()
+            generation = generate(
+                testbed.denoiser, testbed.reward, prompts, replace(config, seed=seed)
+            )
+            yield from records_of(testbed, method, generation, time.perf_counter() - start)
+
+
+def records_of(
+    testbed: Testbed, method: str, generation: Generation, seconds: float
+) -> list[Record]:
+    """One record per prompt, with everything that the table is made of."""
+    repeated = [
+        prompt for prompt in generation.prompts for _ in range(generation.config.trajectories)
+    ]
+    flat = [response for responses in generation.responses for response in responses]
+    likelihoods = log_likelihood(testbed.denoiser, repeated, flat).view_as(generation.rewards)
+    return [
+        {
+            "experiment": "demo",
+            "method": method,
+            "seed": generation.config.seed,
+            "idx": idx,
+            "prompt": prompt,
+            "responses": responses,
+            "rewards": generation.rewards[idx].tolist(),
+            "gold": [gold_score(prompt, response) for response in responses],
+            "log_likelihood": likelihoods[idx].tolist(),
+            "valid": [valid(response) for response in responses],
+            "timing": {"seconds_per_prompt": seconds / len(generation.prompts)},
+        }
+        for idx, (prompt, responses) in enumerate(
+            zip(generation.prompts, generation.responses, strict=True)
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much the demo runs."""
+
+    prompts: int
+    seeds: tuple[int, ...]
+
+
+FULL = Plan(prompts=64, seeds=(1, 2, 3))
+QUICK = Plan(prompts=16, seeds=(1,))
+
+
+def run_demo(
+    testbed: Testbed, base: SamplingConfig, plan: Plan, out: Path, say: Callable[[str], None]
+) -> tuple[str, list[Path]]:
+    """Run every method and write the results folder. Returns the table and the files."""
+    out.mkdir(parents=True, exist_ok=True)
+    methods, prompts = methods_of(base, testbed), held_out_prompts(plan.prompts)
+    generate(
+        testbed.denoiser, testbed.reward, prompts[:1], base
+    )  # first calls are slow: keep them out of the times
+    records: list[Record] = []
+    for record in compare(testbed, methods, prompts, plan.seeds):
+        records.append(record)
+        if record["idx"] == len(prompts) - 1:
+            done = record["timing"]["seconds_per_prompt"] * len(prompts)
+            say(
+                f"seed {record['seed']}, {LABELS[record['method']]}: "
+                f"{len(prompts)} prompts in {done:.1f} s"
+            )
+
+    rows = summarise(records)
+    table = f"{markdown(rows)}\n{_notes(plan, base, testbed)}"
+    files = [
+        out / name
+        for name in (
+            "table.md",
+            "records.jsonl",
+            "run.json",
+            "figure.svg",
+            "figure-dark.svg",
+            "trace.html",
+        )
+    ]
+    files[0].write_text(table, encoding="utf-8")
+    files[1].write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    files[2].write_text(
+        json.dumps(run_record(rows, plan, base, testbed), indent=1) + "\n", encoding="utf-8"
+    )
+    draw_demo(rows, errors_by_step(testbed, methods, prompts[:16]), files[3], files[4])
+    write_demo_trace(testbed, methods, prompts[0], files[5])
+    return table, files
+
+
+def _notes(plan: Plan, base: SamplingConfig, testbed: Testbed) -> str:
+    guidance = base.guidance
+    seeds = "1 seed" if len(plan.seeds) == 1 else f"{len(plan.seeds)} seeds"
+    return f"""\
+{plan.prompts} held-out prompts x {seeds}; T = {base.denoising_steps}, M = {guidance.steps}, \
+eta = {guidance.step_size:g}, tau = {base.temperature:g}, top_p = {base.top_p:g}, \
+order {base.order}.
+Brackets are 95% intervals: a percentile bootstrap over the prompts, of each prompt's mean over the
+seeds; for the seconds Student's, over the seeds. They are conditional on one trained pair of
+networks ({testbed.description}).
+Another pair can change the order of the methods.
+
+Top@1, Avg@K and the choice of the best answer are by the guiding reward model, in standard
+deviations of its training scores. Gold is the score that a program gives. Log-likelihood is the
+mask predictor's own. Best-of-N at equal compute gets as many trajectories as EntRGi's cost buys,
+counted as positions x parameters without embeddings, a backward pass as one forward pass.
+"""
+
+
+def errors_by_step(
+    testbed: Testbed, methods: Mapping[str, SamplingConfig], prompts: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """For each guided method: denoising steps and their mean approximation error E, over positions
+    and gradient steps.
+    """
+    curves = {}
+    for method, config in methods.items():
+        points: list[tuple[int, float]] = []
+
+        def observe(record: DenoisingStep, points: list[tuple[int, float]] = points) -> None:
+            points.append((record.step + 1, float(record.E.mean())))
+
+        if config.guidance.steps:
+            generate(testbed.denoiser, testbed.reward, prompts, config, observe=observe)
+            curves[method] = np.array(points)
+    return curves
+
+
+def write_demo_trace(
+    testbed: Testbed, methods: Mapping[str, SamplingConfig], prompt: str, path: Path
+) -> None:
+    """The trace page of one prompt: the best trajectory of Best-of-N beside that of EntRGi."""
+    panels = []
+    for method, title in (("bon", "Unguided"), ("entrgi", "Guided by EntRGi")):
+        recorder = Recorder(testbed.denoiser)
+        config = methods[method]
+        generation = generate(testbed.denoiser, testbed.reward, [prompt], config, observe=recorder)
+        best = int(generation.rewards[0].argmax())
+        answer = generation.responses[0][best]
+        panels.append(
+            {
+                "title": title,
+                "subtitle": f"{LABELS[method]}: the best of {config.trajectories} trajectories, "
+                f"{config.guidance.steps} gradient steps per denoising step",
+                "frames": recorder.frames(best),
+                "results": {
+                    "reward of the answer": f"{generation.rewards[0, best]:.2f}",
+                    "gold score": f"{gold_score(prompt, answer):.2f} points",
+                    "grammatical": "yes" if valid(answer) else "no",
+                },
+            }
+        )
+    write_trace(path, prompt, panels)
+
+
+def run_record(
+    rows: Sequence[Row], plan: Plan, base: SamplingConfig, testbed: Testbed
+) -> dict[str, Any]:
+    """All that is needed to find where a number comes from, and to make it again."""
+    return {
+        "command": " ".join(["python -m toy", *sys.argv[1:]]),
+        "commit": _commit(),
+        "prompts": plan.prompts,
+        "seeds": plan.seeds,
+        "settings": json.loads(base.to_json()),
+        "testbed": testbed.description,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads of a CPU",
+        "rows": [
+            {
+                "method": row.method,
+                "trajectories": row.trajectories,
+                "measures": {name: vars(estimate) for name, estimate in row.measures.items()},
+                "differences": {name: vars(estimate) for name, estimate in row.differences.items()},
+                "timing": {
+                    "seconds_per_prompt": vars(row.seconds),
+                    "ratio_to_entrgi": row.time_ratio,
+                },
+            }
+            for row in rows
+        ],
+    }
+
+
+def _commit() -> str:
+    """The checkout's commit, with -dirty if files differ from it; `unknown` without a checkout."""
+    try:
+        git = [
+            "git",
+            "-C",
+            str(Path(__file__).parent),
+            "describe",
+            "--always",
+            "--dirty",
+            "--abbrev=12",
+        ]
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

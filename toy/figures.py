@@ -1,0 +1,108 @@
+"""The demo's figure, for light and for dark pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from .table import LABELS, Row
+
+COLOURS = {"expectation": "#0072B2", "aps": "#D55E00", "entrgi": "#009E73"}
+"""Okabe and Ito's colours, which people with any kind of colour vision can tell apart."""
+DARK_COLOURS = {"expectation": "#56B4E9", "aps": "#E69F00", "entrgi": "#2CC89B"}
+MARKERS = {"expectation": "s", "aps": "^", "entrgi": "o"}
+
+
+def draw_demo(
+    rows: Sequence[Row], curves: Mapping[str, NDArray[np.float64]], light: Path, dark: Path
+) -> None:
+    """Write the figure as SVG, once for light and once for dark pages.
+
+    `curves` hold (denoising step, E) per method.
+    """
+    for path, ink, colours in ((light, "#1b1f24", COLOURS), (dark, "#e8ecf0", DARK_COLOURS)):
+        style = dict.fromkeys(
+            ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink
+        )
+        settings: Any = {
+            **style,
+            "svg.fonttype": "none",
+            "svg.hashsalt": "entrgi_ref",
+            "font.family": "sans-serif",
+            "font.size": 10,
+        }
+        with matplotlib.rc_context(settings):
+            figure = Figure(figsize=(11, 3.5), layout="constrained")
+            axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.05))
+            _dots(axes[0], rows, "top1", "average", ("Top@1", "Avg@K"), ink)
+            axes[0].set(title="Reward: what guidance climbs", xlabel="reward (standard deviations)")
+            _dots(
+                axes[1], rows, "gold_best", "gold_mean", ("of the best answer", "mean of all"), ink
+            )
+            axes[1].set(
+                title="Gold score: what is wanted", xlabel="gold score (points)", yticklabels=[]
+            )
+            _curves(axes[2], curves, colours)
+            figure.savefig(path, transparent=True, metadata={"Date": None})
+
+
+def _dots(
+    axes: Axes, rows: Sequence[Row], filled: str, hollow: str, labels: tuple[str, str], ink: str
+) -> None:
+    """One line per method: two measures with their 95% intervals."""
+    for measure, offset, face, label in (
+        (filled, 0.13, ink, labels[0]),
+        (hollow, -0.13, "none", labels[1]),
+    ):
+        estimates = [row.measures[measure] for row in rows]
+        x = np.array([e.mean for e in estimates])
+        spread = np.array(
+            [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
+        )
+        y = -np.arange(len(rows)) + offset
+        axes.errorbar(
+            x,
+            y,
+            xerr=spread,
+            fmt="o",
+            color=ink,
+            markerfacecolor=face,
+            markersize=5,
+            capsize=2,
+            label=label,
+        )
+    axes.set_yticks(-np.arange(len(rows)), [row.label.replace(", ", ",\n") for row in rows])
+    axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _curves(
+    axes: Axes, curves: Mapping[str, NDArray[np.float64]], colours: Mapping[str, str]
+) -> None:
+    for method, curve in curves.items():
+        axes.plot(
+            *curve.T,
+            color=colours[method],
+            marker=MARKERS[method],
+            markersize=4,
+            label=LABELS[method],
+        )
+    axes.set(
+        title="E: how far the reward's input is off",
+        xlabel="denoising step",
+        ylabel="distance to the soft embedding",
+        ylim=(0, None),
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)

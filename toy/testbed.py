@@ -1,0 +1,144 @@
+"""The toy as a testbed: its two networks, its prompts, and the measures that need to know the
+language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from entrgi_ref.checks import choice
+from entrgi_ref.compute import Costs
+
+from .language import LENGTH, gold, is_valid, parse_prompt, split_prompts
+from .models import (
+    PROMPT_LENGTH,
+    ClosedFormReward,
+    ToyDenoiser,
+    ToyReward,
+    encode_prompts,
+    encode_words,
+    words_of,
+)
+from .training import (
+    DENOISER,
+    QUICK_DENOISER,
+    QUICK_REWARD,
+    REWARDS,
+    Track,
+    load_denoiser,
+    load_reward,
+    no_progress,
+)
+
+REWARD_NAMES = [*REWARDS, "closed_form"]
+
+
+@dataclass(frozen=True, eq=False)
+class Testbed:
+    """A mask predictor, a reward model, and how they were made."""
+
+    denoiser: ToyDenoiser
+    reward: ToyReward | ClosedFormReward
+    description: str
+
+    @classmethod
+    def load(
+        cls,
+        reward: str = "medium",
+        *,
+        quick: bool = False,
+        seed: int = 0,
+        embedding_std: float = 1.0,
+        track: Track = no_progress,
+    ) -> Testbed:
+        """A pair of networks, trained with `seed`, from the cache if they are there.
+
+        `reward` is small, medium, large or closed_form. `quick` takes smaller networks (and no
+        other reward than the quick or the closed form one). `embedding_std` is the standard
+        deviation with which the reward model's embeddings start.
+        """
+        choice("reward", reward, REWARD_NAMES)
+        denoiser_recipe = replace(QUICK_DENOISER if quick else DENOISER, seed=seed)
+        description = f"mask predictor of seed {seed}"
+        denoiser = load_denoiser(denoiser_recipe, track)
+        if reward == "closed_form":
+            return cls(denoiser, ClosedFormReward(), f"{description}, closed-form reward")
+        reward_recipe = replace(
+            QUICK_REWARD if quick else REWARDS[reward], seed=seed, embedding_std=embedding_std
+        )
+        description += f", {'quick' if quick else reward} reward model of seed {seed}"
+        if embedding_std != 1:
+            description += f" with embeddings started at standard deviation {embedding_std:g}"
+        return cls(denoiser, load_reward(reward_recipe, track), description)
+
+    @property
+    def costs(self) -> Costs:
+        """What each network costs per sequence.
+
+        Both read whole sequences, the reward model one more token.
+        """
+        positions = PROMPT_LENGTH + LENGTH
+        return Costs(
+            denoiser=positions * count_parameters(self.denoiser.network),
+            reward=0
+            if isinstance(self.reward, ClosedFormReward)
+            else (positions + 1) * count_parameters(self.reward.network),
+        )
+
+
+def count_parameters(network: nn.Module) -> int:
+    """The number of parameters without the tables of token and position embeddings."""
+    return sum(
+        p.numel()
+        for name, p in network.named_parameters()
+        if "embedding" not in name and "position" not in name
+    )
+
+
+def held_out_prompts(count: int) -> list[str]:
+    """The first `count` prompts that no network was trained on."""
+    _, held_out = split_prompts()
+    if not 1 <= count <= len(held_out):
+        raise ValueError(
+            f"prompts: got {count}, expected 1 to {len(held_out)}, the number of held-out prompts"
+        )
+    return [str(prompt) for prompt in held_out[:count]]
+
+
+def gold_score(prompt: str, response: str) -> float:
+    """The gold score of a decoded response, in points."""
+    return gold(parse_prompt(prompt), words_of(response))
+
+
+def valid(response: str) -> bool:
+    """Whether a decoded response obeys the grammar."""
+    return is_valid(words_of(response))
+
+
+@torch.no_grad()
+def log_likelihood(
+    denoiser: ToyDenoiser, prompts: Sequence[str], responses: Sequence[str]
+) -> Float[Tensor, "S"]:
+    """The mask predictor's log-likelihood of each response, in nats per token, ends of sequence
+    after the first left out.
+
+    By the chain rule from left to right: token i is predicted with all tokens from i on masked.
+    """
+    tokens = encode_words([words_of(response) for response in responses])
+    prompt = encode_prompts(prompts)
+    ends = (tokens == denoiser.eos_id).int()
+    counted = ends.cumsum(1) - ends == 0
+    total = torch.zeros(len(tokens))
+    for i in range(LENGTH):
+        masked = torch.arange(LENGTH).expand_as(tokens) >= i
+        visible = torch.cat([prompt, tokens.masked_fill(masked, denoiser.mask_id)], 1)
+        here = torch.zeros_like(masked)
+        here[:, i] = True
+        log_q = denoiser(visible, torch.ones_like(visible, dtype=torch.bool), here).log_softmax(-1)
+        total += log_q.gather(1, tokens[:, i : i + 1]).squeeze(1) * counted[:, i]
+    return total / counted.sum(1)
