@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from .equations import equation
 
 
+@runtime_checkable
 class StepDraws(Protocol):
     """The random choices of one denoising step, one per masked position, in (S, N) order."""
 
@@ -40,6 +41,7 @@ class StepDraws(Protocol):
         """The uniform number in [0, 1) that decides, under the order `origin`, who is committed."""
 
 
+@runtime_checkable
 class Draws(Protocol):
     """All random choices of one call of `generate`."""
 
@@ -57,8 +59,8 @@ class Purpose(IntEnum):
 
 
 def absorb(
-    state: Int[Tensor, "*shape"], field: Int[Tensor, "*shape"] | int
-) -> Int[Tensor, "*shape"]:
+    state: Int[Tensor, "*#shape"], field: Int[Tensor, "*#shape"] | int
+) -> Int[Tensor, "..."]:
     """Mix one field into a 64-bit hash state.
 
     With fields 0, 1, 2, ... the results are the outputs of SplitMix64 (Steele et al. 2014) seeded

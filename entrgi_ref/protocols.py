@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -44,6 +44,7 @@ def prompt_key(prompt: str) -> int:
     )
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """A frozen mask predictor."""
 
@@ -76,6 +77,7 @@ class Denoiser(Protocol):
         """The text of each response."""
 
 
+@runtime_checkable
 class StepReward(Protocol):
     """The reward model with prompts and committed tokens fixed, as `guide` receives it."""
 
@@ -93,6 +95,7 @@ class StepReward(Protocol):
         """
 
 
+@runtime_checkable
 class BoundReward(Protocol):
     """The reward model with its prompts read, one row per trajectory, each prompt's trajectories
     side by side.
@@ -102,6 +105,7 @@ class BoundReward(Protocol):
         """Fix the tokens at the positions that are not masked."""
 
 
+@runtime_checkable
 class Reward(Protocol):
     """A frozen reward model."""
 

@@ -137,6 +137,78 @@ def watch(
 
 
 @app.command()
+def gradients(
+    quick: Quick = False,
+    reward: Reward = "medium",
+    states: Annotated[int, typer.Option(help="Held-out answers with two masked positions.")] = 32,
+    draws: Annotated[int, typer.Option(help="Draws of hard tokens at each state.")] = 128,
+    seed: Seed = 1,
+    training_seed: TrainingSeed = 0,
+    embedding_std: EmbeddingStd = 1.0,
+    threads: Threads = 2,
+    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path(
+        "results/gradients"
+    ),
+) -> None:
+    """Compare each weight function's gradient with the exact one, found by enumeration."""
+    from dataclasses import replace
+
+    from .demo import BASE, provenance, write_record
+    from .exact import agreements, markdown
+
+    testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
+    base = replace(BASE, seed=seed)
+    found = agreements(testbed, base, states, draws)
+    typer.echo(f"\n{markdown(found)}\n\n{states} states x {draws} draws; {testbed.description}.")
+    rows = {name: {key: vars(e) for key, e in vars(a).items()} for name, a in found.items()}
+    record = provenance(base, testbed.description, states, [seed]) | {"draws": draws, "rows": rows}
+    write_record(out / "run.json", record)
+
+
+@app.command()
+def spread(
+    pairs: Annotated[
+        int, typer.Option(min=2, max=10, help="Pairs of networks, of training seeds 0, 1, ...")
+    ] = 5,
+    quick: Quick = False,
+    reward: Reward = "medium",
+    gradient_steps: GradientSteps = 3,
+    embedding_std: EmbeddingStd = 1.0,
+    threads: Threads = 2,
+    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("results/spread"),
+) -> None:
+    """Repeat the comparison on several trained pairs: how much of a result is one pair's luck.
+
+    Each pair is trained at its first use, which takes about a minute.
+    """
+    from dataclasses import replace
+
+    from .demo import BASE, FULL, QUICK, compare, methods_of, provenance, write_record
+    from .spread import differences, markdown
+    from .testbed import held_out_prompts
+
+    base = replace(BASE, guidance=replace(BASE.guidance, steps=gradient_steps))
+    plan = QUICK if quick else FULL
+    found = []
+    for seed in range(pairs):
+        testbed = load_testbed(reward, quick, seed, embedding_std, threads)
+        prompts = held_out_prompts(plan.prompts)
+        found.append(list(compare(testbed, methods_of(base, testbed), prompts, plan.seeds)))
+        typer.echo(f"{testbed.description}: done")
+    rows = differences(found)
+    typer.echo(f"\n{markdown(rows)}\n")
+    typer.echo(
+        f"Difference to Best-of-N over {pairs} trained pairs: mean [95% interval over the pairs], "
+        f"smallest to largest. {plan.prompts} prompts x {len(plan.seeds)} seeds each."
+    )
+    description = (
+        f"{pairs} pairs, {'quick' if quick else reward} reward model, training seeds from 0"
+    )
+    record = provenance(base, description, plan.prompts, plan.seeds)
+    write_record(out / "run.json", record | {"rows": rows})
+
+
+@app.command()
 def train(
     quick: Quick = False,
     reward: Annotated[

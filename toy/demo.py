@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -140,9 +139,8 @@ def run_demo(
     ]
     files[0].write_text(table, encoding="utf-8")
     files[1].write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    files[2].write_text(
-        json.dumps(run_record(rows, plan, base, testbed), indent=1) + "\n", encoding="utf-8"
-    )
+    record = provenance(base, testbed.description, plan.prompts, plan.seeds)
+    write_record(files[2], record | {"rows": [row_record(row) for row in rows]})
     draw_demo(rows, errors_by_step(testbed, methods, prompts[:16]), files[3], files[4])
     write_demo_trace(testbed, methods, prompts[0], files[5])
     return table, files
@@ -213,32 +211,34 @@ def write_demo_trace(
     write_trace(path, prompt, panels)
 
 
-def run_record(
-    rows: Sequence[Row], plan: Plan, base: SamplingConfig, testbed: Testbed
-) -> dict[str, Any]:
-    """All that is needed to find where a number comes from, and to make it again."""
+def provenance(base: SamplingConfig, testbed: str, prompts: int, seeds: Sequence[int]) -> Record:
+    """All that is needed to find where numbers come from, and to make them again."""
     return {
         "command": " ".join(["python -m toy", *sys.argv[1:]]),
         "commit": _commit(),
-        "prompts": plan.prompts,
-        "seeds": plan.seeds,
+        "testbed": testbed,
+        "prompts": prompts,
+        "seeds": list(seeds),
         "settings": json.loads(base.to_json()),
-        "testbed": testbed.description,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads of a CPU",
-        "rows": [
-            {
-                "method": row.method,
-                "trajectories": row.trajectories,
-                "measures": {name: vars(estimate) for name, estimate in row.measures.items()},
-                "differences": {name: vars(estimate) for name, estimate in row.differences.items()},
-                "timing": {
-                    "seconds_per_prompt": vars(row.seconds),
-                    "ratio_to_entrgi": row.time_ratio,
-                },
-            }
-            for row in rows
-        ],
+    }
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a run record."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def row_record(row: Row) -> Record:
+    """A row of the table, as it stands in the run record."""
+    return {
+        "method": row.method,
+        "trajectories": row.trajectories,
+        "measures": {name: vars(estimate) for name, estimate in row.measures.items()},
+        "differences": {name: vars(estimate) for name, estimate in row.differences.items()},
+        "timing": {"seconds_per_prompt": vars(row.seconds), "ratio_to_entrgi": row.time_ratio},
     }
 
 

@@ -205,5 +205,5 @@ def explain_gold(prompt: Prompt, answer: Sequence[str]) -> list[tuple[int, float
 
 
 def gold(prompt: Prompt, answer: Sequence[str]) -> float:
-    """The gold score of an answer, in points: the sum of `explain_gold`. 0 for an empty answer."""
+    """The gold score of an answer, in points: the sum of `explain_gold`."""
     return sum(points for _, points, _ in explain_gold(prompt, answer))

@@ -108,8 +108,8 @@ class _Bound:
 @dataclass(frozen=True, eq=False)
 class _AtStep:
     network: RewardModel
-    tokens: Int[Tensor, "S L+1"]
-    masked: Bool[Tensor, "S L+1"]
+    tokens: Int[Tensor, "S read"]
+    masked: Bool[Tensor, "S read"]
 
     @property
     def embeddings(self) -> Float[Tensor, "V d"]:

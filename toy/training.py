@@ -162,6 +162,7 @@ def train(recipe: DenoiserRecipe | RewardRecipe, track: Track) -> nn.Module:
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
+        optimizer.zero_grad()
         return network
     finally:
         torch.set_num_threads(threads)

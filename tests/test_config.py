@@ -1,0 +1,168 @@
+"""The settings: defaults, checks, JSON."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entrgi_ref import GuidanceConfig, SamplingConfig, entropy_weight
+
+
+def test_defaults_are_the_papers():
+    config = SamplingConfig()
+    assert (config.trajectories, config.denoising_steps, config.new_tokens) == (4, 128, 128)
+    assert (config.temperature, config.top_p, config.order) == (0.7, 0.95, "entropy")
+    assert (config.guidance.weight, config.guidance.steps) == ("entrgi", 3)
+    assert config.guidance.step_size == 0.5
+    assert (config.guidance.dtype, config.guidance.epsilon) == ("float32", 0)
+    assert (config.eos_last, config.write_every_id, config.skip_empty_steps) == (True, False, True)
+    assert config.order_temperature == 0
+
+
+def test_configs_are_frozen():
+    for config, name in ((SamplingConfig(), "seed"), (GuidanceConfig(), "steps")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(config, name, 1)
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value", "expected"),
+    [
+        (SamplingConfig, "temperature", 0, "a number in [1e-06, 1e+06]"),
+        (SamplingConfig, "temperature", -1.0, "a number in [1e-06, 1e+06]"),
+        (SamplingConfig, "temperature", math.nan, "a number in [1e-06, 1e+06]"),
+        (SamplingConfig, "temperature", math.inf, "a number in [1e-06, 1e+06]"),
+        (SamplingConfig, "temperature", "0.7", "a number in"),
+        (SamplingConfig, "top_p", 0, "a number in (0, 1]"),
+        (SamplingConfig, "top_p", 1.01, "a number in (0, 1]"),
+        (SamplingConfig, "top_p", math.nan, "a number in (0, 1]"),
+        (SamplingConfig, "top_p", True, "a number in (0, 1]"),
+        (SamplingConfig, "trajectories", 0, "an integer of at least 1"),
+        (SamplingConfig, "trajectories", 2.0, "an integer of at least 1"),
+        (SamplingConfig, "new_tokens", 0, "an integer of at least 1"),
+        (SamplingConfig, "denoising_steps", -3, "an integer of at least 1"),
+        (SamplingConfig, "denoising_steps", True, "an integer of at least 1"),
+        (SamplingConfig, "order", "entopy", "did you mean 'entropy'?"),
+        (SamplingConfig, "order", None, "one of 'entropy', 'maskgit_plus'"),
+        (SamplingConfig, "order_temperature", -0.1, "a number in [0, 1e+06]"),
+        (SamplingConfig, "eos_last", 1, "True or False"),
+        (SamplingConfig, "write_every_id", None, "True or False"),
+        (SamplingConfig, "skip_empty_steps", "no", "True or False"),
+        (SamplingConfig, "seed", -1, "an integer of at least 0"),
+        (SamplingConfig, "seed", 2**63, "an integer below 2^63"),
+        (SamplingConfig, "guidance", "entrgi", "a GuidanceConfig"),
+        (GuidanceConfig, "steps", -1, "an integer of at least 0"),
+        (GuidanceConfig, "steps", 1.5, "an integer of at least 0"),
+        (GuidanceConfig, "step_size", 0, "a number in (0, 1e+06]"),
+        (GuidanceConfig, "step_size", -math.inf, "a number in (0, 1e+06]"),
+        (GuidanceConfig, "weight", "entropy", "did you mean 'entrgi"),
+        (GuidanceConfig, "weight", "nothing", "one of 'expectation', 'aps', 'entrgi'"),
+        (GuidanceConfig, "dtype", "float8", "did you mean 'float"),
+        (GuidanceConfig, "epsilon", -1e-10, "a number in [0, 0.001]"),
+    ],
+)
+def test_errors_name_the_field_the_value_and_what_is_allowed(
+    as_users_run_it, cls, name, value, expected
+):
+    with pytest.raises(ValueError, match=name) as error:
+        cls(**{name: value})
+    assert str(error.value).startswith(f"{name}: got {value!r}, expected")
+    assert expected in str(error.value)
+
+
+GUIDANCE_SETTINGS = {
+    "weight": st.sampled_from(["expectation", "aps", "entrgi", "entrgi_tempered"]),
+    "steps": st.integers(0, 99),
+    "step_size": st.floats(1e-9, 1e6),
+    "dtype": st.sampled_from(["float32", "float64", "bfloat16", "denoiser"]),
+    "epsilon": st.floats(0, 1e-3),
+}
+SETTINGS = {
+    "guidance": st.fixed_dictionaries({}, optional=GUIDANCE_SETTINGS),
+    "trajectories": st.integers(1, 99),
+    "new_tokens": st.integers(1, 999),
+    "denoising_steps": st.integers(1, 999),
+    "temperature": st.floats(1e-6, 1e6),
+    "top_p": st.floats(0, 1, exclude_min=True),
+    "order": st.sampled_from(["entropy", "maskgit_plus", "topk_margin", "anchor", "origin"]),
+    "order_temperature": st.floats(0, 1e6),
+    "eos_last": st.booleans(),
+    "write_every_id": st.booleans(),
+    "skip_empty_steps": st.booleans(),
+    "seed": st.integers(0, 2**63 - 1),
+}
+
+
+def test_settings_above_are_all_there_are():
+    assert list(SETTINGS) == [f.name for f in fields(SamplingConfig)]
+    assert list(GUIDANCE_SETTINGS) == [f.name for f in fields(GuidanceConfig)]
+
+
+@given(st.fixed_dictionaries({}, optional=SETTINGS))
+def test_json_round_trip(settings):
+    config = SamplingConfig.from_json(json.dumps(settings))
+    for name, value in settings.items():
+        if name != "guidance":
+            assert getattr(config, name) == value
+    for name, value in settings.get("guidance", {}).items():
+        assert getattr(config.guidance, name) == value
+    assert SamplingConfig.from_json(config.to_json()) == config
+
+
+def test_unknown_keys_are_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match=r"'temprature'.*did you mean 'temperature'\?"):
+        SamplingConfig.from_json('{"temprature": 0.5}')
+    with pytest.raises(
+        ValueError, match=r"GuidanceConfig setting: got 'step'.*did you mean 'steps'\?"
+    ):
+        SamplingConfig.from_json('{"guidance": {"step": 2}}')
+
+
+@pytest.mark.parametrize("text", ["[]", '"entrgi"', '{"guidance": 3}', "{", '{"temperature": NaN}'])
+def test_json_that_does_not_fit_is_refused(text):
+    with pytest.raises(ValueError):  # noqa: PT011
+        SamplingConfig.from_json(text)
+
+
+def test_functions_are_as_good_as_names_but_not_in_json(as_users_run_it):
+    def half(logits):
+        return torch.full((len(logits),), 0.5)
+
+    config = SamplingConfig(GuidanceConfig(weight=half))
+    assert config.guidance.weight_function(0.7) is half
+    with pytest.raises(ValueError, match="weight: got <function"):
+        config.to_json()
+    with pytest.raises(ValueError, match="order: got <function"):
+        SamplingConfig(order=half).to_json()
+
+
+def test_weight_functions_that_names_stand_for():
+    logits = torch.randn(3, 7, dtype=torch.float64)
+
+    def weight(tau=0.7, **settings):
+        return GuidanceConfig(**settings).weight_function(tau)(logits)
+
+    assert torch.equal(weight(weight="entrgi"), entropy_weight(logits))
+    assert torch.equal(
+        weight(weight="entrgi_tempered", tau=0.5), entropy_weight(logits, temperature=0.5)
+    )
+    assert torch.equal(weight(weight="entrgi", epsilon=1e-3), entropy_weight(logits, epsilon=1e-3))
+    assert torch.equal(
+        weight(weight="entrgi_tempered", epsilon=1e-3, tau=2),
+        entropy_weight(logits, temperature=2, epsilon=1e-3),
+    )
+    assert weight(weight="aps", epsilon=1e-3).tolist() == [1, 1, 1]
+    assert weight(weight="expectation").tolist() == [0, 0, 0]
+
+
+def test_authors_switches_four_rows_and_nothing_else():
+    config = SamplingConfig(GuidanceConfig("aps", steps=2), order="anchor", eos_last=False, seed=5)
+    guidance = replace(config.guidance, epsilon=1e-10, dtype="denoiser")
+    assert config.authors() == replace(
+        config, guidance=guidance, eos_last=True, write_every_id=True
+    )
+    assert SamplingConfig.authors() == SamplingConfig().authors()

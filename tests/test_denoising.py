@@ -1,0 +1,621 @@
+"""Algorithm 1, the outer loop."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from entrgi_ref import (
+    WEIGHTS,
+    Candidates,
+    DenoisingStep,
+    GuidanceConfig,
+    SamplingConfig,
+    approximation_error,
+    entropy,
+    entropy_weight,
+    generate,
+    schedule,
+)
+from entrgi_ref.denoising import floor_share
+from tiny import TinyDenoiser, TinyReward
+
+ORDERS = ["entropy", "maskgit_plus", "topk_margin", "anchor", "origin"]
+FLOAT64 = GuidanceConfig(dtype="float64", steps=2)
+SMALL = SamplingConfig(FLOAT64, trajectories=2, new_tokens=6, denoising_steps=6)
+PROMPTS = ["12", "40577"]
+
+
+def observed(config=SMALL, prompts=PROMPTS, seed=0, **networks):
+    """A generation and the records of its steps."""
+    records: list[DenoisingStep] = []
+    denoiser = networks.get("denoiser") or TinyDenoiser(seed)
+    reward = networks.get("reward") or TinyReward(seed + 50)
+    return generate(denoiser, reward, prompts, config, observe=records.append), records
+
+
+CONFIGS = st.fixed_dictionaries(
+    {
+        "trajectories": st.integers(1, 3),
+        "new_tokens": st.integers(1, 8),
+        "denoising_steps": st.integers(1, 12),
+        "order": st.sampled_from(ORDERS),
+        "order_temperature": st.sampled_from([0.0, 0.7]),
+        "eos_last": st.booleans(),
+        "skip_empty_steps": st.booleans(),
+        "seed": st.integers(0, 2**63 - 1),
+    }
+)
+
+
+# The schedule (ledger row 7)
+
+
+def test_schedule_of_the_published_numbers():
+    counts = [step.count for step in schedule(128, 128)]
+    assert counts == [0] + [1] * 126 + [2]
+    assert sum(step.count == 0 for step in schedule(256, 128)) == 129
+
+
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_schedule_commits_everything_in_falling_levels(T, N):
+    steps = schedule(T, N)
+    assert [step.index for step in steps] == list(range(T))
+    assert sum(step.count for step in steps) == N
+    assert steps[0].t == 1
+    assert steps[-1].fraction == 1
+    levels = [step.t for step in steps] + [1e-3]
+    left = N
+    for step, (t, s) in zip(steps, itertools.pairwise(levels), strict=True):
+        assert t == pytest.approx(1 - (1 - 1e-3) * step.index / T)
+        assert s < t
+        if step.index < T - 1:
+            assert step.fraction == pytest.approx(1 - s / t, rel=1e-3)
+            assert step.count == math.floor(torch.tensor(float(left)) * step.fraction)
+        left -= step.count
+    assert left == 0
+
+
+def test_shares_are_rounded_as_in_float32():
+    """0.1 is a little more in float32, so a tenth of 10 is 1 exactly; 0.7 a little less."""
+    n = torch.tensor([10, 10])
+    assert floor_share(n, torch.tensor(0.1).item()).tolist() == [1, 1]
+    assert floor_share(torch.tensor(127), 1.0).item() == 127
+
+
+# What holds for every generation
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), CONFIGS, st.integers(0, 2))
+def test_commitments_stay_and_follow_the_schedule(seed, settings, steps):
+    config = SamplingConfig(replace(FLOAT64, steps=steps), **settings)
+    denoiser = TinyDenoiser(seed)
+    generation, records = observed(config, denoiser=denoiser, reward=TinyReward(seed))
+    S, N = len(PROMPTS) * config.trajectories, config.new_tokens
+    counts = {step.index: step.count for step in schedule(config.denoising_steps, N)}
+    before = torch.full((S, N), denoiser.mask_id)
+    for record in records:
+        n = int(record.masked.sum())
+        assert torch.equal(record.masked, before == denoiser.mask_id)
+        assert torch.all(record.masked[record.committed])
+        if config.order != "origin":
+            assert record.committed.sum(1).tolist() == [counts[record.step]] * S
+        proposal = before.masked_scatter(record.masked, record.candidates)
+        assert torch.equal(record.tokens, torch.where(record.committed, proposal, before))
+        for name in ("entropy", "weight", "E", "D"):
+            assert getattr(record, name).shape == (steps if n else 0, n) or n == 0
+        assert record.logits.shape == record.guided_logits.shape == (n, denoiser.vocabulary)
+        before = record.tokens
+    assert torch.equal(generation.tokens.flatten(0, 1), before)
+    assert torch.all(denoiser.writable[generation.tokens])
+    if config.order != "origin":
+        ran = [record.step for record in records]
+        assert ran == [i for i in counts if counts[i] or not config.skip_empty_steps]
+        assert denoiser.calls == len(ran)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**6), CONFIGS)
+def test_skipping_empty_steps_changes_nothing(seed, settings):
+    config = SamplingConfig(FLOAT64, **settings)
+    one, _ = observed(replace(config, skip_empty_steps=True), seed=seed)
+    other, _ = observed(replace(config, skip_empty_steps=False), seed=seed)
+    assert torch.equal(one.tokens, other.tokens)
+    assert torch.equal(one.rewards, other.rewards)
+
+
+def test_skipping_saves_the_calls():
+    config = replace(SMALL, denoising_steps=20, order="origin", trajectories=1)
+    for order, most in (("entropy", 6), ("origin", 13)):
+        denoiser = TinyDenoiser(0)
+        observed(replace(config, order=order), denoiser=denoiser)
+        assert denoiser.calls <= most
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(0, 10**6),
+    CONFIGS,
+    st.lists(st.text("0123456789", min_size=1, max_size=9), min_size=2, max_size=4, unique=True),
+    st.randoms(use_true_random=False),
+)
+def test_an_answer_does_not_depend_on_its_batch(seed, settings, prompts, random):
+    """Alone, or among prompts of other lengths, in any order: the same tokens, in float64."""
+    config = SamplingConfig(FLOAT64, **settings)
+    together, _ = observed(config, prompts, seed)
+    shuffled = random.sample(prompts, len(prompts))
+    reordered, _ = observed(config, shuffled, seed)
+    for p, prompt in enumerate(prompts):
+        alone, _ = observed(config, [prompt], seed)
+        assert torch.equal(together.tokens[p], alone.tokens[0])
+        assert torch.equal(together.tokens[p], reordered.tokens[shuffled.index(prompt)])
+        torch.testing.assert_close(together.rewards[p], alone.rewards[0])
+
+
+def test_the_first_trajectories_do_not_depend_on_how_many_there_are():
+    two, _ = observed(SMALL)
+    five, _ = observed(replace(SMALL, trajectories=5))
+    assert torch.equal(two.tokens, five.tokens[:, :2])
+
+
+def test_the_seed_decides():
+    first, _ = observed(SMALL)
+    again, _ = observed(SMALL)
+    assert torch.equal(first.tokens, again.tokens)
+    others = [observed(replace(SMALL, seed=seed))[0].tokens for seed in range(1, 9)]
+    assert all(not torch.equal(first.tokens, other) for other in others)
+    assert len({tuple(row.tolist()) for row in first.tokens.flatten(0, 1)}) > 1
+
+
+def test_global_generators_are_neither_used_nor_touched():
+    torch.manual_seed(1)
+    first, _ = observed(SMALL)
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    second, _ = observed(SMALL)
+    assert torch.equal(first.tokens, second.tokens)
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("forced", "method"), [(0.0, "expectation"), (1.0, "aps")])
+def test_entrgi_with_its_weight_forced_is_expectation_or_aps(order, forced, method):
+    def weight(logits):
+        return entropy_weight(logits) * 0 + forced
+
+    named, records = observed(replace(SMALL, order=order, guidance=replace(FLOAT64, weight=method)))
+    own, own_records = observed(
+        replace(SMALL, order=order, guidance=replace(FLOAT64, weight=weight))
+    )
+    assert torch.equal(named.tokens, own.tokens)
+    for a, b in zip(records, own_records, strict=True):
+        assert torch.equal(a.guided_logits, b.guided_logits)
+
+
+def test_best_of_n_is_no_steps_whatever_the_weight():
+    runs = [
+        observed(replace(SMALL, guidance=GuidanceConfig(weight, steps=0, dtype="float64")))
+        for weight in WEIGHTS
+    ]
+    for generation, records in runs:
+        assert torch.equal(generation.tokens, runs[0][0].tokens)
+        for record in records:
+            assert torch.equal(record.guided_logits, record.logits)
+            assert record.weight.shape == (0, len(record.candidates))
+            assert record.rewards.shape == (0, 4)
+
+
+def test_guidance_raises_the_reward():
+    """On average over prompts and seeds: what the method is for."""
+    prompts = [str(i) for i in range(16)]
+    config = replace(SMALL, guidance=replace(FLOAT64, steps=3, step_size=1.0))
+    unguided = replace(config, guidance=replace(config.guidance, steps=0))
+    base = observed(unguided, prompts)[0].rewards.mean()
+    for weight in WEIGHTS:
+        guided = replace(config, guidance=replace(config.guidance, weight=weight))
+        assert observed(guided, prompts)[0].rewards.mean() > base + 0.3
+
+
+# Settings
+
+
+def test_ends_of_sequence_come_last():
+    """With a denoiser that likes to end: EOS candidates wait until nothing else is left."""
+    denoiser = TinyDenoiser(0, sharpness=0.3)
+    denoiser.head[:, denoiser.eos_id] += 0.4
+    seen = 0
+    for eos_last in (True, False):
+        _, records = observed(replace(SMALL, eos_last=eos_last, seed=4), denoiser=denoiser)
+        early = 0
+        for record in records:
+            candidate = torch.zeros_like(record.tokens).masked_scatter(
+                record.masked, record.candidates
+            )
+            ends = record.masked & (candidate == denoiser.eos_id)
+            waiting = record.masked & ~ends & ~record.committed
+            early += int(((ends & record.committed).any(1) & waiting.any(1)).sum())
+            seen += int(ends.sum())
+        assert (early == 0) == eos_last
+    assert seen > 10
+
+
+def test_a_denoiser_without_an_end_of_sequence():
+    denoiser = TinyDenoiser(0)
+    denoiser.eos_id = None
+    generation, _ = observed(denoiser=denoiser)
+    assert generation.tokens.shape == (2, 2, 6)
+
+
+@pytest.mark.parametrize("order", ["entropy", "maskgit_plus", "topk_margin", "anchor"])
+def test_the_most_confident_are_committed(order):
+    _, records = observed(replace(SMALL, order=order, eos_last=False, denoising_steps=3))
+    for record in records:
+        grid = torch.full(record.masked.shape, math.nan, dtype=torch.float64)
+        grid = grid.masked_scatter(record.masked, record.confidence)
+        for row in range(len(grid)):
+            kept, left = (
+                grid[row, record.committed[row]],
+                grid[row, record.masked[row] & ~record.committed[row]],
+            )
+            assert len(left) == 0 or kept.min() >= left.max()
+
+
+def test_of_equally_confident_positions_the_earlier_comes_first():
+    _, records = observed(
+        replace(SMALL, order=lambda candidates: torch.zeros(len(candidates.tokens)), eos_last=False)
+    )
+    for record in records:
+        for row in range(len(record.masked)):
+            first = record.masked[row].nonzero()[: int(record.committed[row].sum()), 0]
+            assert torch.equal(record.committed[row].nonzero()[:, 0], first)
+
+
+def test_an_order_of_your_own():
+    """From right to left, by the position of the candidates in their row."""
+
+    def right_to_left(candidates: Candidates):
+        return torch.arange(len(candidates.tokens)).double()
+
+    _, records = observed(replace(SMALL, order=right_to_left, eos_last=False))
+    last_step = records[-1].committed
+    assert torch.equal(last_step, (torch.arange(6) < 2).expand(4, 6))
+
+
+def test_order_temperature_mixes_the_order_and_zero_does_not():
+    orders = {
+        temperature: {
+            tuple(record.committed[0].int().argmax().item() for record in records)
+            for seed in range(6)
+            for _, records in [
+                observed(
+                    replace(
+                        SMALL,
+                        guidance=replace(FLOAT64, steps=0),
+                        order="entropy",
+                        order_temperature=temperature,
+                        seed=seed,
+                        trajectories=1,
+                        temperature=1e-6,  # greedy tokens: only the order can differ
+                    )
+                )
+            ]
+        }
+        for temperature in (0.0, 5.0)
+    }
+    assert len(orders[0.0]) == 1
+    assert len(orders[5.0]) > 3
+
+
+def test_origin_commits_each_position_with_the_probability_of_the_step():
+    config = SamplingConfig(
+        replace(FLOAT64, steps=0), 64, 16, 4, order="origin", skip_empty_steps=False
+    )
+    _, records = observed(config, ["1", "2", "3", "4"])
+    for record, step in zip(records, schedule(4, 16), strict=True):
+        n = int(record.masked.sum())
+        share = int(record.committed.sum()) / n
+        deviation = math.sqrt(step.fraction * (1 - step.fraction) / n)
+        assert abs(share - step.fraction) <= 4 * deviation
+
+
+def test_every_id_may_be_written_and_masks_are_filled_again():
+    """Ledger row 12: with a likely mask, rows lag behind, and masks may be left at the end."""
+    denoiser = TinyDenoiser(0, sharpness=0.3)
+    denoiser.head[:, denoiser.mask_id] += 0.5
+    config = replace(SMALL, write_every_id=True, trajectories=8)
+    generation, records = observed(config, denoiser=denoiser)
+    assert (generation.tokens == denoiser.mask_id).any()
+    assert len({tuple(record.masked.sum(1).tolist()) for record in records[-1:]}) == 1
+    assert len(set(records[-1].masked.sum(1).tolist())) > 1
+    for record in records:
+        share = next(s.fraction for s in schedule(6, 6) if s.index == record.step)
+        expected = floor_share(record.masked.sum(1), share)
+        assert torch.equal(record.committed.sum(1), expected)
+    strict, _ = observed(replace(config, write_every_id=False), denoiser=denoiser)
+    assert not (strict.tokens == denoiser.mask_id).any()
+
+
+def test_ids_that_may_not_be_written_have_no_part_in_anything():
+    """The same answer as with a table in which those ids' embeddings are anything else."""
+    denoiser = TinyDenoiser(0)
+    denoiser.writable[3] = denoiser.writable[7] = False
+    reward = TinyReward(50)
+    first, records = observed(denoiser=denoiser, reward=reward, prompts=["12", "456"])
+    for record in records:
+        assert torch.all(record.logits[:, [3, 7, 13]] == -torch.inf)
+        assert torch.all(record.guided_logits[:, [3, 7, 13]] == -torch.inf)
+    changed = TinyReward(50)
+    committed = changed.embeddings.clone()
+    changed.embeddings[[3, 7]] = 1e3
+    second, _ = observed(denoiser=denoiser, reward=changed, prompts=["12", "456"])
+    assert not torch.equal(committed, changed.embeddings)
+    assert torch.equal(first.tokens, second.tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("float32", torch.float32),
+        ("float64", torch.float64),
+        ("bfloat16", torch.bfloat16),
+        ("denoiser", torch.float64),
+    ],
+)
+def test_dtype_is_that_of_the_guided_logits(name, dtype):
+    _, records = observed(replace(SMALL, guidance=GuidanceConfig(dtype=name)))
+    for record in records:
+        assert record.logits.dtype == record.guided_logits.dtype == dtype
+
+
+def test_authors_settings_run():
+    generation, records = observed(SMALL.authors())
+    assert generation.tokens.shape == (2, 2, 6)
+    assert records[0].logits[:, -1].isfinite().all()
+
+
+# What is observed
+
+
+def test_records_hold_what_figures_2_and_3_need():
+    config = replace(SMALL, guidance=replace(FLOAT64, weight="aps", steps=3))
+    _, records = observed(config)
+    for record in records:
+        n = len(record.candidates)
+        assert (
+            record.entropy.shape
+            == record.weight.shape
+            == record.E.shape
+            == record.D.shape
+            == (3, n)
+        )
+        assert record.rewards.shape == (3, 4)
+        assert torch.all(record.weight == 1)
+        assert torch.all(record.D < 1e-9)
+        torch.testing.assert_close(record.entropy[0], entropy(record.logits))
+    assert [record.step for record in records] == [1, 2, 3, 4, 5]
+    assert [record.t for record in records] == sorted((r.t for r in records), reverse=True)
+
+
+def test_nothing_is_recorded_when_nobody_listens(monkeypatch):
+    def never(*arguments):
+        raise AssertionError("a record was made for nobody")
+
+    monkeypatch.setattr("entrgi_ref.denoising.DenoisingStep", never)
+    monkeypatch.setattr("entrgi_ref.guidance.GradientStep", never)
+    monkeypatch.setattr("entrgi_ref.guidance.approximation_error", never)
+    generate(TinyDenoiser(0), TinyReward(50), PROMPTS, SMALL)
+
+
+def test_observing_changes_nothing():
+    seen, _ = observed(SMALL)
+    unseen = generate(TinyDenoiser(0), TinyReward(50), PROMPTS, SMALL)
+    assert torch.equal(seen.tokens, unseen.tokens)
+    assert torch.equal(seen.rewards, unseen.rewards)
+
+
+def test_records_do_not_alias_what_changes_later():
+    _, records = observed(SMALL)
+    for earlier, later in itertools.pairwise(records):
+        assert not torch.equal(earlier.tokens, later.tokens)
+        assert not torch.equal(earlier.logits, earlier.guided_logits)
+        assert torch.equal(later.masked, earlier.tokens == 13)
+
+
+# The result
+
+
+def test_generation_reports_best_and_average():
+    generation, _ = observed(replace(SMALL, trajectories=3))
+    denoiser, reward = TinyDenoiser(0), TinyReward(50)
+    assert generation.prompts == tuple(PROMPTS)
+    for p, prompt in enumerate(PROMPTS):
+        assert generation.responses[p] == denoiser.decode(generation.tokens[p])
+        scores = reward.score([prompt] * 3, generation.responses[p])
+        torch.testing.assert_close(generation.rewards[p], scores)
+        assert generation.top1[p] == generation.rewards[p].max()
+        torch.testing.assert_close(generation.average[p], scores.mean())
+        assert generation.best[p] == generation.responses[p][int(scores.argmax())]
+
+
+def test_defaults_are_used_without_a_config():
+    records: list[DenoisingStep] = []
+    with pytest.raises(IndexError):  # the tiny network has 64 positions, the paper's answer 128
+        generate(TinyDenoiser(0), TinyReward(0), ["1"], observe=records.append)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("prompts", [[], (), "one string", [1], ["a", None]])
+def test_prompts_are_a_list_of_strings(as_users_run_it, prompts):
+    denoiser = TinyDenoiser(0)
+    with pytest.raises(ValueError, match=r"prompts: got .* expected a list of at least one string"):
+        generate(denoiser, TinyReward(0), prompts, SMALL)
+    assert denoiser.calls == 0
+
+
+def test_networks_must_share_a_vocabulary(as_users_run_it):
+    with pytest.raises(
+        ValueError, match=r"reward.embeddings: got shape \[9, 6\], expected .* \[14, any\]"
+    ):
+        generate(TinyDenoiser(0), TinyReward(0, vocabulary=9), PROMPTS, SMALL)
+
+
+def test_the_mask_is_not_writable(as_users_run_it):
+    denoiser = TinyDenoiser(0)
+    denoiser.writable = torch.ones(14, dtype=torch.bool)
+    with pytest.raises(ValueError, match="writable: got True at the mask token"):
+        generate(denoiser, TinyReward(0), PROMPTS, SMALL)
+
+
+class Wrong:
+    """A network of which one method returns something else."""
+
+    def __init__(self, network, **methods):
+        self._network, self._methods = network, methods
+
+    def __getattr__(self, name):
+        return self._methods.get(name) or getattr(self._network, name)
+
+    def __call__(self, *arguments):
+        return self._methods["call"](self._network(*arguments))
+
+
+def test_a_denoiser_of_the_wrong_shape(as_users_run_it):
+    denoiser = Wrong(TinyDenoiser(0), call=lambda logits: logits[:, :5])
+    with pytest.raises(
+        ValueError, match=r"denoiser's logits: got shape \[24, 5\], expected .* \[any, 14\]"
+    ):
+        generate(denoiser, TinyReward(0), PROMPTS, SMALL)
+
+
+class WrongReward(TinyReward):
+    """A reward whose steps return `change(rewards)`, from the denoising step `since` on."""
+
+    change = staticmethod(lambda rewards: rewards)
+    since = 0
+
+    def bind(self, prompts, trajectories):
+        bound, steps = super().bind(prompts, trajectories), itertools.count()
+
+        def at(response, masked):
+            step, late = bound.at(response, masked), next(steps) >= self.since
+            return Wrong(step, call=self.change) if late else step
+
+        return Wrong(bound, at=at)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda r: r[:, None], lambda r: r.sum(), lambda r: r[:2], lambda r: r.tolist()]
+)
+def test_a_reward_of_the_wrong_shape(as_users_run_it, change):
+    reward = WrongReward(0)
+    reward.change = change
+    with pytest.raises(ValueError, match=r"reward: got .* \[S\], one number per trajectory"):
+        generate(TinyDenoiser(0), reward, PROMPTS, SMALL)
+
+
+def test_a_final_score_of_the_wrong_shape(as_users_run_it):
+    reward = Wrong(TinyReward(0), score=lambda prompts, responses: torch.zeros(2))
+    with pytest.raises(ValueError, match=r"reward.score: got shape \[2\], expected .* = \[4\]"):
+        generate(TinyDenoiser(0), reward, PROMPTS, SMALL)
+
+
+def test_a_final_score_that_is_not_finite():
+    scores = torch.tensor([0.0, 1.0, math.nan, 2.0])
+    reward = Wrong(TinyReward(0), score=lambda prompts, responses: scores)
+    with pytest.raises(
+        ValueError, match=r"finished answer is not finite, for prompt 1 \('40577'\)"
+    ):
+        generate(TinyDenoiser(0), reward, PROMPTS, SMALL)
+
+
+@pytest.mark.parametrize(
+    "weight", [lambda logits: logits, lambda logits: logits.sum(), lambda logits: 1]
+)
+def test_a_weight_of_the_wrong_shape(as_users_run_it, weight):
+    with pytest.raises(ValueError, match=r"weight: got .*\[n\], one number per masked position"):
+        observed(replace(SMALL, guidance=replace(FLOAT64, weight=weight)))
+
+
+def test_an_order_of_the_wrong_shape(as_users_run_it):
+    with pytest.raises(ValueError, match="order: got shape"):
+        observed(replace(SMALL, order=lambda candidates: candidates.probabilities))
+
+
+def test_a_reward_that_turns_nan_names_the_step_and_the_prompt():
+    reward = WrongReward(50)
+    reward.since = 3
+    reward.change = lambda rewards: rewards * torch.tensor([1, 1, math.nan, 1])
+    message = (
+        r"denoising step 4: the reward is not finite at gradient step 0, for prompt 1 \('40577'\)$"
+    )
+    with pytest.raises(ValueError, match=message):
+        generate(TinyDenoiser(0), reward, PROMPTS, SMALL)
+
+
+def test_a_weight_that_leaves_its_range_names_the_step_and_the_prompts():
+    calls = itertools.count()
+
+    def weight(logits):
+        w = entropy_weight(logits)
+        if (
+            next(calls) == 5
+        ):  # the third denoising step has 2 gradient steps, of which this is the second
+            w = w.index_fill(0, torch.tensor([0, len(w) - 1]), 1.5)
+        return w
+
+    message = (
+        r"denoising step 3: the weight is outside \[0, 1\] at gradient step 1, "
+        r"for prompt 0 \('12'\), 1 \('40577'\)$"
+    )
+    with pytest.raises(ValueError, match=message):
+        observed(replace(SMALL, guidance=replace(FLOAT64, weight=weight)))
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_denoiser_that_turns_nan_names_the_step_and_the_prompt(steps):
+    denoiser = Wrong(
+        TinyDenoiser(0),
+        call=lambda logits: logits.index_fill(0, torch.tensor([len(logits) - 1]), math.nan),
+    )
+    message = r"denoising step 1: the denoiser's logits are not finite, for prompt 1 \('40577'\)$"
+    with pytest.raises(ValueError, match=message):
+        generate(
+            denoiser, TinyReward(0), PROMPTS, replace(SMALL, guidance=replace(FLOAT64, steps=steps))
+        )
+
+
+def test_E_in_the_record_is_the_distance_to_the_soft_embedding():
+    """Recomputed from outside: psi of the first gradient step is phi."""
+    reward = TinyReward(50)
+    seen = []
+
+    class Spy(TinyReward):
+        def bind(self, prompts, trajectories):
+            bound = super().bind(prompts, trajectories)
+
+            def at(response, masked):
+                step = bound.at(response, masked)
+
+                class AtStep:
+                    embeddings = step.embeddings
+
+                    def __call__(self, mixed, candidates):
+                        seen.append(mixed.detach())
+                        return step(mixed, candidates)
+
+                return AtStep()
+
+            return Wrong(bound, at=at)
+
+    _, records = observed(reward=Spy(50))
+    for i, record in enumerate(records):
+        soft = (record.logits / SMALL.temperature).softmax(1) @ reward.embeddings
+        torch.testing.assert_close(record.E[0], approximation_error(seen[2 * i], soft))

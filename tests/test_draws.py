@@ -1,0 +1,162 @@
+"""Keyed random numbers, the nucleus, and drawing by inversion."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from test_relaxation import arrays
+
+import reference
+from entrgi_ref import KeyedDraws, inverse_cdf, nucleus, prompt_key, token_distribution
+from entrgi_ref.draws import Purpose, absorb, unit_interval
+
+SEEDS = st.integers(0, 2**63 - 1)
+KEYS = st.integers(-(2**63), 2**63 - 1)
+
+
+def everywhere(S: int, N: int):
+    """Row and position of all slots of a response."""
+    return torch.ones(S, N, dtype=torch.bool).nonzero(as_tuple=True)
+
+
+def test_hash_is_splitmix64():
+    """The first outputs for the seed 1234567, as published for the generator's other versions."""
+    outputs = [absorb(torch.tensor(1234567), i).item() % 2**64 for i in range(3)]
+    assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+@given(KEYS, KEYS)
+def test_a_number_and_a_tensor_are_absorbed_alike(state, field):
+    state = torch.tensor(state)
+    assert torch.equal(absorb(state, field), absorb(state, torch.tensor(field)))
+    assert absorb(state, field).item() % 2**64 == reference.mix(state.item() % 2**64, field)
+
+
+@given(st.one_of(KEYS, st.just(-1)))
+@example(-1)
+def test_unit_interval_is_half_open(state):
+    u = unit_interval(torch.tensor(state))
+    assert 0 <= u.item() < 1
+    assert u.dtype == torch.float64
+
+
+@given(SEEDS, st.lists(KEYS, min_size=1, max_size=3), st.integers(0, 500), st.integers(0, 9))
+def test_uniform_numbers_are_those_of_the_definition(seed, keys, step, m):
+    row, position = everywhere(2 * len(keys), 3)
+    draw = KeyedDraws.of(seed, keys, 2).at(step, row, position)
+    for purpose in Purpose:
+        found = draw.uniform(purpose, m).tolist()
+        expected = [
+            reference.uniform([seed, keys[s // 2], s % 2, int(purpose), step, m, l])
+            for s, l in zip(row.tolist(), position.tolist(), strict=True)
+        ]
+        assert found == expected
+
+
+def test_no_two_purposes_places_or_times_share_a_number():
+    row, position = everywhere(6, 5)
+    numbers = []
+    for seed, step, m, purpose in itertools.product(range(3), range(4), range(3), Purpose):
+        draw = KeyedDraws.of(seed, [7, 8], 3).at(step, row, position)
+        numbers += draw.uniform(purpose, m).tolist()
+    assert len(set(numbers)) == len(numbers) == 3 * 4 * 3 * 4 * 30
+
+
+def test_numbers_look_uniform_along_every_field():
+    """Kolmogorov-Smirnov distance and lag correlation, over neighbours in each field of the key."""
+    n = 4000
+    row = torch.arange(n)
+    zero = torch.zeros(n, dtype=torch.int64)
+    draws = KeyedDraws.of(0, [1], n)
+    along = {
+        "trajectory": draws.at(0, row, zero).order(),
+        "position": draws.at(0, zero, row).order(),
+        "seed": torch.cat(
+            [KeyedDraws.of(s, [1], 1).at(0, zero[:1], zero[:1]).order() for s in range(n)]
+        ),
+        "key": KeyedDraws.of(0, range(n), 1).at(0, row, zero).order(),
+        "step": torch.cat([draws.at(s, zero[:1], zero[:1]).order() for s in range(n)]),
+        "gradient step": torch.cat(
+            [draws.at(0, zero[:1], zero[:1]).uniform(Purpose.HARD, m) for m in range(n)]
+        ),
+    }
+    for field, u in along.items():
+        assert len(u) == n
+        distance = (u.sort().values - (torch.arange(n) + 0.5) / n).abs().max().item()
+        assert distance < 1.95 / math.sqrt(n), field  # p = 0.001
+        lag = torch.corrcoef(torch.stack([u[:-1], u[1:]]))[0, 1].item()
+        assert abs(lag) < 3.3 / math.sqrt(n), field
+
+
+def test_prompt_keys_are_stable_and_differ():
+    assert prompt_key("sea castle gloomy") == prompt_key("sea castle gloomy")
+    assert prompt_key("") == -5426141060434712860  # another value would change every answer
+    assert len({prompt_key(f"prompt {i}") for i in range(1000)}) == 1000
+
+
+# The nucleus
+
+
+@given(arrays(-6, 6), st.floats(0.01, 1))
+def test_nucleus_is_that_of_the_definition(logits, top_p):
+    q = token_distribution(logits, 1)
+    cut = nucleus(q, top_p)
+    for row, found in zip(q.tolist(), cut.tolist(), strict=True):
+        assert found == pytest.approx(reference.nucleus(row, top_p))
+
+
+@given(arrays(-6, 6), st.floats(0.01, 0.999))
+def test_nucleus_is_the_smallest_set_that_passes_the_mass(logits, top_p):
+    q = token_distribution(logits, 1)
+    kept = nucleus(q, top_p) > 0
+    mass = (q * kept).sum(1)
+    least = q.masked_fill(~kept, 2).amin(1)
+    assert torch.all(mass > top_p - 1e-9)
+    assert torch.all(mass - least <= top_p + 1e-9)
+    assert torch.all(q.masked_fill(kept, 0).amax(1) <= least)
+    torch.testing.assert_close(nucleus(q, top_p).sum(1), torch.ones(len(q), dtype=q.dtype))
+
+
+def test_nucleus_of_one_is_everything_and_a_tiny_one_is_greedy():
+    q = torch.tensor([[0.1, 0.5, 0.4], [0.4, 0.2, 0.4]])
+    assert torch.equal(nucleus(q, 1.0), q)
+    assert nucleus(q, 1e-9).tolist() == [[0, 1, 0], [1, 0, 0]]  # of equals the first
+    assert nucleus(q[:1], 0.5).tolist() == [[0, pytest.approx(5 / 9), pytest.approx(4 / 9)]]
+
+
+def test_nucleus_of_half_precision_accumulates_in_more():
+    """A running sum in bfloat16 stops growing long before the mass of a flat distribution."""
+    q = torch.full((1, 4096), 1 / 4096, dtype=torch.bfloat16)
+    assert (nucleus(q, 0.5) > 0).sum().item() == 2049
+
+
+# Drawing
+
+
+@given(arrays(0, 1), st.floats(0, 1, exclude_max=True))
+@example(torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64), 0.0)
+@example(torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64), 1 - 2**-53)
+@example(torch.tensor([[0.1] * 10 + [0.0]], dtype=torch.float64), 1 - 2**-53)
+def test_inverse_cdf_never_draws_the_impossible(weights, u):
+    weights[:, 1] += 0.5
+    q = weights / weights.sum(1, keepdim=True)
+    token = inverse_cdf(q, torch.full((len(q),), u, dtype=torch.float64))
+    assert torch.all(q.gather(1, token[:, None]) > 0)
+    for row, x in zip(q.tolist(), token.tolist(), strict=True):
+        assert sum(row[:x]) <= u * sum(row) + 1e-12
+        assert sum(row[: x + 1]) >= u * sum(row) - 1e-12
+
+
+def test_inverse_cdf_draws_with_the_given_probabilities():
+    q = torch.tensor([0.2, 0.0, 0.5, 0.3])
+    u = (torch.arange(1000) + 0.5) / 1000
+    drawn = inverse_cdf(q.expand(1000, 4), u)
+    assert torch.bincount(drawn, minlength=4).tolist() == [200, 0, 500, 300]
+
+
+def test_inverse_cdf_stays_in_the_vocabulary_for_nan():
+    token = inverse_cdf(torch.full((2, 3), math.nan), torch.tensor([0.0, 0.9]))
+    assert torch.all((token >= 0) & (token < 3))

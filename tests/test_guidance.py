@@ -1,0 +1,337 @@
+"""Eq. 6, the inner loop."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_relaxation import arrays
+
+import reference
+from entrgi_ref import (
+    WEIGHTS,
+    GradientStep,
+    GuidanceConfig,
+    GuidanceError,
+    SamplingConfig,
+    approximation_error,
+    entropy,
+    guide,
+)
+
+SETTINGS = {
+    "weight": WEIGHTS["entrgi"],
+    "steps": 3,
+    "step_size": 0.5,
+    "temperature": 0.7,
+    "top_p": 0.95,
+}
+
+
+class Reward:
+    """A smooth reward of one trajectory, from any function of the mixed embeddings."""
+
+    def __init__(self, embeddings, function):
+        self.embeddings, self.function = embeddings, function
+        self.seen = []
+
+    def __call__(self, mixed, candidates):
+        self.seen.append((mixed.detach().clone(), candidates))
+        return self.function(mixed)[None]
+
+
+def draw_first(probabilities, gradient_step):
+    return probabilities.argmax(1)
+
+
+def random_problem(seed=0, n=3, V=6, d=4):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, V, dtype=torch.float64, generator=generator) * 2
+    embeddings = torch.randn(V, d, dtype=torch.float64, generator=generator)
+    slope = torch.randn(n, d, dtype=torch.float64, generator=generator)
+    return logits, Reward(embeddings, lambda mixed: torch.tanh(mixed * slope).sum())
+
+
+@given(arrays())
+def test_no_steps_return_the_logits(logits):
+    reward = Reward(torch.zeros(logits.shape[1], 2), None)
+    guided = guide(logits, reward, **SETTINGS | {"steps": 0}, draw=draw_first)
+    assert torch.equal(guided, logits)
+    assert reward.seen == []
+
+
+@pytest.mark.parametrize("method", sorted(WEIGHTS))
+def test_steps_are_adams(method):
+    """Against Adam and the softmax's derivative written out with numbers."""
+    logits, reward = random_problem()
+    config = SamplingConfig(
+        GuidanceConfig(method, steps=4, step_size=0.3), temperature=0.6, top_p=0.8
+    )
+    numbers = {(m, l): reference.uniform([m, l]) for m in range(4) for l in range(3)}
+
+    def draw(probabilities, m):
+        rows = enumerate(probabilities.tolist())
+        return torch.tensor([reference.draw(row, numbers[m, l]) for l, row in rows])
+
+    guided = guide(
+        logits,
+        reward,
+        weight=WEIGHTS[method],
+        steps=4,
+        step_size=0.3,
+        temperature=0.6,
+        top_p=0.8,
+        draw=draw,
+    )
+    expected = reference.guided(
+        logits.tolist(), reward, [0, 1, 2], config, lambda m, l: numbers[m, l]
+    )
+    torch.testing.assert_close(
+        guided, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_input_is_not_changed_and_the_result_is_detached():
+    logits, reward = random_problem()
+    before = logits.clone()
+    logits.requires_grad_()
+    guided = guide(logits, reward, **SETTINGS, draw=draw_first)
+    assert torch.equal(logits, before)
+    assert not guided.requires_grad
+    assert logits.grad is None
+    assert not torch.equal(guided, logits)
+
+
+def test_it_works_under_no_grad_and_leaves_no_gradients_in_the_reward():
+    logits, reward = random_problem()
+    reward.embeddings.requires_grad_()
+    with torch.no_grad():
+        guided = guide(logits, reward, **SETTINGS, draw=draw_first)
+    assert reward.embeddings.grad is None
+    assert not torch.equal(guided, logits)
+
+
+def test_banned_ids_stay_banned():
+    logits, reward = random_problem()
+    logits[:, 2] = -torch.inf
+    guided = guide(logits, reward, **SETTINGS, draw=draw_first)
+    assert torch.all(guided[:, 2] == -torch.inf)
+    others = [v for v in range(6) if v != 2]
+    assert torch.all(guided[:, others].isfinite())
+
+
+@pytest.mark.parametrize(
+    ("size", "moved"), [(1e-4, 1.50), (1e-6, 1.49), (1e-8, 0.75), (1e-10, 0.015)]
+)
+def test_adam_is_nearly_a_sign_step(size, moved):
+    """Ledger row 4: what three equal gradients do to a logit, by the gradient's size."""
+    logits = torch.zeros(1, 2, dtype=torch.float64)
+
+    class Straight:
+        embeddings = torch.tensor([[1.0], [0.0]], dtype=torch.float64)
+
+        def __call__(self, mixed, candidates):
+            return mixed.sum(1) * 4 * size  # dR/dpsi = q(1 - q) 4 size = size at psi = 0
+
+    guided = guide(
+        logits,
+        Straight(),
+        **SETTINGS | {"weight": WEIGHTS["expectation"], "step_size": 0.5, "temperature": 1},
+        draw=draw_first,
+    )
+    assert guided[0, 0].item() == pytest.approx(moved, rel=0.05)
+
+
+def test_each_trajectory_climbs_its_own_reward():
+    """Two trajectories together move as each does alone."""
+    logits, _ = random_problem(n=4)
+    embeddings = torch.randn(6, 3, dtype=torch.float64)
+    slopes = torch.randn(2, 3, dtype=torch.float64)
+
+    class Rows:
+        def __init__(self, rows):
+            self.embeddings, self.rows = embeddings, rows
+
+        def __call__(self, mixed, candidates):
+            of = mixed.view(len(self.rows), -1, 3)
+            return torch.tanh(of * slopes[self.rows][:, None]).sum((1, 2))
+
+    together = guide(logits, Rows([0, 1]), **SETTINGS, draw=draw_first, trajectories=2)
+    for row, own in ((0, logits[:2]), (1, logits[2:])):
+        alone = guide(own, Rows([row]), **SETTINGS, draw=draw_first)
+        torch.testing.assert_close(together[2 * row : 2 * row + 2], alone)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 3))
+def test_expectation_climbs_a_smooth_reward_for_a_small_step(seed, steps):
+    logits, reward = random_problem(seed)
+
+    def at(psi):
+        q = (psi / 0.7).softmax(1)
+        return reward.function(q @ reward.embeddings).item()
+
+    guided = guide(
+        logits,
+        reward,
+        **SETTINGS | {"weight": WEIGHTS["expectation"], "steps": 1, "step_size": 1e-5},
+        draw=draw_first,
+    )
+    assert at(guided) > at(logits)
+
+
+def test_with_hard_tokens_the_reward_need_not_rise():
+    """The gradient is taken at one point and applied at another.
+
+    R(e) = -e^2 and tokens at -1 and +2: the soft embedding lies at 0.05, but the drawn token at -1,
+    where the slope points up. APS follows it and moves the soft embedding away from the maximum at
+    0; Expectation, at the same logits, moves it closer.
+    """
+    logits = torch.tensor([[0.65, 0.35]], dtype=torch.float64).log()
+    reward = Reward(
+        torch.tensor([[-1.0], [2.0]], dtype=torch.float64), lambda mixed: -(mixed**2).sum()
+    )
+    settings = {"steps": 1, "step_size": 1e-4, "temperature": 1, "top_p": 1.0, "draw": draw_first}
+
+    def soft_reward(psi):
+        return reward.function(psi.softmax(1) @ reward.embeddings).item()
+
+    before = soft_reward(logits)
+    assert soft_reward(guide(logits, reward, weight=WEIGHTS["expectation"], **settings)) > before
+    assert soft_reward(guide(logits, reward, weight=WEIGHTS["aps"], **settings)) < before
+
+
+def test_what_the_reward_reads_and_what_is_observed():
+    logits, reward = random_problem()
+    records: list[GradientStep] = []
+    drawn = []
+
+    def draw(probabilities, m):
+        drawn.append((probabilities, m))
+        return torch.tensor([m, m + 1, m + 2])
+
+    guide(logits, reward, **SETTINGS, draw=draw, observe=records.append)
+    assert [r.gradient_step for r in records] == [m for _, m in drawn] == [0, 1, 2]
+
+    mixed, candidates = reward.seen[0]
+    q = (logits / 0.7).softmax(1)
+    soft, hard = q @ reward.embeddings, reward.embeddings[:3]
+    w = entropy(logits) / math.log(6)
+    torch.testing.assert_close(mixed, (1 - w)[:, None] * soft + w[:, None] * hard)
+    assert torch.equal(candidates, logits.argmax(1))
+    torch.testing.assert_close(records[0].entropy, entropy(logits))
+    torch.testing.assert_close(records[0].weight, w)
+    torch.testing.assert_close(records[0].E, approximation_error(mixed, soft))
+    torch.testing.assert_close(records[0].E + records[0].D, (hard - soft).norm(dim=1))
+    for record, (mixed, _) in zip(records, reward.seen, strict=True):
+        torch.testing.assert_close(record.rewards, reward.function(mixed)[None])
+
+    probabilities, _ = drawn[0]
+    for row, expected in zip(probabilities.tolist(), q.tolist(), strict=True):
+        assert row == pytest.approx(reference.nucleus(expected, 0.95))
+    assert not any(p.requires_grad for p, _ in drawn)
+
+
+def test_observing_changes_nothing():
+    logits, reward = random_problem()
+    seen = guide(logits, reward, **SETTINGS, draw=draw_first, observe=lambda record: None)
+    assert torch.equal(seen, guide(logits, reward, **SETTINGS, draw=draw_first))
+
+
+def test_no_masked_positions_are_nothing_to_do():
+    _, reward = random_problem()
+    guided = guide(torch.zeros(0, 6), reward, **SETTINGS, draw=draw_first)
+    assert guided.shape == (0, 6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": -1}, "steps: got -1"),
+        ({"steps": 2.0}, "steps: got 2.0"),
+        ({"step_size": 0}, "step_size: got 0"),
+        ({"step_size": math.nan}, "step_size: got nan"),
+        ({"temperature": 0}, "temperature: got 0"),
+        ({"top_p": 1.5}, r"top_p: got 1.5, expected a number in \(0, 1\]"),
+        ({"weight": "entrgi"}, "weight: got 'entrgi', expected a function"),
+        ({"weight": lambda logits: logits}, r"weight: got shape \[3, 6\], expected \[n\]"),
+        ({"weight": lambda logits: 0.5}, "weight: got 0.5, expected a tensor"),
+        ({"trajectories": 2}, r"reward: got shape \[1\], expected \[S\], .* = \[2\]"),
+    ],
+)
+def test_wrong_settings_are_refused(as_users_run_it, change, message):
+    logits, reward = random_problem()
+    with pytest.raises(ValueError, match=message):
+        guide(logits, reward, **{**SETTINGS, "draw": draw_first, **change})
+
+
+def test_wrong_tensors_are_refused(as_users_run_it):
+    logits, reward = random_problem()
+    with pytest.raises(ValueError, match=r"logits: got shape \[6\], expected \[n, V\]"):
+        guide(logits[0], reward, **SETTINGS, draw=draw_first)
+    with pytest.raises(ValueError, match=r"logits: got torch.int64, expected a floating-point"):
+        guide(logits.long(), reward, **SETTINGS, draw=draw_first)
+    with pytest.raises(
+        ValueError, match=r"reward.embeddings: got shape \[6, 4\], expected .* \[5, any\]"
+    ):
+        guide(logits[:, :5], reward, **SETTINGS, draw=draw_first)
+
+
+@pytest.mark.parametrize("shape", [(), (1, 1)])
+def test_rewards_of_the_wrong_shape_are_refused(as_users_run_it, shape):
+    logits, reward = random_problem()
+    function = reward.function
+
+    class Odd(Reward):
+        def __call__(self, mixed, candidates):
+            return function(mixed).view(shape)
+
+    with pytest.raises(ValueError, match=r"reward: got shape .*expected \[S\], one number per"):
+        guide(logits, Odd(reward.embeddings, None), **SETTINGS, draw=draw_first)
+
+
+def test_rewards_that_cannot_be_differentiated_are_refused():
+    logits, reward = random_problem()
+    reward.function = lambda mixed: mixed.detach().sum()
+    with pytest.raises(ValueError, match="rewards without a gradient"):
+        guide(logits, reward, **SETTINGS, draw=draw_first)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("when", [0, 2])
+def test_a_reward_that_goes_bad_is_named(bad, when):
+    logits, reward = random_problem()
+    function, calls = reward.function, itertools.count()
+    reward.function = lambda mixed: function(mixed) + (bad if next(calls) == when else 0)
+    with pytest.raises(
+        GuidanceError, match=f"reward is not finite at gradient step {when}"
+    ) as error:
+        guide(logits, reward, **SETTINGS, draw=draw_first)
+    assert error.value.where.tolist() == [True]
+    assert not error.value.per_position
+
+
+@pytest.mark.parametrize("bad", [-0.01, 1.01, math.nan])
+def test_a_weight_out_of_range_is_named(bad):
+    logits, reward = random_problem()
+
+    def weight(logits):
+        return torch.tensor([0.5, bad, 0.5], dtype=logits.dtype)
+
+    with pytest.raises(
+        GuidanceError, match=r"weight is outside \[0, 1\] at gradient step 0"
+    ) as error:
+        guide(logits, reward, **{**SETTINGS, "weight": weight}, draw=draw_first)
+    assert error.value.where.tolist() == [False, True, False]
+    assert error.value.per_position
+
+
+@pytest.mark.parametrize("row", [[math.nan, 0.0], [math.inf, 0.0], [-math.inf, -math.inf]])
+@pytest.mark.parametrize("steps", [0, 1])
+def test_logits_that_are_not_finite_are_named(row, steps):
+    logits = torch.tensor([[0.0, 1.0], row])
+    reward = Reward(torch.ones(2, 3), lambda mixed: mixed.sum())
+    with pytest.raises(GuidanceError, match="logits are not finite") as error:
+        guide(logits, reward, **SETTINGS | {"steps": steps}, draw=draw_first)
+    assert error.value.where.tolist() == [False, True]

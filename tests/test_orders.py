@@ -1,0 +1,60 @@
+"""The orders of commitment, by hand and by enumeration."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from entrgi_ref import ORDERS, Candidates, nucleus, token_distribution
+from entrgi_ref.orders import plackett_luce
+
+PHI = torch.tensor([[0.0, 0.0, 3.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
+PSI = torch.tensor([[0.3, 0.1, 2.0], [0.0, 5.0, 1.0]], dtype=torch.float64)
+TAU = 0.5
+CANDIDATES = Candidates(
+    tokens=torch.tensor([2, 0]),
+    probabilities=nucleus(token_distribution(PSI, TAU), 0.99),
+    guided_logits=PSI,
+    logits=PHI,
+    temperature=TAU,
+)
+
+
+def test_entropy_ranks_by_the_unguided_distribution_at_the_temperature():
+    z = 2 + math.exp(6)
+    first = -2 / z * math.log(1 / z) - math.exp(6) / z * math.log(math.exp(6) / z)
+    assert ORDERS["entropy"](CANDIDATES).tolist() == pytest.approx([-first, -math.log(3)])
+
+
+def test_maskgit_plus_ranks_by_the_candidates_probability_in_the_nucleus():
+    z = math.exp(0.6) + math.exp(0.2) + math.exp(4)
+    kept = (math.exp(4) + math.exp(0.6)) / z  # 0.97: the third token stays too
+    assert kept < 0.99
+    assert ORDERS["maskgit_plus"](CANDIDATES).tolist() == pytest.approx([math.exp(4) / z, 0])
+
+
+def test_topk_margin_ranks_by_the_lead_in_the_nucleus():
+    z = math.exp(0.6) + math.exp(0.2) + math.exp(4)
+    lead = (math.exp(4) - math.exp(0.6)) / z
+    assert ORDERS["topk_margin"](CANDIDATES).tolist() == pytest.approx([lead, 1])
+
+
+def test_anchor_ranks_by_the_guided_logit():
+    assert ORDERS["anchor"](CANDIDATES).tolist() == [2.0, 0.0]
+
+
+def test_order_temperature_draws_without_replacement():
+    """The k largest are k draws without replacement: all ordered pairs of 4, by their chances."""
+    confidence = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)
+    n, temperature = 40_000, 1.5
+    u = torch.rand(n, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    scores = plackett_luce(confidence.expand(n, 4).reshape(-1), temperature, u.reshape(-1))
+    first_two = scores.view(n, 4).argsort(dim=1, descending=True)[:, :2]
+    counts = torch.bincount(first_two[:, 0] * 4 + first_two[:, 1], minlength=16)
+    p = (confidence / temperature).softmax(0).tolist()
+    statistic = 0.0
+    for a, b in itertools.permutations(range(4), 2):
+        expected = n * p[a] * p[b] / (1 - p[a])
+        statistic += (counts[a * 4 + b].item() - expected) ** 2 / expected
+    assert statistic < 31.3  # chi-square with 11 degrees of freedom, p = 0.001

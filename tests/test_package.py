@@ -1,0 +1,145 @@
+"""What the package costs to import, what it ships, and rules that hold in all its sources."""
+
+import ast
+import itertools
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*(ROOT / "entrgi_ref").rglob("*.py"), *(ROOT / "toy").rglob("*.py")])
+
+
+def python(code: str) -> str:
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_importing_the_package_loads_torch_and_nothing_heavy():
+    modules = set(python("import entrgi_ref, sys; print(*sys.modules)").split())
+    assert "torch" in modules
+    assert not modules & {
+        *("transformers", "datasets", "matplotlib", "tokenizers", "accelerate", "toy"),
+        *("typer", "rich", "pandas", "scipy", "hypothesis", "beartype"),
+    }
+
+
+@pytest.mark.parametrize(
+    "command", ["toy", "toy watch", "toy train", "toy spread", "toy gradients"]
+)
+def test_help_costs_no_more_than_importing_torch_and_half_a_second(command):
+    """The time after torch is imported, best of three, as the machine is noisy."""
+    module, *rest = command.split()
+    timed = f"""
+import contextlib, io, runpy, sys, time
+import torch
+start = time.perf_counter()
+sys.argv = [{module!r}, *{rest!r}, "--help"]
+try:
+    with contextlib.redirect_stdout(io.StringIO()):
+        runpy.run_module({module!r}, run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+print(time.perf_counter() - start)
+"""
+    assert min(float(python(timed)) for _ in range(3)) < 0.5
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level packages that a file imports anywhere, relative imports as `entrgi_ref.x`."""
+    package = ".".join(path.relative_to(ROOT).with_suffix("").parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package if node.level else ""
+            found |= {f"{base}.{node.module or name.name}".strip(".") for name in node.names}
+    return found
+
+
+def test_arrows_point_one_way():
+    """The core knows neither models nor experiments, and the package does not know the toy."""
+    core = ["checks", "equations", "relaxation", "errors", "draws", "orders", "protocols", "config"]
+    core += ["guidance", "denoising"]
+    for path in SOURCES:
+        names = imports(path)
+        if path.is_relative_to(ROOT / "entrgi_ref"):
+            assert not any(name.split(".")[0] == "toy" for name in names), path
+        if path.stem in core and path.parent == ROOT / "entrgi_ref":
+            known = {f"entrgi_ref.{name}" for name in core} | {"torch", "jaxtyping"}
+            outside = {n for n in names if n.split(".")[0] not in sys.stdlib_module_names}
+            assert all(n in known or n.split(".")[0] == "torch" for n in outside), (path, outside)
+    relaxation = imports(ROOT / "entrgi_ref" / "relaxation.py")
+    ours = {name for name in relaxation if name.startswith("entrgi_ref")}
+    assert ours == {"entrgi_ref.checks", "entrgi_ref.equations"}
+
+
+def test_nothing_loads_remote_code_or_unpickles():
+    forbidden = re.compile(r"trust_remote_code|torch\.load\(|pickle|eval\(|exec\(|__import__")
+    for path in SOURCES:
+        assert not forbidden.search(path.read_text().replace(".eval()", "")), path
+
+
+def test_no_loops_over_rows_and_no_reads_from_the_device_in_the_inner_loops():
+    """In `guide`, and in what each denoising step calls; `commits_nothing` asks only if it must."""
+    files = {
+        "guidance.py": ["guide", "_require", "_record"],
+        "relaxation.py": None,
+        "errors.py": None,
+    }
+    files["orders.py"] = None
+    files["denoising.py"] = ["generate", "how_many", "predict", "draw_candidates", "rank", "commit"]
+    for name, functions in files.items():
+        for node in ast.walk(ast.parse((ROOT / "entrgi_ref" / name).read_text())):
+            if not isinstance(node, ast.FunctionDef) or (functions and node.name not in functions):
+                continue
+            source = ast.unparse(node)
+            assert not re.search(r"\.item\(|\.tolist\(|\.cpu\(|\.numpy\(", source), node.name
+            loops = [n for n in ast.walk(node) if isinstance(n, ast.For | ast.While)]
+            assert len(loops) == (node.name in ("guide", "generate")), node.name
+
+
+def test_the_core_can_be_read_in_one_sitting():
+    lines = {
+        name: len((ROOT / "entrgi_ref" / f"{name}.py").read_text().splitlines())
+        for name in ("relaxation", "guidance", "denoising", "errors")
+    }
+    assert sum(lines.values()) < 720, lines
+
+
+def test_constraints_pin_every_dependency():
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    )
+    assert pins["torch"] == "2.13.0"
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in itertools.chain(
+        project["dependencies"], *project["optional-dependencies"].values()
+    ):
+        name = re.match(r"[A-Za-z0-9-]+", requirement)[0].lower()
+        assert name in pins, f"{name} is not pinned"
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
+    hatch = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"][
+        "targets"
+    ]
+    assert hatch["wheel"]["packages"] == ["entrgi_ref"]
+
+
+def test_no_file_names_a_place_on_one_machine():
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
+    for name in listed.stdout.split():
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".toml", ".yml", ".html", ".json", "") and path.is_file():
+            text = path.read_text(errors="ignore")
+            assert not re.search(r"(?<![\w.])/(work|root|home|tmp)/", text), name

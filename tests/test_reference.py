@@ -1,0 +1,62 @@
+"""`generate` gives the tokens of the slow reference implementation, whatever is set."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reference
+from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from tiny import TinyDenoiser, TinyReward
+
+METHODS = ["expectation", "aps", "entrgi", "entrgi_tempered"]
+ORDERS = ["entropy", "maskgit_plus", "topk_margin", "anchor", "origin"]
+
+
+def same_tokens(seed: int, prompts: list[str], config: SamplingConfig, sharpness: float) -> None:
+    denoiser, reward = TinyDenoiser(seed, sharpness=sharpness), TinyReward(seed + 50)
+    generation = generate(denoiser, reward, prompts, config)
+    for p, prompt in enumerate(prompts):
+        for k in range(config.trajectories):
+            expected = reference.answer(denoiser, reward, prompt, k, config)
+            assert generation.tokens[p, k].tolist() == expected, (prompt, k)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_and_order(method, order):
+    guidance = GuidanceConfig(method, steps=2, step_size=1.0, dtype="float64")
+    config = SamplingConfig(guidance, trajectories=2, new_tokens=5, denoising_steps=5, order=order)
+    same_tokens(3, ["12", "40577"], config, sharpness=0.5)
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    sharpness=st.floats(0, 3),
+    prompts=st.lists(st.text("0123456789", min_size=1, max_size=6), min_size=1, max_size=3),
+    guidance=st.fixed_dictionaries(
+        {
+            "weight": st.sampled_from(METHODS),
+            "steps": st.integers(0, 3),
+            "step_size": st.floats(0.05, 3),
+            "dtype": st.just("float64"),
+        }
+    ),
+    settings=st.fixed_dictionaries(
+        {
+            "trajectories": st.integers(1, 3),
+            "new_tokens": st.integers(1, 6),
+            "denoising_steps": st.integers(1, 9),
+            "temperature": st.floats(0.2, 3),
+            "top_p": st.one_of(st.floats(0.05, 1), st.just(1.0)),
+            "order": st.sampled_from(ORDERS),
+            "order_temperature": st.one_of(st.just(0.0), st.floats(0.1, 2)),
+            "eos_last": st.booleans(),
+            "write_every_id": st.booleans(),
+            "skip_empty_steps": st.booleans(),
+            "seed": st.integers(0, 2**63 - 1),
+        }
+    ),
+)
+def test_everything_that_can_be_set(seed, sharpness, prompts, guidance, settings):
+    same_tokens(seed, prompts, SamplingConfig(GuidanceConfig(**guidance), **settings), sharpness)

@@ -1,0 +1,413 @@
+"""The demo end to end, on the quick networks; and that its numbers are those of its records."""
+
+import itertools
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from entrgi_ref.compute import Costs
+from toy import exact, spread, table
+from toy.__main__ import app, main
+from toy.demo import BASE, compare, methods_of
+from toy.statistics import bootstrap, student
+from toy.testbed import Testbed as Toy
+from toy.testbed import held_out_prompts
+
+METHODS = ["bon", "bon_equal_compute", "expectation", "aps", "entrgi"]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """`python -m toy --quick`: its folder and what it printed."""
+    out = tmp_path_factory.mktemp("demo")
+    run = CliRunner().invoke(app, ["--quick", "--threads", "1", "--out", str(out)])
+    assert run.exit_code == 0, run.output
+    return out, run.output
+
+
+@pytest.fixture(scope="session")
+def quick(demo):
+    """The quick networks, trained once for all tests."""
+    return Toy.load(quick=True)
+
+
+def rows_of(markdown: str) -> list[list[str]]:
+    lines = [line for line in markdown.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_demo_names_its_files_and_they_are_all_there(demo):
+    out, printed = demo
+    names = ["table.md", "records.jsonl", "run.json", "figure.svg", "figure-dark.svg", "trace.html"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    for name in names:
+        assert str(out / name) in printed
+        assert (out / name).stat().st_size > 500
+    assert (out / "table.md").read_text() in printed
+
+
+def test_records_hold_every_method_and_prompt(demo):
+    out, _ = demo
+    records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    keys = {(r["method"], r["seed"], r["idx"]) for r in records}
+    assert keys == {(method, 1, idx) for method in METHODS for idx in range(16)}
+    assert len(records) == len(keys)
+    for record in records:
+        K = len(record["responses"])
+        assert (10 if record["method"] == "bon_equal_compute" else 4) == K
+        assert all(
+            len(record[name]) == K for name in ("rewards", "gold", "log_likelihood", "valid")
+        )
+        assert record["prompt"] == held_out_prompts(16)[record["idx"]]
+
+
+def test_the_table_is_computed_from_the_records(demo):
+    """Every number of the printed table, recomputed."""
+    out, printed = demo
+    records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+
+    def values(method, of):
+        return np.array([of(r) for r in records if r["method"] == method])
+
+    measures = {
+        "Top@1": lambda r: max(r["rewards"]),
+        "Avg@K": lambda r: sum(r["rewards"]) / len(r["rewards"]),
+        "Gold of the best": lambda r: r["gold"][r["rewards"].index(max(r["rewards"]))],
+        "Gold, mean": lambda r: sum(r["gold"]) / len(r["gold"]),
+        "Log-likelihood": lambda r: sum(r["log_likelihood"]) / len(r["log_likelihood"]),
+        "Valid": lambda r: sum(r["valid"]) / len(r["valid"]),
+    }
+    body = (out / "table.md").read_text().split("Difference to Best-of-N")
+    assert len(body) == 2
+    found = 0
+    for part, differ in zip(body, (False, True), strict=True):
+        heads: list[str] = []
+        for row in rows_of(part):
+            if row[0] == "Method":
+                heads = row
+                continue
+            method = next((m for m, label in table.LABELS.items() if label == row[0]), None)
+            for head, cell in zip(heads, row, strict=True):
+                of = next((f for name, f in measures.items() if head.startswith(name)), None)
+                if not of or not method:
+                    continue
+                numbers = [float(x) for x in re.findall(r"[-+]?\d+\.\d+", cell.replace("−", "-"))]
+                expected = values(method, of) - (values("bon", of) if differ else 0)
+                assert numbers[0] == pytest.approx(expected.mean(), abs=0.0051)
+                assert numbers[1] <= numbers[0] <= numbers[2]
+                error = 1.96 * expected.std() / math.sqrt(len(expected))
+                assert numbers[2] - numbers[1] == pytest.approx(2 * error, rel=0.3, abs=0.02)
+                found += 1
+    assert found == 5 * 6 + 4 * 6
+    for row in rows_of(body[0]):
+        if row[0] in table.LABELS.values():
+            method = next(m for m, label in table.LABELS.items() if label == row[0])
+            assert row[1] == str(10 if method == "bon_equal_compute" else 4)
+    assert "conditional on one trained pair" in printed.replace("\n", " ")
+
+
+def test_the_run_record_says_where_the_numbers_come_from(demo):
+    out, _ = demo
+    record = json.loads((out / "run.json").read_text())
+    assert record["command"].startswith("python -m toy")
+    assert record["prompts"] == 16
+    assert record["seeds"] == [1]
+    assert SamplingConfig.from_json(json.dumps(record["settings"])) == BASE
+    assert [row["method"] for row in record["rows"]] == METHODS
+    for row in record["rows"]:
+        assert set(row["measures"]) == set(table.MEASURES)
+        estimate = row["measures"]["top1"]
+        assert estimate["low"] <= estimate["mean"] <= estimate["high"]
+    for key in ("commit", "testbed", "versions", "machine"):
+        assert record[key]
+
+
+def test_the_demo_can_be_repeated(demo, quick):
+    """The same answers from another call, one method and fewer prompts at a time."""
+    out, _ = demo
+    records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    prompts = held_out_prompts(5)
+    methods = methods_of(BASE, quick)
+    assert list(methods) == METHODS
+    for again in compare(quick, methods, prompts, [1]):
+        first = next(
+            r for r in records if (r["method"], r["idx"]) == (again["method"], again["idx"])
+        )
+        assert again["responses"] == first["responses"]
+        assert again["rewards"] == pytest.approx(first["rewards"], abs=1e-5)
+
+
+def test_figures_are_labelled_and_readable_on_both_pages(demo):
+    out, _ = demo
+    for name in ("figure.svg", "figure-dark.svg"):
+        text = (out / name).read_text()
+        for label in (
+            *("Best-of-N", "equal compute", "Expectation", "APS", "EntRGi", "Top@1", "Avg@K"),
+            *("reward (standard deviations)", "gold score (points)", "denoising step"),
+            "distance to the soft embedding",
+        ):
+            assert label in text, label
+    assert "#1b1f24" in (out / "figure.svg").read_text()
+    assert "#e8ecf0" in (out / "figure-dark.svg").read_text()
+
+
+# The trace page
+
+
+class Page(HTMLParser):
+    """The attributes of a page's elements, and the text of its script."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.attributes, self.script, self._inside = [], "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        self._inside = tag
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.script += data
+
+
+def trace_of(text):
+    line = next(
+        line for line in Page(text).script.split("\n") if line.startswith("const TRACE_DATA")
+    )
+    return json.loads(line.removeprefix("const TRACE_DATA = ").removesuffix(";"))
+
+
+def test_the_trace_page_needs_no_network(demo):
+    text = (demo[0] / "trace.html").read_text()
+    page = Page(text)
+    assert not [a for a in page.attributes if a[1] in ("src", "href")]
+    urls = set(re.findall(r"https?://[^\s\"'`)]+", text))
+    assert urls <= {"http://www.w3.org/2000/svg"}  # a name, not an address
+    assert "import(" not in text
+    assert "fetch(" not in text
+
+
+def test_the_trace_shows_an_unguided_run_beside_a_guided_one(demo, quick):
+    data = trace_of((demo[0] / "trace.html").read_text())
+    prompt = held_out_prompts(1)[0]
+    assert data["prompt"] == prompt
+    unguided, guided = data["panels"]
+    assert unguided["title"] == "Unguided"
+    for panel, weight, steps in ((unguided, "entrgi", 0), (guided, "entrgi", 3)):
+        config = replace(BASE, guidance=GuidanceConfig(weight, steps=steps))
+        generation = generate(quick.denoiser, quick.reward, [prompt], config)
+        best = int(generation.rewards[0].argmax())
+        frames = panel["frames"]
+        assert len(frames) == 16  # 15 steps that commit, and the answer
+        words = [word for word in frames[-1]["tokens"] if word != "<eos>"]
+        assert " ".join(words) == generation.responses[0][best]
+        assert panel["results"]["reward of the answer"] == f"{generation.rewards[0, best]:.2f}"
+        for frame, later in itertools.pairwise(frames):
+            assert [i for i, t in enumerate(frame["tokens"]) if t is None] == frame["positions"]
+            assert len(frame["weight"]) == len(frame["candidates"]) == len(frame["positions"])
+            assert all(0 <= w <= 1 for w in frame["weight"])
+            assert len(frame["rewards"]) == len(frame["mean_E"]) == len(frame["mean_D"]) == steps
+            assert len(frame["E"]) == len(frame["D"]) == (len(frame["positions"]) if steps else 0)
+            drawn = dict(zip(frame["positions"], frame["candidates"], strict=True))
+            for position in frame["committed"]:
+                assert later["tokens"][position] == drawn[position]
+            assert len(later["positions"]) == len(frame["positions"]) - len(frame["committed"])
+
+
+def test_no_text_can_break_out_of_the_trace(tmp_path):
+    from entrgi_ref.trace import write_trace
+
+    nasty = '</script><script>alert(1)</script><!-- \u2028 "TRACE" ${x}'
+    write_trace(tmp_path / "trace.html", nasty, [])
+    text = (tmp_path / "trace.html").read_text()
+    assert trace_of(text)["prompt"] == nasty
+    assert text.count("<script") == 1
+
+
+# The commands
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--reward", "lage"], "did you mean 'large'"),
+        (["--top-p", "1.5"], "top_p: got 1.5, expected a number in (0, 1]"),
+        (["--order", "entopy"], "did you mean 'entropy'"),
+        (["--gradient-steps", "-1"], "steps: got -1"),
+        (["watch", "sea castle blue", "--quick"], "expected two topics"),
+        (["watch", "--method", "ebtrgi", "--quick"], "did you mean 'entrgi'"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    quick, monkeypatch, capsys, as_users_run_it, arguments, message
+):
+    monkeypatch.setattr("sys.argv", ["toy", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_watch_shows_both_trajectories(quick):
+    run = CliRunner().invoke(app, ["watch", "sea castle gloomy", "--quick", "--threads", "1"])
+    assert run.exit_code == 0
+    first, second = run.output.split("Guided by entrgi")
+    for part, mark in ((first, "unguided"), (second, "→")):
+        lines = [line for line in part.splitlines() if "  t 0." in line]
+        assert len(lines) == 15
+        assert all(mark in line for line in lines)
+        assert all("[" in line for line in lines)
+        assert "gold" in part.strip().splitlines()[-1]
+    assert "\x1b" not in run.output
+
+
+def test_watch_paints_the_weights_in_a_terminal(quick, capsys):
+    from entrgi_ref.trace import TerminalView, weight_colour
+
+    view = TerminalView(quick.denoiser, colour=True)
+    generate(quick.denoiser, quick.reward, ["sea castle gloomy"], BASE, observe=view)
+    assert "\x1b[48;2;" in capsys.readouterr().out
+    assert weight_colour(0) == (0, 34, 78)
+    assert weight_colour(0.5) == (124, 123, 120)
+    assert weight_colour(1) == weight_colour(7) == (254, 232, 56)
+    assert weight_colour(0.125) == (29, 56, 92)
+
+
+def test_settings_reach_the_demo(quick, tmp_path):
+    run = CliRunner().invoke(
+        app,
+        [
+            *("--quick", "--threads", "1", "--out", str(tmp_path), "--gradient-steps", "1"),
+            *("--trajectories", "2", "--order", "anchor", "--reward", "closed_form"),
+            *("--step-size", "2"),
+        ],
+    )
+    assert run.exit_code == 0, run.output
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["settings"]["guidance"]["steps"] == 1
+    assert record["settings"]["guidance"]["step_size"] == 2
+    assert record["settings"]["order"] == "anchor"
+    assert "closed-form reward" in record["testbed"]
+    assert {row["trajectories"] for row in record["rows"]} == {2}
+
+
+# The numbers behind the table
+
+
+def test_equal_compute_counts_every_pass():
+    """3 denoising steps run; each costs one reading of the denoiser and 2 M of the reward model."""
+    guided = SamplingConfig(GuidanceConfig(steps=3), 4, 4, 4)
+    unguided = replace(guided, guidance=replace(guided.guidance, steps=0))
+    costs = Costs(denoiser=10, reward=7)
+    assert costs.per_trajectory(guided) == 3 * (10 + 6 * 7) + 7
+    assert costs.per_trajectory(unguided) == 3 * 10 + 7
+    assert costs.equal_trajectories(guided, unguided) == math.ceil(4 * 163 / 37) == 18
+    every = replace(guided, skip_empty_steps=False)
+    assert costs.per_trajectory(every) == 4 * (10 + 6 * 7) + 7
+    assert Costs(10, 0).equal_trajectories(guided, unguided) == 4
+
+
+def test_bootstrap_has_the_width_of_the_standard_error():
+    values = np.random.default_rng(3).normal(5, 2, size=400)
+    estimate = bootstrap(values)
+    assert estimate.mean == pytest.approx(values.mean())
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.05)
+    assert bootstrap(values) == estimate
+    both = np.stack([values, 3 * values], 1)
+    ratio = bootstrap(both, lambda means: means[..., 1] / means[..., 0])
+    assert (ratio.mean, ratio.low, ratio.high) == (pytest.approx(3),) * 3
+
+
+def test_student_by_hand():
+    estimate = student(np.array([1.0, 2.0, 3.0]))
+    assert estimate.mean == 2
+    assert estimate.high - 2 == pytest.approx(4.303 / math.sqrt(3))
+    assert student(np.array([1.0])).text(1) == "1.0"
+    assert student(np.array([-1.0, 1.0])).text(1, sign=True) == "+0.0 [−12.7, +12.7]"
+
+
+# The exact gradient
+
+
+def test_a_linear_reward_gives_every_weight_the_exact_gradient():
+    """The control: enumeration, states and estimators all have to be right for this to hold."""
+    found = exact.agreements(Toy.load("closed_form", quick=True), BASE, states=6, draws=3)
+    assert list(found) == ["expectation", "aps", "entrgi", "w = 0.5"]
+    for agreement in found.values():
+        assert agreement.cosine_of_mean.low > 0.9999
+        assert agreement.cosine_of_one.low > 0.9999
+        assert agreement.bias.high < 1e-3
+
+
+def test_the_exact_gradient_is_that_of_the_expected_reward(quick):
+    """Against finite differences of the enumerated expectation, for the trained reward."""
+    states = exact.sample_states(quick, 2, BASE)
+    gradient = exact.exact_gradient(quick, states, 0.7)
+    assert (states.masked.sum(1) == 2).all()
+    ids = quick.denoiser.writable.nonzero().flatten()
+
+    def expected(psi):
+        q = (psi / 0.7).softmax(1)
+        pairs = torch.cartesian_prod(ids, ids)
+        response = states.response[:1].expand(len(pairs), -1).clone()
+        response[states.masked[:1].expand_as(response)] = pairs.flatten()
+        rewards = quick.reward.score(
+            states.prompts[:1] * len(pairs), quick.denoiser.decode(response)
+        )
+        return (q[0, pairs[:, 0]] * q[1, pairs[:, 1]] * rewards).sum()
+
+    psi = states.logits[:2].double()
+    likely = psi.argmax(1)
+    for l in range(2):
+        bump = torch.zeros_like(psi)
+        bump[l, likely[l]] = 1e-4
+        slope = (expected(psi + bump) - expected(psi - bump)) / 2e-4
+        assert gradient[0, l, likely[l]].item() == pytest.approx(slope.item(), abs=2e-5)
+
+
+def test_gradients_and_spread_run(quick, tmp_path):
+    for command in (
+        ["gradients", "--states", "3", "--draws", "2"],
+        ["spread", "--pairs", "2", "--reward", "closed_form"],
+    ):
+        out = tmp_path / command[0]
+        arguments = [*command, "--quick", "--threads", "1", "--out", str(out)]
+        run = CliRunner().invoke(app, arguments)
+        assert run.exit_code == 0, run.output
+        record = json.loads((out / "run.json").read_text())
+        assert "entrgi" in record["rows"]
+        assert "EntRGi" in run.output
+
+
+def test_spread_is_the_difference_pair_by_pair():
+    def record(method, idx, reward):
+        return {
+            "method": method, "idx": idx, "seed": 1, "rewards": [reward], "gold": [2 * reward],
+            "log_likelihood": [0.0], "valid": [True],
+        }  # fmt: skip
+
+    pairs = [
+        [
+            record("bon", 0, 1.0),
+            record("bon", 1, 2.0),
+            record("entrgi", 0, 2.0),
+            record("entrgi", 1, 4.0),
+        ],
+        [record("bon", 0, 1.0), record("entrgi", 0, 0.5)],
+    ]
+    found = spread.differences(pairs)
+    assert found["entrgi"]["top1"] == [1.5, -0.5]
+    assert found["entrgi"]["gold_mean"] == [3.0, -1.0]
+    assert "+0.50 [−12.21, +13.21], −0.50 to +1.50" in spread.markdown(found)

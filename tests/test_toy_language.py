@@ -1,0 +1,149 @@
+"""The toy's language: what its corpus is like, and its gold score by hand."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toy.language import (
+    ADJECTIVES,
+    CATEGORY,
+    EOS,
+    LENGTH,
+    NOUNS,
+    PROMPTS,
+    VOCABULARY,
+    Prompt,
+    explain_gold,
+    gold,
+    indefinite_article,
+    is_valid,
+    parse_prompt,
+    sample_answer,
+    split_prompts,
+)
+
+PROMPT = Prompt("sea", "castle", "gloomy")
+
+
+def words(text: str) -> list[str]:
+    found = text.split()
+    return found + [EOS] * (LENGTH - len(found))
+
+
+@pytest.mark.parametrize(
+    ("text", "points"),
+    [
+        ("", -1),  # an answer may not start with an end
+        ("the whale finds the knight", 2),  # both nouns on topic
+        ("the knight finds the whale", 0),  # topics in the wrong roles
+        ("the bleak whale finds the knight", 2.5),  # an adjective in style
+        ("the merry whale finds the knight", 1.5),  # and one out of style
+        ("a whale finds an emperor", 2.5),  # both articles right
+        ("an whale finds a emperor", 1),  # and both wrong
+        ("an ashen whale finds the knight", 2.75),  # the adjective decides
+        ("the whale finds the knight and the sailor guards the tower", 4),
+        ("the whale finds the knight and the whale finds the tower", 1),  # noun and verb again
+        ("the whale finds finds the knight", 2 - 1.5 - 1),  # a repeat that may not follow
+        ("whale finds the knight", 1),  # no determiner
+        ("the whale finds the knight while and the sailor", 2 - 1 + 1 - 1),  # ends on a subject
+        ("the knight finds the whale today", 0),  # adverbs and the rest do not count
+    ],
+)
+def test_gold_by_hand(text, points):
+    assert gold(PROMPT, words(text)) == pytest.approx(points)
+
+
+def test_a_plain_style_has_no_opinion_on_adjectives():
+    plain = Prompt("sea", "castle", "plain")
+    assert gold(plain, words("the merry whale finds the bleak knight")) == 2
+
+
+def test_explanations_name_the_place():
+    parts = explain_gold(PROMPT, words("an whale finds the merry knight"))
+    assert parts == [
+        (0, -0.5, "wrong article"),
+        (1, 1.0, "subject on topic"),
+        (4, -0.5, "out of style"),
+        (5, 1.0, "object on topic"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("the whale finds the knight", True),
+        ("an bleak whale finds the knight today while the oak loses a tram again", True),
+        ("the whale finds the knight finds the oak", False),
+        ("the whale the knight finds", False),
+        ("the whale finds the", False),
+        ("finds the whale", False),
+        ("", False),
+    ],
+)
+def test_grammar_by_hand(text, valid):
+    assert is_valid(words(text)) == valid
+
+
+def test_an_answer_must_end_within_its_length():
+    endless = (
+        "the whale finds the bleak knight and the sailor loses the tower and the oak hides".split()
+    )
+    assert len(endless) == LENGTH
+    assert not is_valid(endless)
+    assert not is_valid(words(f"the whale finds the knight {EOS} the"))
+
+
+@given(st.integers(0, 10**9), st.sampled_from(PROMPTS))
+def test_the_corpus_is_grammatical_and_of_one_length(seed, prompt):
+    answer = sample_answer(random.Random(seed), prompt)
+    assert len(answer) == LENGTH
+    assert is_valid(answer)
+    assert answer == sample_answer(random.Random(seed), prompt)
+
+
+def test_the_corpus_is_careless_and_the_gold_score_sees_it():
+    rng = random.Random(0)
+    prompts = [rng.choice(PROMPTS) for _ in range(2000)]
+    answers = [sample_answer(rng, prompt) for prompt in prompts]
+    own = sum(gold(p, a) for p, a in zip(prompts, answers, strict=True)) / len(prompts)
+    shuffled = rng.sample(prompts, len(prompts))
+    foreign = sum(gold(p, a) for p, a in zip(shuffled, answers, strict=True)) / len(prompts)
+    assert 1.2 < own < 2.2
+    assert own - foreign > 0.8
+    reasons = {
+        reason for p, a in zip(prompts, answers, strict=True) for _, _, reason in explain_gold(p, a)
+    }
+    assert {"wrong article", "right article", "used before", "in style", "out of style"} <= reasons
+
+
+def test_prompts_are_split_once_and_for_all():
+    train, held_out = split_prompts()
+    assert len(train) == 224
+    assert len(held_out) == 96
+    assert not set(train) & set(held_out)
+    assert set(train) | set(held_out) == set(PROMPTS)
+    assert split_prompts() == (train, held_out)
+
+
+def test_words_are_of_one_kind():
+    assert len(VOCABULARY) == len(set(VOCABULARY)) == 75
+    assert set(CATEGORY) == set(VOCABULARY)
+    for topic in (*NOUNS, *ADJECTIVES):
+        assert CATEGORY[topic] == "PROMPT"
+
+
+@pytest.mark.parametrize(("word", "article"), [("owl", "an"), ("oasis", "an"), ("whale", "a")])
+def test_articles(word, article):
+    assert indefinite_article(word) == article
+    assert indefinite_article(word, wrong=True) == {"a": "an", "an": "a"}[article]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "sea", "sea castle", "sea castle blue", "a b c", "sea castle gloomy x"]
+)
+def test_prompts_that_mean_nothing_are_refused(text):
+    with pytest.raises(ValueError, match=r"expected two topics out of sea, .* 'sea castle gloomy'"):
+        parse_prompt(text)
+    assert parse_prompt(" sea  castle gloomy ") == PROMPT

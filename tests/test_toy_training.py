@@ -1,0 +1,261 @@
+"""The toy's networks: training is deterministic, caching safe, and both fit the protocols."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from entrgi_ref import Denoiser, GuidanceConfig, Reward, SamplingConfig, generate
+from toy import testbed as toy_testbed
+from toy.language import EOS, ID, LENGTH, MASK, VOCABULARY
+from toy.models import ClosedFormReward, ToyDenoiser, ToyReward, encode_prompts, words_of
+from toy.networks import Size
+from toy.testbed import gold_score, held_out_prompts, log_likelihood, valid
+from toy.training import (
+    QUICK_DENOISER,
+    QUICK_REWARD,
+    REWARDS,
+    DenoiserRecipe,
+    RewardRecipe,
+    cache_key,
+    cached,
+    no_progress,
+    train,
+)
+
+TINY_DENOISER = DenoiserRecipe(Size(16, 1), steps=12, batch=8, examples=50)
+TINY_REWARD = RewardRecipe(Size(16, 1), steps=12, batch=8, examples=50)
+TINY = SamplingConfig(GuidanceConfig(steps=2), trajectories=2, new_tokens=LENGTH, denoising_steps=4)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def tensors(network):
+    return network.state_dict().items()
+
+
+def same(one, other) -> bool:
+    return all(
+        torch.equal(a, b) for (_, a), (_, b) in zip(tensors(one), tensors(other), strict=True)
+    )
+
+
+@pytest.mark.parametrize("recipe", [TINY_DENOISER, TINY_REWARD])
+def test_training_depends_on_the_recipe_alone(recipe):
+    torch.manual_seed(1)
+    first = train(recipe, no_progress)
+    state = torch.get_rng_state()
+    second = train(recipe, no_progress)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same(first, second)
+    assert not same(first, train(replace(recipe, seed=1), no_progress))
+
+
+def test_training_keeps_the_number_of_threads():
+    torch.set_num_threads(2)
+    train(TINY_REWARD, no_progress)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+
+
+def test_training_lowers_the_loss():
+    for recipe in (replace(TINY_DENOISER, steps=150), replace(TINY_REWARD, steps=150)):
+        tokens, targets = recipe.data(random.Random(recipe.seed))  # what it was trained on
+        losses = []
+        for network in (recipe.build(), train(recipe, no_progress)):
+            generator = torch.Generator().manual_seed(0)
+            losses.append(recipe.loss(network, tokens, targets, generator).item())
+        assert losses[1] < 0.8 * losses[0]
+
+
+def test_progress_is_tracked():
+    seen = []
+
+    def track(steps, label):
+        seen.append(label)
+        yield from steps
+
+    train(TINY_REWARD, track)
+    assert seen == ["training a reward model of width 16"]
+
+
+@pytest.mark.parametrize("recipe", [TINY_DENOISER, TINY_REWARD])
+def test_the_cache_gives_back_what_was_trained(recipe, cache, monkeypatch):
+    trained = cached(recipe)
+    [file] = cache.iterdir()
+    assert file.suffix == ".safetensors"
+    monkeypatch.setattr("toy.training.train", None)
+    assert same(trained, cached(recipe))
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "text"])
+def test_a_damaged_cache_file_is_noticed_and_rebuilt(damage, cache, capsys):
+    trained = cached(TINY_REWARD)
+    [file] = cache.iterdir()
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 0x10
+    broken = {"truncate": content[:-100], "flip": content, "empty": b"", "text": b"not a network"}
+    file.write_bytes(bytes(broken[damage]))
+    assert same(trained, cached(TINY_REWARD))
+    assert "damaged" in capsys.readouterr().out
+    assert same(trained, cached(TINY_REWARD))
+    assert capsys.readouterr().out == ""
+    assert list(cache.iterdir()) == [file]
+
+
+def test_the_cache_key_is_that_of_the_configuration():
+    recipes = [TINY_REWARD, TINY_DENOISER, *(replace(TINY_REWARD, **change) for change in (
+        {"seed": 1}, {"steps": 13}, {"size": Size(16, 2)}, {"size": Size(16, 1, 2)}, {"batch": 9},
+        {"learning_rate": 1e-3}, {"examples": 51}, {"embedding_std": 0.5},
+    ))]  # fmt: skip
+    assert len({cache_key(recipe) for recipe in recipes}) == len(recipes)
+    assert cache_key(TINY_REWARD) == cache_key(replace(TINY_REWARD))
+
+
+def test_reward_models_come_in_three_sizes():
+    parameters = [
+        sum(p.numel() for p in REWARDS[name].build().parameters())
+        for name in ("small", "medium", "large")
+    ]
+    assert parameters == sorted(set(parameters))
+
+
+# The networks behind the protocols
+
+
+@pytest.fixture
+def denoiser():
+    return ToyDenoiser(train(TINY_DENOISER, no_progress))
+
+
+@pytest.fixture(params=["trained", "closed form"])
+def reward(request):
+    if request.param == "closed form":
+        return ClosedFormReward()
+    return ToyReward(train(TINY_REWARD, no_progress))
+
+
+def test_they_fit_the_protocols(denoiser, reward):
+    assert isinstance(denoiser, Denoiser)
+    assert isinstance(reward, Reward)
+    assert denoiser.writable.sum() == len(VOCABULARY) - 8 - 5 - 1
+    assert not denoiser.writable[denoiser.mask_id]
+
+
+def test_a_response_survives_its_text(denoiser):
+    ids = torch.tensor(
+        [
+            [ID[w] for w in words_of("the whale finds the knight")],
+            [ID[w] for w in words_of(f"the {EOS} whale")],
+            [ID[EOS]] * LENGTH,
+        ]
+    )
+    texts = denoiser.decode(ids)
+    assert texts == ["the whale finds the knight", f"the {EOS} whale", EOS]
+    assert [[ID[w] for w in words_of(text)] for text in texts] == ids.tolist()
+
+
+def test_score_is_the_step_reward_of_a_finished_answer(denoiser, reward):
+    prompts = ["sea castle gloomy", "sky farm plain"]
+    responses = ["the whale finds the knight", "an eagle hides a goat today"]
+    tokens = torch.tensor([[ID[w] for w in words_of(response)] for response in responses])
+    bound = reward.bind(prompts, 1)
+    nothing = torch.zeros_like(tokens, dtype=torch.bool)
+    finished = bound.at(tokens, nothing)(reward.embeddings[:0], tokens[0, :0])
+    torch.testing.assert_close(reward.score(prompts, responses), finished)
+    # The same tokens given as embeddings, at positions that are called masked.
+    masked = torch.zeros_like(nothing)
+    masked[:, 1:4] = True
+    hidden = tokens.masked_fill(masked, ID[MASK])
+    mixed = reward.embeddings[tokens[masked]]
+    torch.testing.assert_close(bound.at(hidden, masked)(mixed, tokens[masked]), finished)
+
+
+def test_rewards_do_not_mix_trajectories(denoiser, reward):
+    prompts = held_out_prompts(3)
+    tokens = torch.randint(0, 60, (6, LENGTH), generator=torch.Generator().manual_seed(0))
+    masked = torch.ones_like(tokens, dtype=torch.bool)
+    mixed = reward.embeddings[tokens[masked]].clone().requires_grad_()
+    rewards = reward.bind(prompts, 2).at(tokens, masked)(mixed, tokens[masked])
+    assert rewards.shape == (6,)
+    gradient = torch.autograd.grad(rewards[3], mixed)[0].view(6, LENGTH, -1)
+    assert gradient[3].abs().sum() > 0
+    assert gradient[[0, 1, 2, 4, 5]].abs().max() == 0
+
+
+def test_the_closed_form_by_hand():
+    reward = ClosedFormReward()
+    scores = reward.score(
+        ["sea castle gloomy"] * 3,
+        ["the whale finds the knight", "the oak finds the oak", "the whale finds the goat"],
+    )
+    assert scores.tolist() == [2, -2, 0]
+
+
+def test_networks_are_frozen(denoiser):
+    reward = ToyReward(train(TINY_REWARD, no_progress))
+    generate(denoiser, reward, ["sea castle gloomy"], TINY)
+    for network in (denoiser.network, reward.network):
+        assert not network.training
+        assert not any(p.requires_grad or p.grad is not None for p in network.parameters())
+
+
+def test_another_length_is_refused(as_users_run_it, denoiser, reward):
+    with pytest.raises(
+        ValueError, match=r"new_tokens: got shape \[4, 5\], expected .* = \[any, 16\]"
+    ):
+        generate(denoiser, reward, held_out_prompts(2), replace(TINY, new_tokens=5))
+
+
+def test_log_likelihood_by_the_chain_rule(denoiser):
+    """For one answer, token by token; the first end of sequence counts, the others do not."""
+    prompt, response = "sea castle gloomy", "the whale finds"
+    tokens = [ID[word] for word in words_of(response)]
+    total = 0.0
+    for i in range(4):
+        row = torch.tensor([tokens[:i] + [ID[MASK]] * (LENGTH - i)])
+        here = torch.arange(LENGTH)[None] == i
+        visible = torch.cat([encode_prompts([prompt]), row], 1)
+        logits = denoiser(visible, torch.ones_like(visible, dtype=torch.bool), here)[0]
+        total += logits.log_softmax(0)[tokens[i]].item()
+    found = log_likelihood(denoiser, [prompt] * 2, [response, EOS])
+    assert found[0].item() == pytest.approx(total / 4, rel=1e-5)
+
+
+def test_measures_read_decoded_responses():
+    assert gold_score("sea castle gloomy", "the whale finds the knight") == 2
+    assert valid("the whale finds the knight")
+    assert not valid(EOS)
+
+
+def test_held_out_prompts_are_bounded():
+    assert len(held_out_prompts(96)) == 96
+    with pytest.raises(ValueError, match=r"prompts: got 97, expected 1 to 96"):
+        held_out_prompts(97)
+
+
+def test_testbeds_say_what_they_are(monkeypatch):
+    for name, recipe in (("QUICK_DENOISER", TINY_DENOISER), ("QUICK_REWARD", TINY_REWARD)):
+        monkeypatch.setattr(f"toy.testbed.{name}", recipe)
+    testbed = toy_testbed.Testbed.load(quick=True, seed=3, embedding_std=0.5)
+    assert testbed.description == (
+        "mask predictor of seed 3, quick reward model of seed 3 with embeddings started at "
+        "standard deviation 0.5"
+    )
+    layer = 4 * 16 * 16 + 2 * 4 * 16 * 16 + 9 * 16 + 4 * 16  # attention, MLP, biases, two norms
+    assert testbed.costs.reward == 20 * (layer + 2 * 16 + 16 + 1)
+    assert testbed.costs.denoiser == 19 * (layer + 2 * 16 + 16 * 75 + 75)
+    closed = toy_testbed.Testbed.load("closed_form", quick=True)
+    assert closed.costs.reward == 0
+    with pytest.raises(ValueError, match="did you mean 'large'"):
+        toy_testbed.Testbed.load("lage")
+
+
+def test_quick_recipes_are_smaller():
+    assert QUICK_DENOISER.steps * QUICK_DENOISER.size.width < 100_000
+    assert QUICK_REWARD.examples < REWARDS["medium"].examples
