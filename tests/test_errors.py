@@ -1,10 +1,22 @@
-"""Eq. 8: E and D trade one for one."""
+"""Eq. 8: E and D trade one for one. And the records of an observer."""
 
+import dataclasses
+
+import pytest
 import torch
 from hypothesis import given
 from test_relaxation import soft_hard_weight
 
-from entrgi_ref import approximation_error, discreteness_error, interpolate
+from entrgi_ref import (
+    Candidates,
+    DenoisingStep,
+    Generation,
+    GradientStep,
+    Prompts,
+    approximation_error,
+    discreteness_error,
+    interpolate,
+)
 
 
 @given(soft_hard_weight())
@@ -23,3 +35,12 @@ def test_expectation_has_no_E_and_aps_no_D(case):
     soft, hard, w = case
     assert approximation_error(interpolate(soft, hard, 0 * w), soft).max() == 0
     assert discreteness_error(interpolate(soft, hard, 0 * w + 1), hard).max() < 1e-12
+
+
+@pytest.mark.parametrize("record", [GradientStep, DenoisingStep, Candidates, Prompts, Generation])
+def test_records_are_frozen(record):
+    """An observer or an order that assigns to what it is given must not steer the algorithm."""
+    blank = object.__new__(record)
+    for field in dataclasses.fields(record):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(blank, field.name, None)

@@ -52,7 +52,7 @@ class Testbed:
         reward: str = "medium",
         *,
         quick: bool = False,
-        seed: int = 0,
+        seed: int,
         embedding_std: float = 1.0,
         track: Track = no_progress,
     ) -> Testbed:
