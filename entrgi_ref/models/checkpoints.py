@@ -1,0 +1,223 @@
+"""Checkpoints as they lie on the hub, read as data: none of their code runs, nothing is unpickled.
+
+Every reason for which a checkpoint cannot be used is a `ValueError` of one line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.utils import logging
+
+from .. import checks
+
+Network = Any
+"""A transformers model. Its attributes are found at run time, so a type checker knows none."""
+
+DATA = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
+"""What is fetched from the hub: configuration, weights, tokenizer. No Python and no pickles."""
+
+
+def locate(path: str | Path, revision: str | None = None) -> Path:
+    """The folder of a checkpoint: `path` itself, or what the hub holds under that id.
+
+    Raises `ValueError` if there is no such folder, or the hub cannot be reached and no earlier
+    download is at hand.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    hub_id = str(path)
+    if not _looks_like_hub_id(hub_id):
+        raise ValueError(f"checkpoint: there is no folder {hub_id!r}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=DATA))
+    except Exception as error:  # whatever goes wrong there, the reader needs one line
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        at = f" at revision {revision!r}" if revision else ""
+        raise ValueError(
+            f"checkpoint: {hub_id!r} is no folder here, and could not be fetched{at} from the hub "
+            f"({type(error).__name__}: {first}); give a folder, or connect to the network"
+        ) from error
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    part = r"[A-Za-z0-9][\w.\-]*"
+    return re.fullmatch(f"{part}/{part}", name) is not None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The contents of config.json."""
+    return _read_json(folder / "config.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"checkpoint: {path.parent} has no {path.name}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"checkpoint: {path} is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"checkpoint: {path} holds no JSON object")
+    return content
+
+
+def load(
+    architecture: type[Any],
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    **options: Any,
+) -> Network:
+    """The network, frozen, with its weights from the safetensors shards of `folder`.
+
+    Raises `ValueError` if there are none, or if they and the architecture do not fit exactly: a
+    weight that is missing would be random, one too many would be ignored, and both would give wrong
+    numbers without a word.
+    """
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(file.name for file in folder.glob("*.bin"))
+        kind = f"only pickled ones ({pickles[0]}), which are not read" if pickles else "none at all"
+        raise ValueError(
+            f"checkpoint: {folder} has no weights in the safetensors format, {kind}; convert them, "
+            "for example by the hub's service safetensors/convert"
+        )
+    try:
+        with _quiet():
+            network, report = architecture.from_pretrained(
+                folder,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                output_loading_info=True,
+                local_files_only=True,
+                **options,
+            )
+    except (OSError, RuntimeError, KeyError, AttributeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"checkpoint: the weights of {folder} do not load: {reason}") from error
+    surplus = {key for key in report["unexpected_keys"] if not key.endswith(_IGNORED)}
+    for problem, keys in (
+        ("lacks", report["missing_keys"]),
+        ("has weights that the architecture does not:", surplus),
+        ("has weights of another shape:", report["mismatched_keys"]),
+    ):
+        if keys:
+            named = checks.some(sorted(map(str, keys)))
+            raise ValueError(f"checkpoint: {folder} {problem} {named}")
+    if dtype == torch.float64:
+        _normalise_in_double(network)
+    return network.requires_grad_(False).eval().to(device)
+
+
+_IGNORED = ("rotary_emb.inv_freq", "lm_head.weight")
+"""Buffers of older checkpoints, and an output layer that a reward model does not use."""
+
+
+class _quiet:  # noqa: N801, a context manager used like a function
+    """No progress bars and no reports from transformers: what matters is raised."""
+
+    def __enter__(self) -> None:
+        self.verbosity, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *error: object) -> None:
+        logging.set_verbosity(self.verbosity)
+        if self.bars:
+            logging.enable_progress_bar()
+
+
+def _normalise_in_double(network: nn.Module) -> None:
+    """Replace transformers' RMSNorm, which computes in float32 whatever the model's dtype.
+
+    Exact claims, such as that the prefix cache changes nothing, are made in float64. Rotations too
+    are computed in float32, but each from its position alone, so they are the same numbers always.
+    """
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if type(child).__name__.endswith("RMSNorm") and hasattr(child, "variance_epsilon"):
+                norm: Any = child
+                exact = nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon)
+                exact.weight = norm.weight
+                setattr(parent, name, exact)
+
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+def device_of(device: str | torch.device) -> torch.device:
+    """The device, `auto` being a GPU if there is one. Raises `ValueError` if it is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device: got {device!r}, expected auto, cpu, cuda, cuda:1, ... or mps"
+        ) from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device: got {str(device)!r}, but this machine has {torch.cuda.device_count()} CUDA "
+            "devices; use cpu"
+        )
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device: got 'mps', but this machine has none; use cpu")
+    return found
+
+
+def dtype_of(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype, `auto` being bfloat16 on a GPU, as in the paper, and float32 elsewhere."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
+        return dtype
+    checks.choice("dtype", dtype, ["auto", *DTYPES])
+    return DTYPES[str(dtype)]
+
+
+def rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How positions are encoded: `rope_theta` and `rope_type`.
+
+    Read from `rope_parameters`, as transformers 5 writes it, or from `rope_theta` and
+    `rope_scaling`, as older versions did.
+    """
+    written = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = written.get("rope_type", written.get("type", "default"))
+    return {
+        "rope_theta": written.get("rope_theta", config.get("rope_theta")),
+        "rope_type": kind,
+    }
+
+
+def merge_adapter(network: Network, adapter: str | Path) -> Network:
+    """`network` with a LoRA adapter folder merged into its weights.
+
+    Raises `ValueError` if `peft` is not installed, or the folder holds no adapter in safetensors.
+    """
+    try:
+        from peft import PeftModel  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise ValueError("adapter: merging one needs the package peft; pip install peft") from error
+    folder = locate(adapter)
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(f"adapter: {folder} has no adapter_model.safetensors")
+    merged = PeftModel.from_pretrained(network, str(folder)).merge_and_unload()
+    return merged.requires_grad_(False).eval()

@@ -1,0 +1,227 @@
+"""Dream-7B as a `Denoiser`, on transformers' own Qwen2.
+
+Dream's weights and maths are those of Qwen2, but every position attends to every other. So nothing
+of the checkpoint's own code is needed: its configuration is translated field by field, and what
+has no translation is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+
+from ..protocols import Prompts, prompt_key
+from . import checkpoints
+from .checkpoints import Network
+from .tokenizers import conversation, load_tokenizer, padded, token_strings
+
+
+@dataclass(frozen=True, eq=False)
+class Dream:
+    """A frozen Dream checkpoint. Made by `from_pretrained`."""
+
+    network: Network
+    tokenizer: PreTrainedTokenizerBase
+    tokens: tuple[str | None, ...]
+    """The string of each id, V of them; None for ids that the tokenizer does not know."""
+    writable: Bool[Tensor, "V"]
+    """Ids that the tokenizer knows, without the mask token."""
+    mask_id: int
+    eos_id: int | None
+    pad_id: int | None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        revision: str | None = None,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device = "auto",
+    ) -> Dream:
+        """Load a checkpoint from a folder, or from the hub by its id.
+
+        Args:
+            path: a folder with config.json, safetensors shards and the tokenizer's plain files, or
+                a hub id such as `Dream-org/Dream-v0-Instruct-7B`.
+            revision: the hub's branch, tag or commit.
+            dtype: `auto` (bfloat16 on a GPU, else float32), `float32`, `bfloat16`, `float16`,
+                `float64` or a torch dtype.
+            device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+
+        Raises:
+            ValueError: if it is not there, is no Dream, has only pickled weights, or has a
+                configuration that is not understood; if the device is not there.
+        """
+        device = checkpoints.device_of(device)
+        dtype = checkpoints.dtype_of(dtype, device)
+        folder = checkpoints.locate(path, revision)
+        config = qwen2_config(checkpoints.read_config(folder))
+        tokenizer = load_tokenizer(folder, "Qwen2Tokenizer")
+        if tokenizer.mask_token_id is None:
+            raise ValueError(f"checkpoint: the tokenizer of {folder} has no mask token")
+        network = checkpoints.load(
+            Qwen2ForCausalLM, folder, dtype=dtype, device=device, config=config
+        )
+        tokens = token_strings(tokenizer, config.vocab_size)
+        writable = torch.tensor([token is not None for token in tokens], device=device)
+        writable[tokenizer.mask_token_id] = False
+        return cls(
+            network=network,
+            tokenizer=tokenizer,
+            tokens=tokens,
+            writable=writable,
+            mask_id=tokenizer.mask_token_id,
+            eos_id=tokenizer.eos_token_id,
+            pad_id=tokenizer.pad_token_id,
+        )
+
+    def encode(self, prompts: Sequence[str]) -> Prompts:
+        """The prompts in the chat template, up to where the answer begins, padded on the left."""
+        texts = [conversation(self.tokenizer, prompt) for prompt in prompts]
+        filler = self.mask_id if self.pad_id is None else self.pad_id  # hidden, whatever it is
+        tokens, valid = padded(self.tokenizer, texts, filler, self.network.device)
+        return Prompts(tokens, valid, keys=tuple(map(prompt_key, prompts)))
+
+    def __call__(
+        self, tokens: Int[Tensor, "S L"], valid: Bool[Tensor, "S L"], masked: Bool[Tensor, "S N"]
+    ) -> Float[Tensor, "n V"]:
+        """The logits at the masked positions. Nothing of size [S, L, V] is ever made."""
+        length, new_tokens = tokens.shape[1], masked.shape[1]
+        require_positions("Dream", length, self.network.config.max_position_embeddings)
+        hidden = self.network.model(
+            input_ids=tokens,
+            # A mask that is given is all the mask there is: nothing is causal.
+            attention_mask=valid[:, None, None, :],
+            position_ids=positions(valid),
+            use_cache=False,
+        ).last_hidden_state
+        # Dream keeps the shift of the causal model that it was made from: what comes out at a
+        # position predicts the next one.
+        predicting = hidden[:, length - new_tokens - 1 : length - 1]
+        return self.network.lm_head(predicting[masked])
+
+    def decode(self, response: Int[Tensor, "S N"]) -> list[str]:
+        """The text of each response: all its tokens, without the special ones.
+
+        It is not cut at the first end of sequence. Source: authors' code.
+        """
+        rows = response.tolist()
+        return [str(self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
+
+
+def positions(valid: Bool[Tensor, "S L"]) -> Int[Tensor, "S L"]:
+    """Positions counted from the first real token; 0 in the padding on the left.
+
+    Not the number of visible tokens so far: a hidden token keeps its place.
+    """
+    length = valid.shape[1]
+    index = torch.arange(length, device=valid.device)
+    # The number of Falses before the first True, also where more of them follow it.
+    padding = length - torch.where(valid, length - index, 0).amax(1, keepdim=True)
+    return (index - padding).clamp_min(0)
+
+
+def require_positions(model: str, length: int, limit: int) -> None:
+    """Raise `ValueError` for a sequence longer than the model has positions."""
+    if length > limit:
+        raise ValueError(
+            f"prompt: with the answer it takes {length} positions, {model} has {limit}; shorten "
+            "the prompt or lower new_tokens"
+        )
+
+
+TRANSLATED = {
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "hidden_act",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "initializer_range",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+}
+"""Fields of Dream's configuration that mean the same in Qwen2's."""
+
+REQUIRED = {
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+}
+
+OFF = {
+    "use_sliding_window": (False, None),
+    "attention_dropout": (0.0, 0, None),
+    "use_mrope": (False, None),
+}
+"""Fields that would change the maths, and the values at which they do not."""
+
+WITHOUT_EFFECT = {
+    "architectures",
+    "auto_map",
+    "dtype",
+    "mask_token_id",  # the tokenizer's counts
+    "max_window_layers",
+    "model_type",
+    "sliding_window",  # the window's size, which says nothing while use_sliding_window is off
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+    "chunk_size_feed_forward",
+    "id2label",
+    "label2id",
+    "is_encoder_decoder",
+    "output_attentions",
+    "output_hidden_states",
+    "problem_type",
+    "return_dict",
+}
+
+
+def qwen2_config(dream: Mapping[str, Any]) -> Qwen2Config:
+    """Qwen2's configuration that computes what Dream's does.
+
+    Raises `ValueError` naming the field if one is missing, is set to what Qwen2 with a full mask
+    would not compute, or is not known.
+    """
+    kind = dream.get("model_type")
+    if kind != "Dream":
+        raise ValueError(f"model_type: got {kind!r}, expected 'Dream'")
+    for field in sorted(REQUIRED):
+        if not isinstance(dream.get(field), int) or isinstance(dream[field], bool):
+            raise ValueError(f"{field}: got {dream.get(field)!r}, expected an integer")
+    for field, neutral in OFF.items():
+        if field in dream and dream[field] not in neutral:
+            raise ValueError(f"{field}: got {dream[field]!r}, which is not supported")
+    position = checkpoints.rope(dream)
+    if position["rope_type"] != "default":
+        field = "rope_parameters" if dream.get("rope_parameters") else "rope_scaling"
+        raise ValueError(f"{field}: got {dream[field]!r}, which is not supported")
+    if not isinstance(position["rope_theta"], int | float):
+        raise ValueError(f"rope_theta: got {position['rope_theta']!r}, expected a number")
+    layers = dream.get("layer_types") or []
+    if any(layer != "full_attention" for layer in layers):
+        raise ValueError(f"layer_types: got {layers!r}, expected full_attention only")
+    known = TRANSLATED | set(OFF) | WITHOUT_EFFECT
+    known |= {"rope_theta", "rope_scaling", "rope_parameters", "layer_types"}
+    for field, value in dream.items():
+        if field not in known and not field.startswith("_") and value not in (None, False):
+            raise ValueError(f"{field}: got {value!r}, but what it means for Dream is not known")
+    same = {field: dream[field] for field in TRANSLATED if field in dream}
+    return Qwen2Config(**same, rope_parameters=position, use_cache=False)

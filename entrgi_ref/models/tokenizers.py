@@ -1,0 +1,90 @@
+"""Tokenizers from their plain files, and the conversation that a chat template makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import transformers
+from jaxtyping import Bool, Int
+from jinja2 import TemplateError
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+
+def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint: of class `kind`, or of the class that it names itself.
+
+    Raises `ValueError` if its files do not load or it has no chat template.
+    """
+    loader = getattr(transformers, kind) if kind else AutoTokenizer
+    files = ("tokenizer.json", "vocab.json", "tokenizer.model")
+    if not any((folder / file).is_file() for file in files):
+        raise ValueError(f"checkpoint: {folder} has no tokenizer, none of {', '.join(files)}")
+    try:
+        tokenizer = loader.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # of many kinds, for files that are missing or do not fit
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"checkpoint: the tokenizer of {folder} does not load: {reason}"
+        ) from error
+    if not tokenizer.chat_template:
+        raise ValueError(f"checkpoint: the tokenizer of {folder} has no chat template")
+    return tokenizer
+
+
+def token_strings(tokenizer: PreTrainedTokenizerBase, width: int) -> tuple[str | None, ...]:
+    """The token of every id below `width`, None where the tokenizer has none."""
+    tokens: list[str | None] = [None] * width
+    for token, index in tokenizer.get_vocab().items():
+        if index < width:
+            tokens[index] = token
+    return tuple(tokens)
+
+
+def padded(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], filler: int, device: torch.device
+) -> tuple[Int[Tensor, "P L"], Bool[Tensor, "P L"]]:
+    """The tokens of texts, filled up on the left to one length, and where they are real."""
+    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    longest = max(map(len, encoded))
+    filled = [[filler] * (longest - len(ids)) + ids for ids in encoded]
+    real = [[False] * (longest - len(ids)) + [True] * len(ids) for ids in encoded]
+    return (
+        torch.tensor(filled, dtype=torch.int64, device=device),
+        torch.tensor(real, dtype=torch.bool, device=device),
+    )
+
+
+def conversation(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, response: str | None = None
+) -> str:
+    """The text of a conversation of one turn, up to where the answer begins or with the answer."""
+    turns = [{"role": "user", "content": prompt}]
+    if response is not None:
+        turns.append({"role": "assistant", "content": response})
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=response is None
+            )
+        )
+    except TemplateError as error:
+        raise ValueError(f"checkpoint: its chat template does not work: {error}") from error
+
+
+def around_response(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, str]:
+    """What the chat template writes before an answer and after it.
+
+    Found by splitting at a placeholder. Source: authors' code.
+    """
+    placeholder = "RESPONSE"
+    while placeholder in prompt:
+        placeholder += "X"
+    parts = conversation(tokenizer, prompt, placeholder).split(placeholder)
+    if len(parts) != 2:
+        raise ValueError(
+            f"checkpoint: its chat template shows an answer {len(parts) - 1} times, expected once"
+        )
+    return parts[0], parts[1]
