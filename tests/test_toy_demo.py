@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +38,17 @@ def demo(tmp_path_factory):
 def quick(demo):
     """The quick networks, trained once for all tests."""
     return Toy.load(quick=True, seed=FIRST_TRAINING_SEED)
+
+
+def test_example_of_the_readme(quick, monkeypatch, capsys):
+    """A weight function of one's own, on smaller networks than the README's."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (example,) = [
+        code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "toy" in code
+    ]
+    monkeypatch.setattr(Toy, "load", lambda name, seed: quick)
+    exec(example, {})
+    assert -3 < float(capsys.readouterr().out.removeprefix("tensor(").rstrip(")\n")) < 3
 
 
 def rows_of(markdown: str) -> list[list[str]]:

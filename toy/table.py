@@ -131,7 +131,7 @@ def markdown(rows: Sequence[Row]) -> str:
     return f"""\
 Reward and gold:
 
-{_table(rows, _means(rows, REWARD_AND_GOLD))}
+{means(rows, REWARD_AND_GOLD)}
 
 Fluency and cost:
 
@@ -143,6 +143,11 @@ Difference to Best-of-N, prompt by prompt:
 
 {_table(others, _differences(others, FLUENCY))}
 """
+
+
+def means(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """A table of some of the measures."""
+    return _table(rows, _means(rows, names))
 
 
 def _means(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[str]]:

@@ -1,0 +1,60 @@
+"""The README's tables, made from the run records. `python tests/records.py` writes them anew."""
+
+import json
+import re
+from pathlib import Path
+
+from toy import spread
+from toy.statistics import Estimate
+from toy.table import LABELS, REWARD_AND_GOLD, Row, means
+
+ROOT = Path(__file__).parent.parent
+RECORDS = ROOT / "docs" / "records"
+
+
+def read(name):
+    return json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def rows(name):
+    def estimates(written):
+        return {measure: Estimate(**numbers) for measure, numbers in written.items()}
+
+    return [
+        Row(
+            method=row["method"],
+            trajectories=row["trajectories"],
+            measures=estimates(row["measures"]),
+            differences=estimates(row["differences"]),
+            seconds=Estimate(**row["timing"]["seconds_per_prompt"]),
+            time_ratio=row["timing"]["ratio_to_entrgi"],
+        )
+        for row in read(name)["rows"]
+    ]
+
+
+def gradients(name):
+    cosines = {
+        LABELS.get(method, method): Estimate(**found["cosine_of_mean"])
+        for method, found in read(name)["rows"].items()
+    }
+    lines = [f"| {' | '.join(cosines)} |", f"| {' | '.join(['---:'] * len(cosines))} |"]
+    return "\n".join([*lines, f"| {' | '.join(c.text(2) for c in cosines.values())} |"])
+
+
+TABLES = {
+    "demo": lambda: means(rows("demo"), REWARD_AND_GOLD),
+    "spread": lambda: spread.markdown(read("spread")["rows"]),
+    "gradients": lambda: gradients("gradients"),
+}
+BLOCK = re.compile(r"(<!-- record: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(text):
+    """`text` with every block between markers made from its record."""
+    return BLOCK.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n\n{m[3]}", text)
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,79 @@
+"""What the README says is what the run records hold."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+import records
+from records import RECORDS, ROOT
+from toy.statistics import student
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDED = ("expectation", "aps", "entrgi")
+
+
+def test_tables_of_the_readme_are_the_records():
+    assert len(records.BLOCK.findall(README)) == 3
+    assert records.filled(README) == README
+
+
+@pytest.mark.parametrize("path", sorted(RECORDS.glob("*.json")), ids=lambda path: path.stem)
+def test_records_say_where_they_come_from(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["command"].startswith("python -m ")
+    assert "-dirty" not in record["commit"]
+    assert record["commit"] != "unknown"
+    for field in ("machine", "versions", "settings", "seeds"):
+        assert record[field]
+    found = subprocess.run(
+        ["git", "-C", ROOT, "cat-file", "-t", record["commit"]], capture_output=True, text=True
+    )
+    if "not a git repository" in found.stderr:
+        pytest.skip("no checkout")
+    shallow = ["git", "-C", ROOT, "rev-parse", "--is-shallow-repository"]
+    if found.returncode and subprocess.check_output(shallow, text=True).strip() == "true":
+        pytest.skip("a shallow clone does not hold the commit")
+    assert found.stdout.strip() == "commit"
+
+
+def test_demo_is_the_size_that_the_readme_says():
+    demo, pairs = records.read("demo"), records.read("spread")
+    for record in (demo, pairs):
+        assert (record["prompts"], len(record["seeds"])) == (64, 3)
+    assert all(len(v) == 5 for ms in pairs["rows"].values() for v in ms.values())
+
+
+def test_claims_about_the_demo():
+    """Each sentence of the README's list."""
+    rows = {row.method: row.measures for row in records.rows("demo")}
+    pairs = records.read("spread")["rows"]
+    intervals = {
+        method: {m: student(np.array(v)) for m, v in ms.items()} for method, ms in pairs.items()
+    }
+
+    for method in GUIDED:
+        assert min(pairs[method]["top1"]) > 0
+        assert min(pairs[method]["average"]) > 0
+
+    def highest(measure, of):
+        return max(of, key=lambda method: of[method][measure].mean)
+
+    for table in (rows, intervals):
+        assert highest("top1", table) == "bon_equal_compute"
+        assert highest("average", table) == "entrgi"
+        assert highest("gold_mean", table) == "entrgi"
+    assert rows["bon_equal_compute"]["average"].mean < rows["bon"]["average"].mean
+    always = [method for method in pairs if min(pairs[method]["gold_mean"]) > 0]
+    assert always == ["entrgi"]
+
+    assert min(rows, key=lambda method: rows[method]["gold_best"].mean) == "entrgi"
+    for method, measures in intervals.items():
+        assert measures["gold_best"].low < 0 < measures["gold_best"].high, method
+    for method in GUIDED:
+        assert intervals[method]["gold_best"].mean < 0
+        assert rows[method]["gold_best"].mean <= rows["bon"]["gold_best"].mean
+
+    cosines = {m: r["cosine_of_mean"]["mean"] for m, r in records.read("gradients")["rows"].items()}
+    assert cosines["w = 0.5"] >= cosines["entrgi"]
