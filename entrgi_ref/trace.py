@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from .errors import DenoisingStep
@@ -89,7 +90,22 @@ class Recorder:
         return [*frames, {"step": None, "t": 0, "tokens": answer, "positions": [], "committed": []}]
 
     def _words(self, tokens: Tensor) -> list[str | None]:
-        return list(self.denoiser.decode(tokens[:, None]))
+        return list(words(self.denoiser, tokens))
+
+
+def words(denoiser: Denoiser, tokens: Int[Tensor, "N"]) -> list[str]:
+    """The text of each token by itself, with signs for what would not be seen."""
+    ids, texts = tokens.tolist(), denoiser.decode(tokens[:, None])
+    return [
+        printable(text) or ("⟨end⟩" if index == denoiser.eos_id else "⟨special⟩")
+        for index, text in zip(ids, texts, strict=True)
+    ]
+
+
+def printable(text: str) -> str:
+    """`text` in one line, without the characters that would command a terminal."""
+    text = text.replace("\n", "⏎").replace("\t", "⇥")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _rounded(values: Tensor) -> list[float]:
@@ -119,6 +135,8 @@ class TerminalView:
     denoiser: Denoiser
     trajectory: int = 0
     colour: bool = True
+    separator: str = " "
+    """Between tokens: none if they bring their own spaces."""
 
     def __call__(self, record: DenoisingStep) -> None:
         mine = record.masked.nonzero()[:, 0] == self.trajectory
@@ -129,10 +147,9 @@ class TerminalView:
             record.masked[self.trajectory].tolist(),
             record.committed[self.trajectory].tolist(),
         )
-        words = self.denoiser.decode(record.tokens[self.trajectory][:, None])
         weights = iter(weight)
         slots = []
-        for position, word in enumerate(words):
+        for position, word in enumerate(words(self.denoiser, record.tokens[self.trajectory])):
             w = next(weights) if masked[position] else None
             if committed[position]:
                 slots.append(_paint(word, w, self.colour) if self.colour else f"[{word}]")
@@ -144,7 +161,7 @@ class TerminalView:
                 slots.append(word)
         rewards = record.rewards[:, self.trajectory].tolist()
         shown = " → ".join(f"{r:+.2f}" for r in rewards) if rewards else "unguided"
-        print(f"{record.step + 1:4d}  t {record.t:.2f}  {' '.join(slots)}   R {shown}")
+        print(f"{record.step + 1:4d}  t {record.t:.2f}  {self.separator.join(slots)}   R {shown}")
 
 
 def _paint(text: str, weight: float | None, colour: bool) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers.utils import logging
 
@@ -86,8 +87,8 @@ def load(
     numbers without a word.
     """
     if not any(folder.glob("*.safetensors")):
-        pickles = sorted(file.name for file in folder.glob("*.bin"))
-        kind = f"only pickled ones ({pickles[0]}), which are not read" if pickles else "none at all"
+        others = sorted(file.name for file in folder.glob("*.bin"))
+        kind = f"only pickled ones ({others[0]}), which are not read" if others else "none at all"
         raise ValueError(
             f"checkpoint: {folder} has no weights in the safetensors format, {kind}; convert them, "
             "for example by the hub's service safetensors/convert"
@@ -100,10 +101,11 @@ def load(
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, by name
                 local_files_only=True,
                 **options,
             )
-    except (OSError, RuntimeError, KeyError, AttributeError) as error:
+    except (OSError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         reason = " ".join(str(error).split())[:300]

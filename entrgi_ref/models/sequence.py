@@ -290,8 +290,8 @@ class SequenceStepReward:
 def _config(folder: Path) -> PretrainedConfig:
     """The configuration of a reward model, if it is one that can be read in two parts."""
     written = checkpoints.read_config(folder)
-    kind = str(written.get("model_type"))
-    if kind not in CONFIG_MAPPING:
+    kind = written.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise ValueError(f"model_type: got {kind!r}, which transformers does not know")
     if CONFIG_MAPPING[kind] not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ValueError(f"model_type: got {kind!r}, of which there are no sequence classifiers")

@@ -1,0 +1,45 @@
+"""Copies of the tiny checkpoints, changed as a test needs them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from entrgi_ref.models import Dream, SequenceReward
+
+PARITY = Path(__file__).parent / "data" / "parity"
+DREAM, REWARD = PARITY / "dream-tiny", PARITY / "reward-tiny"
+
+SHORT, LONG = "explain entropy", "write a short story about a river that forgets its way home"
+
+
+def pair(dtype="float64", dream=DREAM, reward=REWARD, **options):
+    denoiser = Dream.from_pretrained(dream, dtype=dtype, device="cpu")
+    return denoiser, SequenceReward.from_pretrained(reward, denoiser, dtype=dtype, **options)
+
+
+def changed(source, folder, config=(), tokenizer=(), without=()):
+    """A copy of a checkpoint with other fields; None takes a field away."""
+    target = folder / source.name
+    shutil.copytree(source, target)
+    for file, fields in (("config.json", config), ("tokenizer_config.json", tokenizer)):
+        path = target / file
+        content = json.loads(path.read_text(encoding="utf-8")) | dict(fields)
+        content = {key: value for key, value in content.items() if value is not REMOVED}
+        path.write_text(json.dumps(content), encoding="utf-8")
+    for name in without:
+        (target / name).unlink()
+    return target
+
+
+REMOVED = object()
+
+
+def response_tokens(denoiser, rows, length, seed=0):
+    """Random writable tokens, no end of sequence among them."""
+    generator = torch.Generator().manual_seed(seed)
+    usable = denoiser.writable.clone()
+    usable[[denoiser.eos_id, denoiser.pad_id]] = False
+    ids = usable.nonzero().squeeze(1)
+    return ids[torch.randint(len(ids), (rows, length), generator=generator)]

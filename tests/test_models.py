@@ -1,0 +1,515 @@
+"""Dream and sequence rewards on tiny checkpoints: exact where the claims are exact."""
+
+import ast
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_tokens
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen2ForCausalLM
+
+import entrgi_ref
+from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from entrgi_ref.models import SequenceReward, VocabularyMap
+from entrgi_ref.models.dream import positions
+from entrgi_ref.models.tokenizers import around_response
+
+SOURCE = Path(entrgi_ref.__file__).parent
+SMALL = SamplingConfig(
+    GuidanceConfig(steps=2, dtype="float64"), trajectories=2, new_tokens=6, denoising_steps=6
+)
+
+
+@pytest.fixture(scope="module")
+def double():
+    return pair("float64")
+
+
+@pytest.fixture(scope="module")
+def single():
+    return pair("float32")
+
+
+def inputs(denoiser, reward, prompts, seed=0, hidden=()):
+    """A denoising step: half of the response masked, with differentiable embeddings there."""
+    response = response_tokens(denoiser, len(prompts), 8, seed)
+    masked = torch.arange(8) % 2 == 1
+    masked = masked.expand_as(response).clone()
+    n = int(masked.sum())
+    generator = torch.Generator().manual_seed(seed)
+    d = reward.embeddings.shape[1]
+    mixed = torch.randn(n, d, generator=generator, dtype=reward.embeddings.dtype) * 0.1
+    candidates = response[masked].clone()
+    for index in hidden:
+        candidates[index] = denoiser.eos_id
+    return response, masked, mixed, candidates
+
+
+def value_and_gradient(reward, prompts, response, masked, mixed, candidates):
+    mixed = mixed.clone().requires_grad_()
+    bound = reward.bind(prompts, len(response) // len(prompts))
+    rewards = bound.at(response, masked)(mixed, candidates)
+    return rewards, torch.autograd.grad(rewards.sum(), mixed)[0]
+
+
+# --- the mask predictor
+
+
+def test_logits_are_those_of_a_plain_bidirectional_qwen2(single):
+    """One prompt at a time, eager attention, all positions: another path through the library."""
+    denoiser, _ = single
+    plain = Qwen2ForCausalLM.from_pretrained(
+        DREAM, config=denoiser.network.config, dtype=torch.float32, attn_implementation="eager"
+    )
+    prompts = [SHORT, LONG]
+    encoded = denoiser.encode(prompts)
+    response = response_tokens(denoiser, 2, 5)
+    masked = torch.tensor([[1, 0, 1, 1, 0], [0, 1, 1, 0, 1]], dtype=torch.bool)
+    response[masked] = denoiser.mask_id
+    tokens = torch.cat([encoded.tokens, response], 1)
+    valid = torch.cat([encoded.valid, torch.ones_like(masked)], 1)
+    found = denoiser(tokens, valid, masked).split([3, 3])
+    for row in range(2):
+        alone = tokens[row, valid[row]][None]
+        everyone = torch.zeros(1, 1, alone.shape[1], alone.shape[1])
+        logits = plain(alone, attention_mask=everyone).logits[0]
+        expected = logits[-6:-1][masked[row]]  # shifted right by one
+        torch.testing.assert_close(found[row], expected, atol=2e-5, rtol=0)
+
+
+def test_output_layer_sees_masked_positions_only(single):
+    denoiser, reward = single
+    widths = []
+    hook = denoiser.network.lm_head.register_forward_hook(
+        lambda module, args, output: widths.append(tuple(output.shape))
+    )
+    counted = []
+    generate(
+        denoiser, reward, [SHORT], SMALL, observe=lambda s: counted.append(int(s.masked.sum()))
+    )
+    hook.remove()
+    assert widths == [(n, 385) for n in counted]
+
+
+def test_prompts_are_padded_on_the_left_and_cut_from_nothing(single):
+    denoiser, _ = single
+    encoded = denoiser.encode([SHORT, LONG])
+    text = denoiser.tokenizer.decode(encoded.tokens[0, encoded.valid[0]])
+    assert text.endswith("<|im_start|>assistant\n")
+    assert SHORT in text
+    assert not encoded.valid[0, 0]
+    assert encoded.valid[:, -1].all()
+    assert encoded.keys != denoiser.encode([LONG, SHORT]).keys
+    # A prompt that holds the end of a turn as text is not cut short for the reward model.
+    _, reward = pair("float32")
+    prefix, _ = around_response(reward.tokenizer, "one <|im_end|> two")
+    assert "one <|im_end|> two" in prefix
+
+
+def test_writable_ids_have_a_token_and_are_no_mask(tmp_path):
+    wide = changed(DREAM, tmp_path)
+    denoiser, reward = pair("float32", dream=widened(wide, 400))
+    assert len(denoiser.writable) == 400
+    assert denoiser.writable.nonzero().squeeze(1).tolist() == list(range(384))
+    # Five of these ids are likelier than all others, but they are never written.
+    generation = generate(denoiser, reward, [SHORT], SMALL)
+    assert generation.tokens.max() < 384
+    free = replace(SMALL, write_every_id=True)
+    assert generate(denoiser, reward, [SHORT], free).tokens.max() >= 385
+
+
+def widened(folder, vocabulary):
+    """The checkpoint with further ids in its output layer, and large logits for them."""
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        extra = weights[name][:1].expand(vocabulary - len(weights[name]), -1)
+        weights[name] = torch.cat([weights[name], 30 * extra])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": vocabulary}))
+    return folder
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.data())
+def test_positions_count_from_the_first_real_token(paddings, data):
+    rows = []
+    for padding in paddings:
+        rest = data.draw(st.lists(st.booleans(), min_size=3, max_size=3))
+        rows.append([False] * padding + [True] * (7 - padding) + rest)
+    found = positions(torch.tensor(rows))
+    for padding, row in zip(paddings, found.tolist(), strict=True):
+        assert row == [max(0, i - padding) for i in range(10)]
+
+
+def test_answers_do_not_depend_on_the_batch(double):
+    denoiser, reward = double
+    for method in ("expectation", "entrgi"):
+        config = replace(SMALL, guidance=replace(SMALL.guidance, weight=method))
+        together = generate(denoiser, reward, [SHORT, LONG], config)
+        for row, prompt in enumerate([SHORT, LONG]):
+            alone = generate(denoiser, reward, [prompt], config)
+            assert torch.equal(alone.tokens[0], together.tokens[row])
+            torch.testing.assert_close(alone.rewards[0], together.rewards[row], atol=1e-10, rtol=0)
+
+
+# --- the reward model
+
+
+@pytest.mark.parametrize("hidden", [(), (1, 6)], ids=["all seen", "ends of sequence"])
+def test_prefix_cache_changes_nothing(double, hidden):
+    denoiser, cached = double
+    plain = replace(cached, prefix_cache=False)
+    prompts = [SHORT, LONG]
+    step = inputs(denoiser, cached, prompts * 2, hidden=hidden)
+    (value, gradient), (expected, exact) = (
+        value_and_gradient(reward, prompts, *step) for reward in (cached, plain)
+    )
+    torch.testing.assert_close(value, expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(gradient, exact, atol=1e-10, rtol=0)
+    assert gradient.abs().max() > 1e-3
+
+
+def test_prefix_cache_is_used_and_never_grows(double):
+    denoiser, reward = double
+    response, masked, mixed, candidates = inputs(denoiser, reward, [SHORT, LONG])
+    bound = reward.bind([SHORT, LONG], 1)
+    lengths = []
+    backbone = reward.network.model
+    hook = backbone.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(kwargs["inputs_embeds"].shape[1]),
+        with_kwargs=True,
+    )
+    at = bound.at(response, masked)
+    first, second = at(mixed, candidates), at(mixed, candidates)
+    hook.remove()
+    assert torch.equal(first, second)
+    assert lengths == [8 + len(bound.suffix)] * 2
+    assert bound.cache.get_seq_length() == bound.valid.shape[1]
+
+
+def test_gradient_is_that_of_finite_differences(double):
+    denoiser, reward = double
+    response, masked, mixed, candidates = inputs(denoiser, reward, [SHORT, LONG])
+    at = reward.bind([SHORT, LONG], 1).at(response, masked)
+    _, gradient = value_and_gradient(reward, [SHORT, LONG], response, masked, mixed, candidates)
+    direction = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(1)).double()
+    h = 1e-5
+    up, down = at(mixed + h * direction, candidates), at(mixed - h * direction, candidates)
+    slope = (up.sum() - down.sum()) / (2 * h)
+    torch.testing.assert_close((gradient * direction).sum(), slope, atol=1e-6, rtol=1e-5)
+
+
+def test_real_tokens_score_as_in_the_models_own_forward(single):
+    """Nothing masked: the reward of the embeddings is that of the tokens, one at a time."""
+    denoiser, reward = single
+    plain = AutoModelForSequenceClassification.from_pretrained(
+        REWARD, dtype=torch.float32, attn_implementation="eager"
+    )
+    prompts = [SHORT, LONG]
+    response = response_tokens(denoiser, 2, 8)
+    everywhere = torch.ones_like(response, dtype=torch.bool)
+    mixed = reward.embeddings[response].flatten(0, 1)
+    found = reward.bind(prompts, 1).at(response, everywhere)(mixed, response.flatten())
+    for row, prompt in enumerate(prompts):
+        before, after = (
+            reward.tokenizer(text)["input_ids"]
+            for text in around_response(reward.tokenizer, prompt)
+        )
+        ids = before + reward.vocabulary.ids[response[row]].tolist() + after
+        expected = plain(torch.tensor([ids])).logits[0, 0]
+        torch.testing.assert_close(found[row], expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("prefix_cache", [True, False])
+def test_what_follows_the_end_of_an_answer_is_hidden(single, prefix_cache):
+    """And so is the end itself, which for Dream is padding; but no other token moves."""
+    denoiser, reward = single
+    reward = replace(reward, prefix_cache=prefix_cache)
+    plain = AutoModelForSequenceClassification.from_pretrained(REWARD, dtype=torch.float32)
+    response, masked, mixed, candidates = inputs(denoiser, reward, [LONG], hidden=[2])
+    found = reward.bind([LONG], 1).at(response, masked)(mixed, candidates)
+
+    before, after = (
+        reward.tokenizer(text)["input_ids"] for text in around_response(reward.tokenizer, LONG)
+    )
+    table = plain.get_input_embeddings()
+    answer = table(reward.vocabulary.ids[response[0]]).clone()
+    answer[masked[0]] = mixed
+    embedded = torch.cat([table(torch.tensor(before)), answer, table(torch.tensor(after))])
+    seen = torch.ones(len(embedded), dtype=torch.int64)
+    end = len(before) + 5  # the third masked position
+    seen[end : len(before) + 8] = 0
+    expected = plain(
+        inputs_embeds=embedded[None],
+        attention_mask=seen[None],
+        position_ids=torch.arange(len(embedded))[None],
+    ).logits[0]
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+    # Where end and padding are two ids, the end is seen.
+    other = replace(reward, pad_id=0)
+    seen[end] = 1
+    expected = plain(
+        inputs_embeds=embedded[None],
+        attention_mask=seen[None],
+        position_ids=torch.arange(len(embedded))[None],
+    ).logits[0]
+    found = other.bind([LONG], 1).at(response, masked)(mixed, candidates)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+def test_no_gradient_reaches_what_is_hidden(double):
+    denoiser, reward = double
+    step = inputs(denoiser, reward, [LONG], hidden=[2])
+    _, gradient = value_and_gradient(reward, [LONG], *step)
+    moved = gradient.abs().amax(1) > 0
+    assert moved.tolist() == [True, True, False, False]
+
+
+def test_final_scores_are_the_models_own(single):
+    """In a batch, padded on the left, and one at a time."""
+    _, reward = single
+    plain = AutoModelForSequenceClassification.from_pretrained(REWARD, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(REWARD)
+    prompts, answers = [SHORT, LONG] * 10, ["yes", "no, a longer one", "", "a\nb"] * 5
+    found = reward.score(prompts, answers)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        turns = [
+            {"role": "user", "content": prompt},
+            {"role": "assistant", "content": answer},
+        ]
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        torch.testing.assert_close(found[row], plain(ids).logits[0, 0], atol=2e-5, rtol=0)
+
+
+THINKING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{% if m['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m['content'].lstrip('\n') + '<|im_end|>\n' }}{% endfor %}"
+)
+
+
+def test_prefix_and_suffix_are_the_templates(tmp_path):
+    """With an empty think block before the last answer, as Qwen3's template writes it."""
+    folder = changed(REWARD, tmp_path, tokenizer={"chat_template": THINKING})
+    _, reward = pair("float32", reward=folder)
+    prefix, suffix = around_response(reward.tokenizer, "RESPONSE, please")
+    assert prefix == (
+        "<|im_start|>user\nRESPONSE, please<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
+    assert suffix == "<|im_end|>\n"
+
+
+def test_other_architectures(tmp_path):
+    """A Llama reward model, with a beginning of sequence in its template, read in two parts."""
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=388,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        num_labels=1,
+        pad_token_id=380,
+    )
+    folder = changed(REWARD, tmp_path, without=["model.safetensors"])
+    (folder / "config.json").unlink()
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    denoiser, reward = pair("float64", reward=folder)
+    step = inputs(denoiser, reward, [SHORT, LONG])
+    value, gradient = value_and_gradient(reward, [SHORT, LONG], *step)
+    plain = replace(reward, prefix_cache=False)
+    expected, exact = value_and_gradient(plain, [SHORT, LONG], *step)
+    torch.testing.assert_close(value, expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(gradient, exact, atol=1e-10, rtol=0)
+
+
+def test_adapters_are_merged(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    plain = AutoModelForSequenceClassification.from_pretrained(REWARD, dtype=torch.float32)
+    torch.manual_seed(0)
+    adapted = get_peft_model(plain, LoraConfig(r=2, target_modules=["q_proj"], task_type="SEQ_CLS"))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    adapted.save_pretrained(tmp_path / "adapter")
+    denoiser, without = pair("float32")
+    merged = SequenceReward.from_pretrained(
+        REWARD, denoiser, dtype="float32", adapter=tmp_path / "adapter"
+    )
+    assert not any(p.requires_grad for p in merged.network.parameters())
+    found = merged.score([SHORT], ["yes"])
+    assert (found - without.score([SHORT], ["yes"])).abs() > 1e-3
+    text = merged.tokenizer.apply_chat_template(
+        [{"role": "user", "content": SHORT}, {"role": "assistant", "content": "yes"}],
+        tokenize=False,
+    )
+    expected = adapted.eval()(**merged.tokenizer(text, return_tensors="pt")).logits[0]
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+    (tmp_path / "adapter" / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(ValueError, match=r"no adapter_model\.safetensors"):
+        SequenceReward.from_pretrained(REWARD, denoiser, adapter=tmp_path / "adapter")
+
+
+# --- vocabularies
+
+
+def test_vocabularies_are_matched_by_string():
+    tokens = ["a", "b", "c", None, "d"]
+    found = VocabularyMap.by_string(tokens, {"d": 0, "c": 5, "b": 2, "a": 3, "z": 1}, fallback=9)
+    assert found.ids.tolist() == [3, 2, 5, 9, 0]
+    assert found.matched.tolist() == [True, True, True, False, True]
+    assert found.overlap == 1
+    assert found.report() == (
+        "the reward model has 4 of the diffusion model's 4 tokens (100.0%); "
+        "1 further ids have no token"
+    )
+    table = torch.arange(10.0)[:, None]
+    assert found.embeddings(table, "eos").squeeze(1).tolist() == [3, 2, 5, 9, 0]
+    assert found.embeddings(table, "zero").squeeze(1).tolist() == [3, 2, 5, 0, 0]
+    with pytest.raises(ValueError, match="did you mean 'zero'"):
+        found.embeddings(table, "zeros")
+
+
+@pytest.mark.parametrize(("matching", "outcome"), [(90, None), (89, "warns"), (50, "warns")])
+def test_a_small_overlap_warns(matching, outcome):
+    tokens = [f"t{i}" for i in range(100)]
+    known = {token: i for i, token in enumerate(tokens[100 - matching :])}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        VocabularyMap.by_string(tokens, known, fallback=0)
+    assert len(caught) == (outcome is not None)
+    if caught:
+        lacking = 100 - matching
+        assert f"{matching} of the diffusion model's 100" in str(caught[0].message)
+        assert "'t0', 't1'" in str(caught[0].message)
+        assert f"and {lacking - 8} more" in str(caught[0].message)
+
+
+def test_a_smaller_overlap_is_refused():
+    tokens = [f"t{i}" for i in range(100)]
+    with pytest.raises(ValueError, match=r"49 of .* at least 50% must match"):
+        VocabularyMap.by_string(tokens, dict.fromkeys(tokens[:49], 0), fallback=0)
+
+
+def test_unmatched_tokens_become_the_unknown_token_or_the_end(single, tmp_path):
+    _, reward = single
+    assert reward.vocabulary.unmatched == ("<|beginoftext|>", "<|mask|>")
+    assert reward.vocabulary.ids[383:].tolist() == [382, 382]
+    unknown = changed(REWARD, tmp_path, tokenizer={"unk_token": "<|endoftext|>"})
+    _, reward = pair("float32", reward=unknown)
+    assert reward.vocabulary.ids[383:].tolist() == [380, 380]
+    _, reward = pair("float32", unmatched="zero")
+    assert reward.embeddings[383:].abs().max() == 0
+    assert reward.embeddings[:383].abs().amin(0).max() > 0
+
+
+# --- safety and cost
+
+BOMB = 'raise SystemExit("the checkpoint\'s own code was run")\n'
+
+
+def test_code_of_a_checkpoint_never_runs(tmp_path):
+    maps = {
+        "config": {
+            "AutoConfig": "bomb.Config",
+            "AutoModel": "bomb.Model",
+            "AutoModelForSequenceClassification": "bomb.Model",
+        },
+        "tokenizer": {"AutoTokenizer": ["bomb.Tokenizer", None]},
+    }
+    folders = [
+        changed(
+            source,
+            tmp_path,
+            config={"auto_map": maps["config"]},
+            tokenizer={"auto_map": maps["tokenizer"]},
+        )
+        for source in (DREAM, REWARD)
+    ]
+    for folder in folders:
+        for name in ("bomb", "configuration_dream", "modeling_dream", "tokenization_dream"):
+            (folder / f"{name}.py").write_text(BOMB)
+        (folder / "__init__.py").write_text(BOMB)
+    denoiser, reward = pair("float32", *folders)
+    generation = generate(denoiser, reward, [SHORT], SMALL)
+    expected = generate(*pair("float32"), [SHORT], SMALL)
+    assert generation.responses == expected.responses
+
+
+def identifiers(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield f"{ast.unparse(node.value)}.{node.attr}"
+        elif isinstance(node, ast.keyword):
+            yield node.arg
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from [getattr(node, "module", None) or "", *(a.name for a in node.names)]
+
+
+def test_nothing_loads_remote_code_or_pickles():
+    banned = {"trust_remote_code", "pickle", "torch.load", "weights_only", "eval", "exec"}
+    for path in SOURCE.rglob("*.py"):
+        found = set(identifiers(ast.parse(path.read_text(encoding="utf-8"))))
+        assert not banned & found, path
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations for which the host would wait for a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = self.lists = self.shapes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name()
+        self.numbers += name in ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal")
+        by_mask = name.startswith("aten::index.Tensor") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        self.shapes += by_mask or name in ("aten::nonzero", "aten::masked_select")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_host_waits_once_per_denoising_step(single, steps, monkeypatch):
+    """Beyond the shapes that depend on data; whatever the number of gradient steps."""
+    denoiser, reward = single
+    to_list = torch.Tensor.tolist
+
+    def counted(length):
+        config = SamplingConfig(GuidanceConfig(steps=steps), 2, length, length)
+        with Waits() as waits, monkeypatch.context() as patch:
+
+            def tolist(tensor):
+                waits.lists += 1
+                return to_list(tensor)
+
+            patch.setattr(torch.Tensor, "tolist", tolist)
+            generate(denoiser, reward, [SHORT], config)
+        return waits
+
+    few, many = counted(4), counted(9)  # of which 3 and 8 steps commit something
+    assert many.lists - few.lists == 5, "the conditions, all read together"
+    assert many.shapes - few.shapes == 2 * 5, "where the masks are: in generate, and in Dream"
+    # These are on the host anyway: the schedule's level and count, and Adam's number of steps.
+    assert many.numbers - few.numbers == 5 * (2 + steps)

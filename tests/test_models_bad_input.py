@@ -1,0 +1,311 @@
+"""What cannot be loaded is refused in one clear line: what was given, what was expected."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from checkpoints import DREAM, REMOVED, REWARD, SHORT, changed, pair
+from safetensors.torch import load_file, save_file
+
+from entrgi_ref import SamplingConfig, generate
+from entrgi_ref.models import Dream, SequenceReward
+from entrgi_ref.models.dream import qwen2_config
+
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
+HUB = {"model_type": "Dream", **json.loads((DREAM / "config.json").read_text())}
+
+
+def refused(error, pattern):
+    message = str(error.value)
+    assert re.search(pattern, message), message
+    assert "\n" not in message
+
+
+def test_dreams_configuration_as_on_the_hub():
+    """The numbers of Dream-v0-Instruct-7B."""
+    hub = HUB | {
+        "hidden_size": 3584,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18944,
+        "vocab_size": 152064,
+        "max_position_embeddings": 131072,
+        "max_window_layers": 28,
+    }
+    config = qwen2_config(hub)
+    for field in ("hidden_size", "num_attention_heads", "vocab_size", "rms_norm_eps"):
+        assert getattr(config, field) == hub[field]
+    assert config.rope_parameters["rope_theta"] == 1e6
+    assert set(config.layer_types) == {"full_attention"}
+    newer = {k: v for k, v in hub.items() if k not in ("rope_theta", "rope_scaling")}
+    newer["rope_parameters"] = {"rope_theta": 1e6, "rope_type": "default"}
+    newer["layer_types"] = ["full_attention"] * 28
+    assert qwen2_config(newer).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model_type", "qwen2"),
+        ("model_type", "LLaDA"),
+        ("model_type", REMOVED),
+        ("use_sliding_window", True),
+        ("rope_scaling", {"type": "linear", "factor": 2.0}),
+        ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
+        ("rope_parameters", {"rope_theta": 1e6, "rope_type": "llama3"}),
+        ("rope_theta", REMOVED),
+        ("layer_types", ["sliding_attention", "full_attention"]),
+        ("attention_dropout", 0.1),
+        ("hidden_size", REMOVED),
+        ("hidden_size", "large"),
+        ("num_key_value_heads", None),
+        ("use_mrope", True),
+        ("query_pre_attn_scalar", 144),
+        ("attention_bias", True),
+    ],
+)
+def test_a_field_that_changes_the_maths_is_refused_by_name(field, value):
+    config = {key: v for key, v in (HUB | {field: value}).items() if v is not REMOVED}
+    with pytest.raises(ValueError, match=f"^{field}: got ") as error:
+        qwen2_config(config)
+    refused(error, field)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("sliding_window", 4096), ("some_switch", False), ("note", None), ("_commit_hash", "abc")],
+)
+def test_a_field_without_effect_is_not(field, value):
+    assert qwen2_config(HUB | {field: value}).hidden_size == 48
+
+
+def test_checkpoints_that_are_not_there(tmp_path):
+    with pytest.raises(ValueError, match="no folder") as error:
+        Dream.from_pretrained(tmp_path / "nowhere")
+    refused(error, "nowhere")
+    with pytest.raises(ValueError, match=r"no config\.json") as error:
+        Dream.from_pretrained(tmp_path)
+    refused(error, "config")
+
+
+def test_a_hub_id_without_a_network(monkeypatch):
+    import huggingface_hub
+
+    def no_network(*args, **kwargs):
+        raise ConnectionError("Name or service not known\nand a second line")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", no_network)
+    with pytest.raises(ValueError, match="could not be fetched at revision 'v1'") as error:
+        Dream.from_pretrained("some/model", revision="v1")
+    refused(error, "some/model.*Name or service not known")
+
+
+def test_the_hub_is_asked_for_data_alone(monkeypatch):
+    import huggingface_hub
+
+    asked = {}
+
+    def fetch(hub_id, **options):
+        asked.update(options, id=hub_id)
+        return str(DREAM)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    Dream.from_pretrained("some/model", revision="abc", dtype="float32", device="cpu")
+    assert (asked["id"], asked["revision"]) == ("some/model", "abc")
+    assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in asked["allow_patterns"])
+
+
+def test_shards_are_read(tmp_path):
+    """Two shards and their index, as large checkpoints have them."""
+    folder = changed(DREAM, tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    halves, index = [{}, {}], {}
+    for i, (name, tensor) in enumerate(weights.items()):
+        halves[i % 2][name] = tensor
+        index[name] = f"model-{i % 2 + 1:05}-of-00002.safetensors"
+    for i, half in enumerate(halves):
+        file = folder / f"model-{i + 1:05}-of-00002.safetensors"
+        save_file(half, file, metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
+    )
+    sharded, whole = (
+        Dream.from_pretrained(f, dtype="float32", device="cpu") for f in (folder, DREAM)
+    )
+    for a, b in zip(sharded.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("source", [DREAM, REWARD], ids=["dream", "reward"])
+def test_weights_that_cannot_be_used(source, tmp_path):
+    def load(folder):
+        if source is DREAM:
+            return Dream.from_pretrained(folder, dtype="float32", device="cpu")
+        return pair("float32", reward=folder)
+
+    folder = changed(source, tmp_path / "bin", without=["model.safetensors"])
+    (folder / "pytorch_model.bin").write_bytes(b"not to be read")
+    with pytest.raises(ValueError, match="only pickled ones") as error:
+        load(folder)
+    refused(error, r"pytorch_model\.bin")
+
+    folder = changed(source, tmp_path / "broken")
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="do not load") as error:
+        load(folder)
+    refused(error, "weights")
+
+    folder = changed(source, tmp_path / "lacking")
+    weights = load_file(folder / "model.safetensors")
+    missing = next(name for name in weights if "layers.1" in name)
+    less = {name: tensor for name, tensor in weights.items() if name != missing}
+    save_file(less, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks") as error:
+        load(folder)
+    refused(error, re.escape(missing))
+
+    folder = changed(source, tmp_path / "surplus")
+    more = weights | {missing.replace("layers.1", "layers.7"): weights[missing].clone()}
+    save_file(more, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="does not") as error:
+        load(folder)
+    refused(error, "layers.7")
+
+    folder = changed(source, tmp_path / "shape", config={"intermediate_size": 128})
+    with pytest.raises(ValueError, match="checkpoint: ") as error:
+        load(folder)
+    refused(error, "mlp")
+
+
+def test_tokenizers_that_cannot_be_used(tmp_path):
+    folder = changed(DREAM, tmp_path / "mask", tokenizer={"mask_token": REMOVED})
+    with pytest.raises(ValueError, match="no mask token") as error:
+        Dream.from_pretrained(folder)
+    refused(error, "tokenizer")
+    for source, load in ((DREAM, Dream.from_pretrained), (REWARD, reward_of)):
+        folder = changed(source, tmp_path / "template", tokenizer={"chat_template": REMOVED})
+        with pytest.raises(ValueError, match="no chat template") as error:
+            load(folder)
+        refused(error, source.name)
+        folder = changed(source, tmp_path / "files", without=["vocab.json", "merges.txt"])
+        with pytest.raises(ValueError, match="no tokenizer") as error:
+            load(folder)
+        refused(error, source.name)
+
+
+def reward_of(folder):
+    denoiser = Dream.from_pretrained(DREAM, dtype="float32", device="cpu")
+    return SequenceReward.from_pretrained(folder, denoiser, dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("config", "pattern"),
+    [
+        (
+            {"id2label": {"0": "A", "1": "B"}, "label2id": {"A": 0, "B": 1}},
+            "num_labels: got 2, expected a reward model with 1",
+        ),
+        ({"model_type": "unheard_of"}, "model_type: got 'unheard_of'"),
+        ({"model_type": "whisper"}, "model_type: got 'whisper'"),
+        ({"model_type": REMOVED}, "model_type: got None"),
+        ({"use_sliding_window": True, "max_window_layers": 1}, "layer_types|use_sliding_window"),
+        (
+            {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+            "rope_type: got 'dynamic'",
+        ),
+    ],
+)
+def test_reward_models_that_cannot_be_used(config, pattern, tmp_path):
+    with pytest.raises(ValueError, match=pattern) as error:
+        reward_of(changed(REWARD, tmp_path, config=config))
+    refused(error, pattern)
+
+
+def test_a_template_that_hides_the_answer(tmp_path):
+    template = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
+    reward = reward_of(changed(REWARD, tmp_path, tokenizer={"chat_template": template}))
+    with pytest.raises(ValueError, match="shows an answer 0 times"):
+        reward.bind([SHORT], 1)
+
+
+def test_a_prompt_longer_than_the_models_positions():
+    config = SamplingConfig(new_tokens=8, denoising_steps=8, trajectories=1)
+    for name in ("dream", "reward"):
+        denoiser, reward = pair("float32")
+        network = denoiser.network if name == "dream" else reward.network
+        network.config.max_position_embeddings = 40
+        with pytest.raises(ValueError, match="has 40; shorten the prompt or lower new_tokens"):
+            generate(denoiser, reward, [SHORT], config)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has the device")
+def test_devices_and_dtypes_that_are_not_there():
+    with pytest.raises(ValueError, match=r"device: got 'cuda', but this machine has 0 CUDA"):
+        Dream.from_pretrained(DREAM, device="cuda")
+    with pytest.raises(ValueError, match=r"device: got 'gpu', expected auto, cpu"):
+        Dream.from_pretrained(DREAM, device="gpu")
+    with pytest.raises(ValueError, match=r"dtype: .* did you mean 'bfloat16'"):
+        Dream.from_pretrained(DREAM, dtype="bfloat61")
+    with pytest.raises(ValueError, match=r"dtype: got torch\.int64"):
+        Dream.from_pretrained(DREAM, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"unmatched: .* expected one of 'eos', 'zero'"):
+        pair("float32", unmatched="skip")
+
+
+# --- the command line
+
+TINY = ["--dream", str(DREAM), "--reward", str(REWARD), "--new-tokens", "4", "--device", "cpu"]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "entrgi_ref", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (["--dream", "nowhere", "--reward", str(REWARD)], "no folder 'nowhere'"),
+        (["--dream", "some/model", "--reward", str(REWARD)], "'some/model' is no folder here"),
+        ([*TINY, "--method", "entrgy"], "did you mean 'entrgi'"),
+        ([*TINY, "--temperature", "0"], "temperature: got 0"),
+        ([*TINY, "--device", "cuda:9"], "device: got 'cuda:9'"),
+        ([*TINY, "--new-tokens", "600"], "positions"),
+    ],
+)
+def test_command_line_says_it_in_one_line(arguments, pattern):
+    done = run("hello", *arguments)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*\n", done.stderr), done.stderr
+    assert re.search(pattern, done.stderr)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("trajectories", "advice"),
+    [(4, "lower --trajectories from 4 to 2"), (1, "lower --new-tokens from 4 to 2")],
+)
+def test_out_of_memory_says_what_to_lower(trajectories, advice, monkeypatch, capsys):
+    from entrgi_ref import __main__, denoising
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(denoising, "predict", full)
+    command = ["entrgi_ref", "hello", *TINY, "--trajectories", str(trajectories)]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as stop:
+        __main__.main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: out of memory: {advice}")
