@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo setup test lint clean
+.PHONY: demo setup test test-oldest lint clean
 
 demo: setup  ## the method on the toy: trains it at the first run, then compares all methods
 	$(BIN)/python -m toy
@@ -18,10 +18,23 @@ setup: .venv/up-to-date  ## the virtual environment; does nothing when up to dat
 test: lint  ## all tests, after lint and types
 	$(BIN)/python -m pytest -n 2
 
+# The oldest transformers that is supported, and what it needs in other versions than constraints.txt.
+OLDEST = transformers==5.0.0 huggingface_hub==1.33.0 tokenizers==0.22.2
+
+test-oldest: .venv-oldest/up-to-date  ## the tests of the models on the oldest transformers
+	.venv-oldest/bin/python -m pytest -n 2 tests/test_parity.py tests/test_models.py tests/test_models_bad_input.py tests/test_main.py
+
+.venv-oldest/up-to-date: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv .venv-oldest
+	grep -vE '^(transformers|huggingface_hub|tokenizers)==' constraints.txt > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt torch
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt $(OLDEST) --editable '.[dev]'
+	touch $@
+
 lint: setup  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:  ## remove the environment, caches and results
-	rm -rf .venv results toy/.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-oldest results toy/.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,8 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+
 from toy import spread
-from toy.statistics import Estimate
+from toy.statistics import Estimate, student
 from toy.table import LABELS, REWARD_AND_GOLD, Row, means
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +44,29 @@ def gradients(name):
     return "\n".join([*lines, f"| {' | '.join(c.text(2) for c in cosines.values())} |"])
 
 
+REGIMES = {
+    "spread-m1": "M = 1",
+    "spread": "M = 3, as above",
+    "spread-m8": "M = 8",
+    "spread-small": "a smaller reward model (2 layers)",
+    "spread-std3": "embeddings started three times as large",
+}
+
+
+def regimes(measure):
+    """The difference to Best-of-N in other settings and with other reward models."""
+    spreads = {label: read(name)["rows"] for name, label in REGIMES.items()}
+    methods = ("expectation", "aps", "entrgi")
+    heads = " | ".join(LABELS[method] for method in methods)
+    lines = [f"| regime | {heads} |", f"| --- |{' ---: |' * len(methods)}"]
+    for label, found in spreads.items():
+        cells = (student(np.array(found[m][measure])).text(2, sign=True) for m in methods)
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "regimes": lambda: regimes("gold_mean"),
     "demo": lambda: means(rows("demo"), REWARD_AND_GOLD),
     "spread": lambda: spread.markdown(read("spread")["rows"]),
     "gradients": lambda: gradients("gradients"),

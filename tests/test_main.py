@@ -4,9 +4,9 @@ import json
 import re
 
 import pytest
-from checkpoints import DREAM, REWARD, pair
 from typer.testing import CliRunner
 
+from checkpoints import DREAM, REWARD, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.__main__ import app
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_tokens
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen2ForCausalLM
 
 import entrgi_ref
+from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_tokens
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import SequenceReward, VocabularyMap
 from entrgi_ref.models.dream import positions

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 import torch
-from checkpoints import DREAM, REMOVED, REWARD, SHORT, changed, pair
 from safetensors.torch import load_file, save_file
 
+from checkpoints import DREAM, REMOVED, REWARD, SHORT, changed, pair
 from entrgi_ref import SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward
 from entrgi_ref.models.dream import qwen2_config

@@ -15,7 +15,7 @@ GUIDED = ("expectation", "aps", "entrgi")
 
 
 def test_tables_of_the_readme_are_the_records():
-    assert len(records.BLOCK.findall(README)) == 3
+    assert len(records.BLOCK.findall(README)) == 4
     assert records.filled(README) == README
 
 
@@ -74,6 +74,15 @@ def test_claims_about_the_demo():
     for method in GUIDED:
         assert intervals[method]["gold_best"].mean < 0
         assert rows[method]["gold_best"].mean <= rows["bon"]["gold_best"].mean
+
+    weak, many, one = (records.read(f"spread-{name}")["rows"] for name in ("small", "m8", "m1"))
+    for method in GUIDED:
+        for rows in (weak, many):
+            assert min(rows[method]["top1"]) > 0
+            assert max(rows[method]["gold_mean"]) < 0
+            assert max(rows[method]["gold_best"]) < 0
+        assert np.mean(one[method]["gold_mean"]) > 0
+        assert np.mean(many[method]["top1"]) > np.mean(one[method]["top1"])
 
     cosines = {m: r["cosine_of_mean"]["mean"] for m, r in records.read("gradients")["rows"].items()}
     assert cosines["w = 0.5"] >= cosines["entrgi"]
