@@ -1,5 +1,6 @@
 """The demo end to end, on the quick networks; and that its numbers are those of its records."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.compute import Costs
-from toy import exact, spread, table
+from toy import exact, ledger, spread, table
 from toy.__main__ import FIRST_TRAINING_SEED, app, main
 from toy.demo import BASE, compare, methods_of
 from toy.statistics import bootstrap, student
@@ -351,6 +352,27 @@ def test_student_by_hand():
 
 
 # The exact gradient
+
+
+def test_effects_of_the_ledgers_rows(quick):
+    base = dataclasses.replace(BASE, trajectories=2)
+    variants = ledger.variants(base)
+    found = ledger.effects(quick, base, held_out_prompts(4), [1])
+    assert list(found) == list(variants)
+    for exact in ("1: 1e-10 inside the logarithm", "7: empty steps run"):
+        assert found[exact]["tokens"].high == 0
+        assert found[exact]["average"].low == found[exact]["average"].high == 0
+    assert found["3: psi in bfloat16"]["tokens"].mean > 0
+    name = "8: ends not last"
+    a, b = (
+        generate(quick.denoiser, quick.reward, held_out_prompts(4), dataclasses.replace(c, seed=1))
+        for c in (base, variants[name])
+    )
+    share = (a.tokens != b.tokens).double().mean().item()
+    assert found[name]["tokens"].mean == pytest.approx(share)
+    difference = (b.average - a.average).mean().item()
+    assert found[name]["average"].mean == pytest.approx(difference)
+    assert f"| {name} | {share:.3f} [" in ledger.markdown(found)
 
 
 def test_a_linear_reward_gives_every_weight_the_exact_gradient():

@@ -210,6 +210,28 @@ def spread(
 
 
 @app.command()
+def ledger(
+    quick: Quick = False,
+    reward: Reward = "medium",
+    training_seed: TrainingSeed = FIRST_TRAINING_SEED,
+    threads: Threads = 2,
+    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("results/ledger"),
+) -> None:
+    """What each difference between the authors' code and this package does (docs/ledger.md)."""
+    from .demo import BASE, FULL, QUICK, provenance, write_record
+    from .ledger import effects, markdown
+    from .testbed import held_out_prompts
+
+    testbed = load_testbed(reward, quick, training_seed, 1.0, threads)
+    plan = QUICK if quick else FULL
+    found = effects(testbed, BASE, held_out_prompts(plan.prompts), plan.seeds)
+    typer.echo(f"\n{markdown(found)}\n")
+    record = provenance(BASE, testbed.description, plan.prompts, plan.seeds)
+    rows = {name: {m: vars(e) for m, e in effect.items()} for name, effect in found.items()}
+    write_record(out / "run.json", record | {"rows": rows})
+
+
+@app.command()
 def train(
     quick: Quick = False,
     reward: Annotated[
