@@ -359,9 +359,9 @@ def test_effects_of_the_ledgers_rows(quick):
     variants = ledger.variants(base)
     found = ledger.effects(quick, base, held_out_prompts(4), [1])
     assert list(found) == list(variants)
-    for exact in ("1: 1e-10 inside the logarithm", "7: empty steps run"):
-        assert found[exact]["tokens"].high == 0
-        assert found[exact]["average"].low == found[exact]["average"].high == 0
+    for row in ("1: 1e-10 inside the logarithm", "7: empty steps run"):
+        assert found[row]["tokens"].high == 0
+        assert found[row]["average"].low == found[row]["average"].high == 0
     assert found["3: psi in bfloat16"]["tokens"].mean > 0
     name = "8: ends not last"
     a, b = (
