@@ -1,4 +1,7 @@
-"""The README's tables, made from the run records. `python tests/records.py` writes them anew."""
+"""Tables of the README and the ledger, made from the run records.
+
+`python tests/records.py` writes them anew.
+"""
 
 import json
 import re
@@ -6,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toy import spread
+from toy import ledger, spread
 from toy.statistics import Estimate, student
 from toy.table import LABELS, REWARD_AND_GOLD, Row, means
 
@@ -65,7 +68,15 @@ def regimes(measure):
     return "\n".join(lines)
 
 
+def effects():
+    return {
+        name: {measure: Estimate(**numbers) for measure, numbers in effect.items()}
+        for name, effect in read("ledger")["rows"].items()
+    }
+
+
 TABLES = {
+    "ledger": lambda: ledger.markdown(effects()),
     "regimes": lambda: regimes("gold_mean"),
     "demo": lambda: means(rows("demo"), REWARD_AND_GOLD),
     "spread": lambda: spread.markdown(read("spread")["rows"]),
@@ -80,5 +91,5 @@ def filled(text):
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (ROOT / "README.md", ROOT / "docs" / "ledger.md"):
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,10 +1,8 @@
 """Networks of random weights at the shapes of the real ones, and what is measured of them."""
 
 import platform
-import subprocess
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import transformers
@@ -14,6 +12,7 @@ from checkpoints import DREAM, REWARD, response_tokens
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward, VocabularyMap
 from entrgi_ref.models.tokenizers import load_tokenizer, token_strings
+from entrgi_ref.provenance import commit
 
 
 @dataclass(frozen=True)
@@ -195,16 +194,3 @@ def measure(shape, device, dtype=torch.bfloat16):
         "peak_memory_gib": peak if cuda else None,
         "timing": {"seconds": seconds},
     }
-
-
-def commit():
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-    ]
-    return subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"

@@ -96,7 +96,7 @@ def test_output_layer_sees_masked_positions_only(single):
     assert widths == [(n, 385) for n in counted]
 
 
-def test_prompts_are_padded_on_the_left_and_cut_from_nothing(single):
+def test_prompts_are_padded_on_the_left(single):
     denoiser, _ = single
     encoded = denoiser.encode([SHORT, LONG])
     text = denoiser.tokenizer.decode(encoded.tokens[0, encoded.valid[0]])
@@ -105,10 +105,13 @@ def test_prompts_are_padded_on_the_left_and_cut_from_nothing(single):
     assert not encoded.valid[0, 0]
     assert encoded.valid[:, -1].all()
     assert encoded.keys != denoiser.encode([LONG, SHORT]).keys
-    # A prompt that holds the end of a turn as text is not cut short for the reward model.
-    _, reward = pair("float32")
+
+
+def test_a_prompt_that_holds_the_end_of_a_turn_is_not_cut(single):
+    _, reward = single
     prefix, _ = around_response(reward.tokenizer, "one <|im_end|> two")
     assert "one <|im_end|> two" in prefix
+    assert reward.score(["one <|im_end|> two"], ["x"]) != reward.score(["one "], ["x"])
 
 
 def test_writable_ids_have_a_token_and_are_no_mask(tmp_path):

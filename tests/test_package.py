@@ -30,7 +30,8 @@ def test_importing_the_package_loads_torch_and_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", ["toy", "toy watch", "toy train", "toy spread", "toy gradients"]
+    "command",
+    ["entrgi_ref", "toy", "toy watch", "toy train", "toy spread", "toy gradients", "toy ledger"],
 )
 def test_help_costs_no_more_than_importing_torch_and_half_a_second(command):
     """The time after torch is imported, best of three, as the machine is noisy."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from entrgi_ref import DenoisingStep, Generation, SamplingConfig, generate
+from entrgi_ref.provenance import commit
 from entrgi_ref.trace import Recorder, write_trace
 
 from .figures import draw_demo
@@ -215,7 +215,7 @@ def provenance(base: SamplingConfig, testbed: str, prompts: int, seeds: Sequence
     """All that is needed to find where numbers come from, and to make them again."""
     return {
         "command": " ".join(["python -m toy", *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": commit(),
         "testbed": testbed,
         "prompts": prompts,
         "seeds": list(seeds),
@@ -240,20 +240,3 @@ def row_record(row: Row) -> Record:
         "differences": {name: vars(estimate) for name, estimate in row.differences.items()},
         "timing": {"seconds_per_prompt": vars(row.seconds), "ratio_to_entrgi": row.time_ratio},
     }
-
-
-def _commit() -> str:
-    """The checkout's commit, with -dirty if files differ from it; `unknown` without a checkout."""
-    try:
-        git = [
-            "git",
-            "-C",
-            str(Path(__file__).parent),
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=12",
-        ]
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
