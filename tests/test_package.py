@@ -95,7 +95,14 @@ def test_nothing_loads_remote_code_or_unpickles():
         assert not modules & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}, path
 
 
-FORBIDDEN_CALLS = {"torch.load", "torch.hub.load", "load_state_dict_from_url", "eval", "exec", "__import__"}
+FORBIDDEN_CALLS = {
+    "torch.load",
+    "torch.hub.load",
+    "load_state_dict_from_url",
+    "eval",
+    "exec",
+    "__import__",
+}
 
 
 def test_no_loops_over_rows_and_no_reads_from_the_device_in_the_inner_loops():
