@@ -16,7 +16,7 @@ setup: .venv/up-to-date  ## the virtual environment; does nothing when up to dat
 	touch $@
 
 test: lint  ## all tests, after lint and types
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # The oldest transformers that is supported, and what it needs in other versions than constraints.txt.
 OLDEST = transformers==5.0.0 huggingface_hub==1.33.0 tokenizers==0.22.2

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import (
+    Authors,
     Device,
     DreamPath,
     Dtype,
@@ -20,12 +21,14 @@ from .options import (
     Method,
     NewTokens,
     Order,
+    OwnDenoisingSteps,
     RewardPath,
     Seed,
     StepSize,
     Temperature,
     TopP,
     Trajectories,
+    Unmatched,
     guidance,
 )
 
@@ -46,9 +49,7 @@ def answer(
     device: Device = "auto",
     dtype: Dtype = "auto",
     new_tokens: NewTokens = 128,
-    denoising_steps: Annotated[
-        int | None, typer.Option(help="T. By default one per new token, as in the paper.")
-    ] = None,
+    denoising_steps: OwnDenoisingSteps = None,
     gradient_steps: GradientSteps = 3,
     step_size: StepSize = 0.5,
     temperature: Temperature = 0.7,
@@ -65,10 +66,8 @@ def answer(
     reward_adapter: Annotated[
         str | None, typer.Option(help="A LoRA adapter to merge into the reward model.")
     ] = None,
-    unmatched: Annotated[
-        str,
-        typer.Option(help="What tokens unknown to the reward model are read as: eos or zero."),
-    ] = "eos",
+    unmatched: Unmatched = "eos",
+    authors: Authors = False,
     out: Annotated[
         Path | None,
         typer.Option(help="A folder for answers.json and trace.html, unguided beside guided."),
@@ -92,6 +91,7 @@ def answer(
         order=order,
         seed=seed,
     )
+    config = SamplingConfig.authors(config) if authors else config
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
 

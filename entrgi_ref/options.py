@@ -1,7 +1,12 @@
-"""The command-line options that several commands share: one name and one explanation each."""
+"""The command-line options that several commands share: one name and one explanation each.
+
+Each says what the paper's value is and where it stands: in a caption of the public summary, or only
+in the authors' code.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,30 +14,30 @@ import typer
 if TYPE_CHECKING:
     from .config import GuidanceConfig
 
-Trajectories = Annotated[int, typer.Option(help="K, answers per prompt. The paper's value is 4.")]
-DenoisingSteps = Annotated[
-    int, typer.Option(help="T. The paper's value is 128, one per new token.")
+Trajectories = Annotated[
+    int, typer.Option(help="K, answers per prompt. The paper's: 4 (Figure 4).")
 ]
+DenoisingSteps = Annotated[int, typer.Option(help="T. The paper's: 128, one per new token (code).")]
 GradientSteps = Annotated[
     int,
     typer.Option(
-        help="M, gradient steps per denoising step; 0 is Best-of-N. The paper's value is 3."
+        help="M, gradient steps per denoising step; 0 is Best-of-N. The paper's: 3 (Figures 4, 5)."
     ),
 ]
 StepSize = Annotated[
-    float, typer.Option(help="eta, Adam's step in logits. The paper's value is 0.5.")
+    float, typer.Option(help="eta, Adam's step in logits. The paper's: 0.5 (code).")
 ]
 Temperature = Annotated[
-    float, typer.Option(help="tau, of the sampling distribution. The paper's value is 0.7.")
+    float, typer.Option(help="tau, of the sampling distribution. The paper's: 0.7 (Figure 4).")
 ]
 TopP = Annotated[
     float,
-    typer.Option(help="Mass of the nucleus that tokens are drawn from. The paper's value is 0.95."),
+    typer.Option(help="Mass of the nucleus that tokens are drawn from. The paper's: 0.95 (code)."),
 ]
 Order = Annotated[
     str,
     typer.Option(
-        help="Which positions are committed first: entropy (the paper's), maskgit_plus, "
+        help="Which positions are committed first: entropy (the paper's: code), maskgit_plus, "
         "topk_margin, anchor or origin (at random)."
     ),
 ]
@@ -40,14 +45,14 @@ Method = Annotated[
     str, typer.Option(help="expectation, aps, entrgi, entrgi_tempered, or bon for no guidance.")
 ]
 Seed = Annotated[int, typer.Option(help="Of all random choices.")]
-NewTokens = Annotated[int, typer.Option(help="N, length of an answer. The paper's value is 128.")]
+NewTokens = Annotated[int, typer.Option(help="N, length of an answer. The paper's: 128 (code).")]
 Device = Annotated[
     str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ... or mps.")
 ]
 Dtype = Annotated[
     str,
     typer.Option(
-        help="Of both networks: auto (bfloat16 on a GPU, as in the paper, else float32), float32, "
+        help="Of both networks: auto (bfloat16 on a GPU, as the paper's: code; else float32), float32, "
         "bfloat16, float16 or float64."
     ),
 ]
@@ -59,6 +64,73 @@ RewardPath = Annotated[
     str,
     typer.Option("--reward", help="The reward model: a folder, or its id on the hub."),
 ]
+
+
+OwnDenoisingSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--denoising-steps",
+        help="T. By default one per new token, as the paper's 128 (code).",
+        min=1,
+    ),
+]
+Unmatched = Annotated[
+    str,
+    typer.Option(
+        help="What tokens unknown to the reward model are read as: eos (the paper's: code) or zero."
+    ),
+]
+Authors = Annotated[
+    bool,
+    typer.Option(
+        "--authors", help="Do what the authors' code does in rows 1, 3, 8 and 12 of the ledger."
+    ),
+]
+
+ExperimentName = Annotated[str, typer.Argument(help="Its name, see `list`.", show_default=False)]
+Seeds = Annotated[str, typer.Option(help="Seeds, with commas. The paper's: 1,2,3 (code).")]
+Prompts = Annotated[
+    int, typer.Option(help="Prompts per benchmark and seed. The paper's: 64 (code).")
+]
+BatchSize = Annotated[
+    str,
+    typer.Option(
+        help="Prompts in a batch, or auto for as many as fit the memory. The paper's: 4 (code)."
+    ),
+]
+Methods = Annotated[
+    str,
+    typer.Option(
+        "--methods",
+        "--method",
+        help="Some of the experiment's methods, with commas. By default all.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="The run folder. A run that is there is gone on with. By default results/EXPERIMENT.",
+        show_default=False,
+    ),
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try prompts again that failed before.")
+]
+RunPath = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
+
+
+def names_list(text: str) -> list[str]:
+    """The names of `bon,entrgi`."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def seed_list(text: str) -> list[int]:
+    """The seeds of `1,2,3`."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"seeds: got {text!r}, expected integers with commas, as 1,2,3") from error
 
 
 def guidance(method: str, gradient_steps: int, step_size: float) -> GuidanceConfig:

@@ -8,10 +8,16 @@ import jaxtyping
 import pytest
 import torch
 
-TOY = Path(__file__).parent.parent / "toy"
-# All but the command line, whose framework passes other types than its annotations say.
-MODULES = [f"toy.{path.stem}" for path in TOY.glob("*.py") if not path.stem.startswith("__")]
-jaxtyping.install_import_hook(["entrgi_ref", *MODULES], "typecheck.check")
+ROOT = Path(__file__).parent.parent
+# All with shapes in them. Command lines have none, nor do most of the experiments.
+SOURCES = [*ROOT.glob("entrgi_ref/*.py"), *ROOT.glob("entrgi_ref/models/*.py"), *ROOT.glob("toy/*")]
+SOURCES += [ROOT / "entrgi_ref" / "paper" / "errors_by_prompt.py"]
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in SOURCES
+    if path.suffix == ".py" and not path.stem.startswith("__")
+]
+jaxtyping.install_import_hook(MODULES, "typecheck.check")
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("local", deadline=None)

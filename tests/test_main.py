@@ -24,7 +24,7 @@ def test_every_option_reaches_the_settings(tmp_path):
     invoke(
         *("--method aps --denoising-steps 12 --gradient-steps 2 --step-size 0.25".split()),
         *("--temperature 0.9 --top-p 0.8 --trajectories 3 --order maskgit_plus --seed 7".split()),
-        *("--dtype float64 --unmatched zero".split()),
+        *("--dtype float64 --unmatched zero --authors".split()),
         *("--out", str(tmp_path / "new" / "out")),
     )
     written = json.loads((tmp_path / "new" / "out" / "answers.json").read_text(encoding="utf-8"))
@@ -37,7 +37,7 @@ def test_every_option_reaches_the_settings(tmp_path):
         top_p=0.8,
         order="maskgit_plus",
         seed=7,
-    )
+    ).authors()
     assert written["settings"] == json.loads(config.to_json())
     denoiser, reward = pair("float64", unmatched="zero")
     expected = generate(denoiser, reward, [PROMPT], config)

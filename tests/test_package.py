@@ -31,24 +31,28 @@ def test_importing_the_package_loads_torch_and_nothing_heavy():
 
 @pytest.mark.parametrize(
     "command",
-    ["entrgi_ref", "toy", "toy watch", "toy train", "toy spread", "toy gradients", "toy ledger"],
+    [
+        *("entrgi_ref", "entrgi_ref.paper"),
+        *(f"entrgi_ref.paper {c}" for c in ("list", "plan", "run", "judge", "report", "export")),
+        *("toy", "toy watch", "toy train", "toy spread", "toy gradients", "toy ledger", "toy run"),
+    ],
 )
 def test_help_costs_no_more_than_importing_torch_and_half_a_second(command):
-    """The time after torch is imported, best of three, as the machine is noisy."""
+    """The processor's time after torch is imported: others may keep the processor busy."""
     module, *rest = command.split()
     timed = f"""
 import contextlib, io, runpy, sys, time
 import torch
-start = time.perf_counter()
+start = time.process_time()
 sys.argv = [{module!r}, *{rest!r}, "--help"]
 try:
     with contextlib.redirect_stdout(io.StringIO()):
         runpy.run_module({module!r}, run_name="__main__")
 except SystemExit as end:
     assert not end.code
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
-    assert min(float(python(timed)) for _ in range(3)) < 0.5
+    assert any(float(python(timed)) < 0.5 for _ in range(3))
 
 
 def imports(path: Path) -> set[str]:

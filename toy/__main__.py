@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from entrgi_ref.options import (
+    BatchSize,
     DenoisingSteps,
+    ExperimentName,
     GradientSteps,
+    Methods,
     Order,
+    Out,
+    Prompts,
+    RetryFailed,
     Seed,
+    Seeds,
     StepSize,
     Temperature,
     TopP,
     Trajectories,
+    names_list,
+    seed_list,
 )
 
 if TYPE_CHECKING:
@@ -229,6 +238,57 @@ def ledger(
     record = provenance(BASE, testbed.description, plan.prompts, plan.seeds)
     rows = {name: {m: vars(e) for m, e in effect.items()} for name, effect in found.items()}
     write_record(out / "run.json", record | {"rows": rows})
+
+
+@app.command()
+def run(
+    experiment: ExperimentName,
+    out: Out = None,
+    methods: Methods = "",
+    seeds: Seeds = "1,2,3",
+    prompts: Prompts = 64,
+    batch_size: BatchSize = "64",
+    quick: Quick = False,
+    trajectories: Trajectories = 4,
+    gradient_steps: GradientSteps = 3,
+    step_size: StepSize = 0.5,
+    temperature: Temperature = 0.7,
+    top_p: TopP = 0.95,
+    order: Order = "entropy",
+    training_seed: TrainingSeed = FIRST_TRAINING_SEED,
+    retry_failed: RetryFailed = False,
+    threads: Threads = 2,
+) -> None:
+    """Run one of the paper's experiments on the toy, or go on with one.
+
+    `python -m entrgi_ref.paper list` names them, `python -m entrgi_ref.paper report` reports on
+    what this writes.
+    """
+    from dataclasses import replace
+
+    from entrgi_ref import GuidanceConfig
+    from entrgi_ref.paper.commands import run as run_plan
+    from entrgi_ref.paper.runner import Plan
+
+    from .demo import BASE
+    from .experiments import ToyTestbed
+
+    base = replace(
+        BASE,
+        guidance=GuidanceConfig(steps=gradient_steps, step_size=step_size),
+        trajectories=trajectories,
+        temperature=temperature,
+        top_p=top_p,
+        order=order,
+    )
+    chosen = names_list(methods)
+    plan = Plan.of(experiment, base, seed_list(seeds), prompts, batch_size, chosen)
+    testbed = ToyTestbed(
+        lambda name: load_testbed(name, quick, training_seed, 1.0, threads), quick, training_seed
+    )
+    folder = Path("results/toy") / experiment if out is None else out
+    if run_plan(plan, testbed, folder, typer.echo, retry_failed=retry_failed):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -5,6 +5,7 @@ Every reason for which a checkpoint cannot be used is a `ValueError` of one line
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -28,15 +29,16 @@ DATA = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 def locate(path: str | Path, revision: str | None = None) -> Path:
     """The folder of a checkpoint: `path` itself, or what the hub holds under that id.
 
-    Raises `ValueError` if there is no such folder, or the hub cannot be reached and no earlier
-    download is at hand.
+    An id may carry its revision: `Dream-org/Dream-v0-Instruct-7B@main`. Raises `ValueError` if
+    there is no such folder, or the hub cannot be reached and no earlier download is at hand.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
-    hub_id = str(path)
+    hub_id, _, own = str(path).partition("@")
     if not _looks_like_hub_id(hub_id):
-        raise ValueError(f"checkpoint: there is no folder {hub_id!r}")
+        raise ValueError(f"checkpoint: there is no folder {str(path)!r}")
+    revision = revision or own or None
     from huggingface_hub import snapshot_download
 
     try:
@@ -53,6 +55,28 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
 def _looks_like_hub_id(name: str) -> bool:
     part = r"[A-Za-z0-9][\w.\-]*"
     return re.fullmatch(f"{part}/{part}", name) is not None
+
+
+def identity(path: str | Path) -> dict[str, str]:
+    """Which checkpoint it is, wherever it lies: the hub's id and commit, or for a folder its name
+    and a hash of its contents (of large files: their size, beginning and end).
+    """
+    folder = locate(path)
+    if folder.parent.name == "snapshots":  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
+        owner_and_name = folder.parent.parent.name.split("--")[1:]
+        return {"name": "/".join(owner_and_name), "commit": folder.name}
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(file for pattern in DATA for file in folder.glob(pattern)):
+        size = file.stat().st_size
+        with file.open("rb") as content:
+            digest.update(f"{file.name} {size} ".encode() + content.read(SAMPLED))
+            content.seek(max(0, size - SAMPLED))
+            digest.update(content.read())
+    return {"name": folder.resolve().name, "contents": digest.hexdigest()}
+
+
+SAMPLED = 2**20
+"""Bytes at either end of a file by which its contents are known."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:

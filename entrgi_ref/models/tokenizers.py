@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
 
     Raises `ValueError` if its files do not load or it has no chat template.
     """
+    kind = kind or SAME_AS.get(_declared_class(folder))
     loader = getattr(transformers, kind) if kind else AutoTokenizer
     files = ("tokenizer.json", "vocab.json", "tokenizer.model")
     if not any((folder / file).is_file() for file in files):
@@ -32,6 +34,18 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     if not tokenizer.chat_template:
         raise ValueError(f"checkpoint: the tokenizer of {folder} has no chat template")
     return tokenizer
+
+
+SAME_AS = {"DreamTokenizer": "Qwen2Tokenizer"}
+"""Classes of remote code, and those of transformers that give the same ids."""
+
+
+def _declared_class(folder: Path) -> str:
+    try:
+        written = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        return str(written.get("tokenizer_class"))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def token_strings(tokenizer: PreTrainedTokenizerBase, width: int) -> tuple[str | None, ...]:

@@ -1,0 +1,268 @@
+"""The paper's experiments on Dream: `python -m entrgi_ref.paper list|plan|run|judge|report|export`.
+
+The toy runs the same experiments by `python -m toy run`; every other command reads run folders,
+whoever wrote them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..options import (
+    Authors,
+    BatchSize,
+    Device,
+    Dtype,
+    ExperimentName,
+    GradientSteps,
+    Methods,
+    NewTokens,
+    Order,
+    Out,
+    OwnDenoisingSteps,
+    Prompts,
+    RetryFailed,
+    RunPath,
+    Seeds,
+    StepSize,
+    Temperature,
+    TopP,
+    Trajectories,
+    Unmatched,
+    names_list,
+    seed_list,
+)
+from .published import DREAM, LMUNIT
+
+if TYPE_CHECKING:
+    from .runner import Plan
+    from .testbed import DreamTestbed
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="The paper's experiments: what there is, what it takes, run, judge, report, export.",
+)
+
+RESULTS = Path("results")
+
+
+@app.command("list")
+def list_(
+    out: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run folders. By default all below results/.", show_default=False),
+    ] = None,
+) -> None:
+    """The experiments, which table or figure each regenerates, and how far runs are."""
+    from .commands import listing
+
+    below = [file.parent for file in RESULTS.glob("**/run.json") if file.parent.name != "judge"]
+    runs = sorted(folder for folder in below if (folder / "records").is_dir())
+    typer.echo(listing(out or runs))
+
+
+def _declared(act: Callable[[Plan, DreamTestbed, Path, bool], None]) -> Callable[..., None]:
+    """A command whose options declare an experiment on Dream."""
+
+    def command(
+        experiment: ExperimentName,
+        out: Out = None,
+        dream: Annotated[
+            str, typer.Option("--dream", help="The Dream checkpoint: a folder, or a hub id.")
+        ] = DREAM,
+        reward: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--reward",
+                help="A reward model: a folder, a hub id, or NAME=either; may be given several "
+                "times. By default the paper's, Skywork-Reward-V2-Qwen3 of 0.6B, 1.7B and 4B. "
+                "Where one is wanted it is the one called 1.7B, or else the first.",
+            ),
+        ] = None,
+        benchmark: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--benchmark",
+                help="reward-bench-2, judge-bench or rm-bench, with @REVISION to pin one, or a "
+                ".jsonl or .parquet file with a field `prompt`; may be given several times. By "
+                "default the paper's, which are these three.",
+            ),
+        ] = None,
+        methods: Methods = "",
+        seeds: Seeds = "1,2,3",
+        prompts: Prompts = 64,
+        batch_size: BatchSize = "4",
+        device: Device = "auto",
+        dtype: Dtype = "auto",
+        new_tokens: NewTokens = 128,
+        denoising_steps: OwnDenoisingSteps = None,
+        gradient_steps: GradientSteps = 3,
+        step_size: StepSize = 0.5,
+        temperature: Temperature = 0.7,
+        top_p: TopP = 0.95,
+        trajectories: Trajectories = 4,
+        order: Order = "entropy",
+        authors: Authors = False,
+        unmatched: Unmatched = "eos",
+        retry_failed: RetryFailed = False,
+    ) -> None:
+        from ..config import GuidanceConfig, SamplingConfig
+        from .benchmarks import HUB, named
+        from .commands import local_device, pinned
+        from .runner import Plan
+        from .testbed import DreamTestbed, reward_paths
+
+        precision = "float64" if dtype == "float64" else "float32"
+        base = SamplingConfig(
+            GuidanceConfig(steps=gradient_steps, step_size=step_size, dtype=precision),
+            trajectories=trajectories,
+            new_tokens=new_tokens,
+            denoising_steps=new_tokens if denoising_steps is None else denoising_steps,
+            temperature=temperature,
+            top_p=top_p,
+            order=order,
+        )
+        plan = Plan.of(
+            experiment,
+            SamplingConfig.authors(base) if authors else base,
+            seed_list(seeds),
+            prompts,
+            batch_size,
+            names_list(methods),
+        )
+        folder = RESULTS / experiment if out is None else out
+        testbed = DreamTestbed(
+            path=dream,
+            reward_paths=reward_paths(reward or []),
+            benchmarks=named(benchmark or list(HUB), pinned(folder)),
+            dtype=dtype,
+            requested_device=local_device(device),
+            unmatched=unmatched,
+        )
+        act(plan, testbed, folder, retry_failed)
+
+    command.__doc__ = act.__doc__
+    return command
+
+
+@app.command("plan")
+@_declared
+def plan_(plan: Plan, testbed: DreamTestbed, out: Path, retry_failed: bool) -> None:
+    """What an experiment, or what is left of it, would take on this device, from a short
+    calibration.
+    """
+    from .commands import estimate
+
+    typer.echo(estimate(plan, testbed, out))
+
+
+@app.command("run")
+@_declared
+def run(plan: Plan, testbed: DreamTestbed, out: Path, retry_failed: bool) -> None:
+    """Run an experiment, or go on with one. Several processes share the work, under torchrun or
+    each started by itself.
+
+    Exits with 1 if a prompt has failed.
+    """
+    from .commands import rank
+    from .commands import run as run_plan
+
+    failed = run_plan(plan, testbed, out, typer.echo, retry_failed=retry_failed)
+    if failed and rank() == 0:
+        raise typer.Exit(1)
+
+
+@app.command()
+def judge(
+    out: RunPath,
+    model: Annotated[
+        str,
+        typer.Option(help="The judge: a folder, or a hub id. The paper's is LMUnit, of 72B."),
+    ] = LMUNIT,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="lmunit (needs the extra `judge`, and GPUs), or transformers for any causal model."
+        ),
+    ] = "lmunit",
+    unit_tests: Annotated[
+        Path | None,
+        typer.Option(help="A file of criteria to judge by, one per line. By default our five."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Questions at a time.")] = 16,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    gpus: Annotated[int, typer.Option(help="GPUs that share the model, of lmunit.")] = 4,
+) -> None:
+    """Let a judge score the best answer to every prompt by unit tests, as the paper does by LMUnit.
+
+    Resumable like a run. Exits with 1 if an answer could not be judged.
+    """
+    from .commands import local_device
+    from .judge import load_judge, read_unit_tests
+    from .judge import run as run_judge
+
+    tests = read_unit_tests(unit_tests)
+    scorer = load_judge(backend, model, local_device(device), dtype, batch_size, gpus)
+    if run_judge(out, scorer, tests, typer.echo):
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    out: RunPath,
+    to: Annotated[
+        Path | None, typer.Option(help="Where the report goes. By default RUN/report.")
+    ] = None,
+) -> None:
+    """The table (Markdown and LaTeX) and the figures (SVG and PNG) of a run, finished or not,
+    beside the published numbers.
+    """
+    from .report import write
+
+    table, files = write(out, to or out / "report")
+    typer.echo(table)
+    typer.echo("Written:")
+    for file in files:
+        typer.echo(f"  {file}")
+
+
+@app.command()
+def export(
+    out: RunPath,
+    to: Annotated[
+        Path | None, typer.Option(help="Where the files go. By default RUN/export.")
+    ] = None,
+    aggregation_names: Annotated[
+        bool,
+        typer.Option(
+            "--aggregation-names",
+            help="Put _MNT<n> into the names, which the authors' aggregation script looks for.",
+        ),
+    ] = False,
+) -> None:
+    """Write a run as the authors' result files: their layout, their names."""
+    from .export import write
+
+    for file in write(out, to or out / "export", aggregation_names):
+        typer.echo(file)
+
+
+def main() -> None:
+    """Run the command line; what goes wrong is one line, not a traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The prompts of a benchmark: from the hub, or from a local file; shuffled and cut by the seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+
+
+@dataclass(frozen=True)
+class Source:
+    """A benchmark on the hub."""
+
+    hub_id: str
+    split: str
+    field: str
+    rows: int
+    """As published; another number is an error, as the shuffle would be another."""
+
+
+HUB = {
+    "reward-bench-2": Source("allenai/reward-bench-2", "test", "prompt", 1865),
+    "judge-bench": Source("ScalerLab/JudgeBench", "gpt", "question", 350),
+    "rm-bench": Source("THU-KEG/RM-Bench", "train", "prompt", 1327),
+}
+"""The paper's benchmarks."""
+
+FIELDS = ("prompt", "question")
+"""Where a local file may hold the prompt."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """All prompts of a benchmark, and where they come from."""
+
+    name: str
+    prompts: tuple[str, ...] = field(repr=False)
+    source: str
+    """The hub's id and commit, or the hash of a file's prompts: part of a run's fingerprint."""
+
+    def drawn(self, seed: int, count: int) -> list[str]:
+        """The first `count` prompts after a shuffle by `seed`, or all if there are fewer.
+
+        The shuffle is that of `datasets.Dataset.shuffle`. Source: authors' code.
+        """
+        order = np.random.default_rng(seed).permutation(len(self.prompts))
+        return [self.prompts[i] for i in order[:count]]
+
+
+def load(name: str, pinned: Mapping[str, str] | None = None) -> Benchmark:
+    """A benchmark by its name in `HUB`, with `@REVISION` if one is wanted, or by the path of a
+    .jsonl or .parquet file with a field `prompt` or `question`.
+
+    `pinned` gives the commit of those that are named without a revision. Raises `ValueError` if it
+    is neither, or cannot be read.
+    """
+    path = Path(name)
+    if path.suffix in (".jsonl", ".parquet"):
+        return _from_file(path)
+    known, _, revision = name.partition("@")
+    if known not in HUB:
+        checks.choice("benchmark (or a .jsonl or .parquet file)", known, HUB)
+    return _from_hub(known, revision or (pinned or {}).get(known, "main"))
+
+
+def _from_file(path: Path) -> Benchmark:
+    if not path.is_file():
+        raise ValueError(f"benchmark: there is no file {path}")
+    rows = _json_lines(path) if path.suffix == ".jsonl" else _parquet(path)
+    prompts = tuple(_prompt(row, path, number) for number, row in enumerate(rows, 1))
+    if not prompts:
+        raise ValueError(f"benchmark: {path} holds no prompts")
+    digest = hashlib.blake2b("\0".join(prompts).encode(), digest_size=8).hexdigest()
+    return Benchmark(path.stem, prompts, f"{len(prompts)} prompts, {digest}")
+
+
+def _json_lines(path: Path) -> list[Any]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"benchmark: {path}, line {number}: not JSON ({error})") from error
+    return rows
+
+
+def _parquet(path: Path) -> list[Any]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ValueError(
+            "benchmark: .parquet files need the extra `paper`: pip install 'entrgi-ref[paper]'"
+        ) from error
+    return list(parquet.read_table(path).to_pylist())
+
+
+def _prompt(row: Any, path: Path, number: int) -> str:
+    for name in FIELDS:
+        if isinstance(row, dict) and isinstance(row.get(name), str):
+            text = str(row[name])
+            if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+                raise ValueError(f"benchmark: {path}, row {number}: half a character (a surrogate)")
+            return text
+    raise ValueError(
+        f"benchmark: {path}, row {number}: has no text in {' or '.join(map(repr, FIELDS))}"
+    )
+
+
+def _from_hub(name: str, revision: str) -> Benchmark:
+    source = HUB[name]
+    try:
+        import datasets
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise ValueError(
+            "benchmark: those of the hub need the extra `paper`: pip install 'entrgi-ref[paper]'"
+        ) from error
+    try:
+        known = re.fullmatch("[0-9a-f]{40}", revision)  # then the hub need not be asked
+        commit = revision if known else HfApi().dataset_info(source.hub_id, revision=revision).sha
+        table = datasets.load_dataset(source.hub_id, split=source.split, revision=commit)
+        prompts = tuple(table[source.field])
+    except Exception as error:  # of many kinds; the reader needs one line
+        first = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"benchmark: {source.hub_id} could not be fetched ({type(error).__name__}: {first}); "
+            "connect to the network, or give a .jsonl or .parquet file"
+        ) from error
+    if len(prompts) != source.rows:
+        raise ValueError(
+            f"benchmark: {source.hub_id} at {commit} has {len(prompts)} rows, expected "
+            f"{source.rows}; pin the revision that the paper used by {name}@REVISION"
+        )
+    return Benchmark(name, prompts, f"{source.hub_id}@{commit}")
+
+
+def named(names: Sequence[str], pinned: Mapping[str, str] | None = None) -> list[Benchmark]:
+    """Several benchmarks. Raises `ValueError` if two have one name."""
+    found = [load(name, pinned) for name in names]
+    titles = [benchmark.name for benchmark in found]
+    twice = {title for title in titles if titles.count(title) > 1}
+    if twice:
+        raise ValueError(f"benchmark: {checks.some(sorted(twice))} is given twice")
+    return found

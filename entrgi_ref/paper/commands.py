@@ -1,0 +1,251 @@
+"""What `list`, `plan` and `run` do, for any testbed. The command lines of Dream and of the toy call
+these.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config import SamplingConfig
+from ..denoising import generate, schedule
+from .benchmarks import HUB
+from .experiments import EXPERIMENTS
+from .records import Record, RunFolder, key_of, read_declaration, read_records
+from .runner import Plan, Runner, batches
+from .testbed import Testbed
+
+
+def rank() -> int:
+    """This process's number under torchrun, 0 without."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_device(device: str) -> str:
+    """Under torchrun `auto` is the GPU of this process's own number, if there are GPUs."""
+    if device == "auto" and "LOCAL_RANK" in os.environ:
+        import torch
+
+        if torch.cuda.is_available():
+            return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+    return device
+
+
+def pinned(folder: Path) -> dict[str, str]:
+    """The commits of the hub's benchmarks that a run in `folder` began with: it goes on with these,
+    whatever the hub has by now.
+    """
+    if not (folder / "run.json").is_file():
+        return {}
+    sources = read_declaration(folder).get("benchmarks", {})
+    return {name: source.partition("@")[2] for name, source in sources.items() if name in HUB}
+
+
+def run(
+    plan: Plan,
+    testbed: Testbed,
+    out: Path,
+    say: Callable[[str], None],
+    *,
+    retry_failed: bool = False,
+) -> int:
+    """Run an experiment into a folder, or go on with it. Returns how many prompts have failed."""
+    folder = RunFolder(out, plan.declaration(testbed), retry_failed=retry_failed)
+    expected = [key for batch in batches(plan, testbed) for key in batch.keys]
+    loud = rank() == 0
+    with Progress(len(expected), sum(key in folder.done for key in expected), loud) as progress:
+        runner = Runner(plan, testbed, folder, progress.say if loud else quiet, progress)
+        try:
+            runner.run()
+        finally:
+            folder.close()
+    wanted = set(expected)
+    records = [record for record in read_records(out) if key_of(record) in wanted]
+    failed = [record for record in records if record["status"] == "failed"]
+    if loud:
+        say(f"{len(records)} prompts in {out}, {len(failed)} of them failed")
+        for record in failed[:5]:
+            say(
+                f"  {record['benchmark']}, {record['method']}, seed {record['seed']}, prompt "
+                f"{record['idx']}: {record['reason']}"
+            )
+        if len(failed) > 5:
+            say(f"  and {len(failed) - 5} more")
+    return len(failed)
+
+
+def quiet(message: str) -> None:
+    """Say nothing."""
+
+
+class Progress:
+    """One bar over the prompts on a terminal, with means so far and the time left; else a line for
+    each cell.
+    """
+
+    def __init__(self, total: int, done: int, loud: bool):
+        self.live = loud and sys.stderr.isatty()
+        self.loud, self.total, self.done = loud, total, done
+        self.cell: tuple[Any, ...] | None = None
+        self.top1: list[float] = []
+        self.start = time.perf_counter()
+        self.mine = 0
+        self.bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if self.live:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=self.total, initial=self.done, unit="prompt", dynamic_ncols=True)
+        elif self.loud and self.done:
+            self.say(f"{self.done} of {self.total} prompts are done already")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end_of_cell()
+        if self.bar is not None:
+            self.bar.close()
+
+    def say(self, message: str) -> None:
+        """Print a line without spoiling the bar."""
+        if self.bar is not None:
+            self.bar.write(message, file=sys.stderr)
+        else:
+            print(message, file=sys.stderr, flush=True)
+
+    def __call__(self, record: Record) -> None:
+        """Count a record."""
+        cell = (record["benchmark"], record["method"], str(record["variant"]), record["seed"])
+        if cell != self.cell:
+            self._end_of_cell()
+            self.cell, self.top1 = cell, []
+        self.done += 1
+        self.mine += 1
+        if record["rewards"]:
+            self.top1.append(max(record["rewards"]))
+        if self.bar is not None:
+            self.bar.update()
+            self.bar.set_postfix_str(self._means())
+
+    def _means(self) -> str:
+        assert self.cell is not None
+        mean = f", Top@1 {sum(self.top1) / len(self.top1):.2f}" if self.top1 else ""
+        return f"{self.cell[0]} {self.cell[1]} seed {self.cell[3]}{mean}"
+
+    def _end_of_cell(self) -> None:
+        if self.cell is not None and self.loud and not self.live:
+            left = (time.perf_counter() - self.start) / self.mine * (self.total - self.done)
+            rest = f", {duration(left)} left" if left > 0 else ""
+            self.say(f"{self.done} of {self.total} prompts: {self._means()}{rest}")
+
+
+def listing(folders: Sequence[Path]) -> str:
+    """The experiments, what they regenerate, and how far the runs in `folders` are."""
+    width = max(map(len, EXPERIMENTS))
+    lines = [f"{name:{width}}  {e.regenerates}" for name, e in EXPERIMENTS.items()]
+    for folder in folders:
+        declared, records = read_declaration(folder), read_records(folder)
+        failed = sum(record["status"] == "failed" for record in records)
+        lines.append(
+            f"\n{folder}: {declared['experiment']}, {len(records)} prompts done, {failed} failed"
+        )
+        cells = Counter(
+            (
+                record["benchmark"],
+                record["method"],
+                " ".join(f"{k}={v}" for k, v in record["variant"].items()),
+                record["seed"],
+            )
+            for record in records
+        )
+        for (benchmark, method, variant, seed), count in cells.items():
+            what = " ".join(part for part in (benchmark, method, variant) if part)
+            lines.append(f"  {what}, seed {seed}: {count} of {declared['prompts']}")
+    if not folders:
+        lines.append("\nNo runs yet below results/.")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:
+    """What is left of a run takes how long, from a calibration of a few denoising steps of one
+    batch, with and without guidance.
+
+    Trajectories are taken to cost the same in every batch. The calibration has the reward model
+    that is used where nothing else is said, and the settings of the run.
+    """
+    done = set()
+    if (out / "run.json").is_file():
+        done = {key_of(record) for record in read_records(out)}
+    todo = [batch for batch in batches(plan, testbed) if not done.issuperset(batch.keys)]
+    if not todo:
+        return f"nothing is left to do in {out}"
+    cells = {repr(batch.cell): batch.cell for batch in todo}
+    settings = {name: plan.settings(testbed, cell) for name, cell in cells.items()}
+    work = []
+    for batch in todo:
+        config = settings[repr(batch.cell)]
+        trajectories = len(batch.prompts) * config.trajectories
+        work.append((steps_run(config), config.guidance.steps, trajectories))
+
+    sample = todo[0].prompts
+    unguided = _seconds_per_step(plan, testbed, sample, gradient_steps=0)
+    guided = _seconds_per_step(plan, testbed, sample, gradient_steps=1)
+    gradient, rows = max(0.0, guided - unguided), len(sample) * plan.base.trajectories
+    seconds = sum(steps * (unguided + M * gradient) * n / rows for steps, M, n in work)
+    return (
+        f"{len(settings)} cells, {sum(len(batch.prompts) for batch in todo)} prompts in "
+        f"{len(todo)} batches\n"
+        f"{sum(steps for steps, _, _ in work)} forward passes of the mask predictor, "
+        f"{sum(steps * M for steps, M, _ in work)} forward and as many backward passes of the "
+        "reward model, of one batch each\n"
+        f"about {duration(seconds)} on one {testbed.device}\n"
+        f"peak memory of a batch of {rows} trajectories: {_peak_memory()}"
+    )
+
+
+def steps_run(config: SamplingConfig) -> int:
+    """How many denoising steps really run."""
+    steps = schedule(config.denoising_steps, config.new_tokens)
+    return sum(step.count > 0 for step in steps) if config.skip_empty_steps else len(steps)
+
+
+def _seconds_per_step(
+    plan: Plan, testbed: Testbed, prompts: Sequence[str], gradient_steps: int
+) -> float:
+    """The time of one denoising step: of four more of them, after a run to warm up.
+
+    However few there are, the first has everything masked and the last a little, as in a real run.
+    """
+    reward = testbed.reward(testbed.main_reward)
+    guidance = replace(plan.base.guidance, steps=gradient_steps)
+    base = replace(plan.base, guidance=guidance, skip_empty_steps=False)
+    seconds = {}
+    for steps in (2, 2, 6):  # the first of them warms up
+        start = time.perf_counter()
+        generate(testbed.denoiser(), reward, prompts, replace(base, denoising_steps=steps))
+        seconds[steps] = time.perf_counter() - start
+    return max(0.0, seconds[6] - seconds[2]) / 4
+
+
+def _peak_memory() -> str:
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of the GPU"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB on Linux, bytes on a Mac
+    return f"{peak / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB of the whole process"

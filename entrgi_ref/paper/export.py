@@ -1,0 +1,98 @@
+"""A run as the authors' result files: one file per benchmark, method, variant and seed.
+
+Layout and names are those of their run script, so that their evaluation reads them. Their
+aggregation script looks for `_MNT<n>_` in the names, which their run script does not write; an
+option puts it there.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .records import Record, best
+from .summary import Run
+
+
+def write(folder: Path, to: Path, aggregation_names: bool = False) -> list[Path]:
+    """Write the files into `to`. Prompts that failed are left out."""
+    run = Run.read(folder)
+    cells: dict[str, list[Record]] = {}
+    for record in run.records:
+        cells.setdefault(_name(record, run.declaration, aggregation_names), []).append(record)
+    if not cells:
+        raise ValueError(f"out: {folder} has no records yet")
+    to.mkdir(parents=True, exist_ok=True)
+    for name, records in cells.items():
+        text = json.dumps(_contents(records, run.declaration), indent=2, ensure_ascii=False)
+        (to / name).write_text(text + "\n", encoding="utf-8")
+    return [to / name for name in sorted(cells)]
+
+
+def _name(record: Record, declaration: Mapping[str, Any], aggregation_names: bool) -> str:
+    settings = record["settings"]
+    steps = settings["guidance"]["steps"]
+    parts = [
+        record["benchmark"],
+        _reward(record, declaration),
+        f"k{settings['trajectories']}",
+        f"temp{settings['temperature']}",
+        f"T{settings['denoising_steps']}",
+        *([f"MNT{settings['new_tokens']}"] if aggregation_names else []),
+        *([f"M{steps}"] if steps else []),
+        record["method"],
+        f"seed{record['seed']}",
+    ]
+    return "_".join(parts) + ".json"
+
+
+def _reward(record: Record, declaration: Mapping[str, Any]) -> str:
+    name = str(record["settings"]["reward"])
+    rewards = declaration["rewards"]
+    known = rewards[name]["name"] if isinstance(rewards, Mapping) else name
+    return str(known).rsplit("/", 1)[-1]
+
+
+def _contents(records: list[Record], declaration: Mapping[str, Any]) -> dict[str, Any]:
+    first = records[0]
+    top1 = [max(record["rewards"]) for record in records]
+    average = [statistics.fmean(record["rewards"]) for record in records]
+    settings = first["settings"]
+    return {
+        "config": {
+            "benchmark": first["benchmark"],
+            "reward_model": _reward(first, declaration),
+            "K": settings["trajectories"],
+            "T": settings["denoising_steps"],
+            "M": settings["guidance"]["steps"],
+            "eta": settings["guidance"]["step_size"],
+            "temperature": settings["temperature"],
+            "top_p": settings["top_p"],
+            "max_new_tokens": settings["new_tokens"],
+            "alg": settings["order"],
+            "seed": first["seed"],
+            "entrgi_ref": {"settings": settings, "fingerprint": first["fingerprint"]},
+        },
+        "method": first["method"],
+        "metrics": {
+            "mean_top1_reward": statistics.fmean(top1),
+            "mean_avgN_reward": statistics.fmean(average),
+            "all_top1_rewards": top1,
+            "all_avgN_rewards": average,
+        },
+        "results": [
+            {
+                "idx": record["idx"],
+                "prompt": record["prompt"],
+                "best_response": record["responses"][best(record)],
+                "top1_reward": top1[i],
+                "all_responses": record["responses"],
+                "all_rewards": record["rewards"],
+                "avgN_reward": average[i],
+            }
+            for i, record in enumerate(records)
+        ],
+    }

@@ -1,0 +1,170 @@
+"""What an experiment runs on: Dream with real reward models, or the toy, which hands itself in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .. import checks
+from ..compute import Costs
+from ..protocols import Denoiser, Reward
+from .benchmarks import Benchmark
+from .published import SKYWORK
+
+if TYPE_CHECKING:
+    from ..models import Dream, SequenceReward
+
+
+class Testbed(Protocol):
+    """Networks, benchmarks, and what only the testbed can know of an answer."""
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The names of its reward models, the smallest first."""
+
+    @property
+    def main_reward(self) -> str:
+        """The one that guides where nothing else is said."""
+
+    @property
+    def benchmarks(self) -> Sequence[Benchmark]:
+        """Its benchmarks."""
+
+    @property
+    def declaration(self) -> Mapping[str, Any]:
+        """What decides its results: part of a run's fingerprint."""
+
+    @property
+    def device(self) -> str:
+        """What it runs on, in words."""
+
+    def denoiser(self) -> Denoiser:
+        """The mask predictor."""
+
+    def reward(self, name: str) -> Reward:
+        """One of the reward models."""
+
+    def costs(self, reward: str, prompts: Sequence[str], new_tokens: int) -> Costs:
+        """What each network costs per sequence, for Best-of-N at equal compute."""
+
+    def gold(self, prompt: str, response: str) -> float | None:
+        """The score that a program gives an answer, if there is one."""
+
+
+@dataclass(eq=False)
+class DreamTestbed:
+    """Dream and sequence-classification rewards, loaded when they are first needed.
+
+    One reward model is held at a time.
+    """
+
+    path: str
+    reward_paths: Mapping[str, str]
+    """Name -> folder or hub id."""
+    benchmarks: Sequence[Benchmark]
+    dtype: str = "auto"
+    requested_device: str = "auto"
+    unmatched: str = "eos"
+    """What tokens are read as that a reward model lacks."""
+    _reward: tuple[str, Any] | None = field(default=None, init=False)
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        return tuple(self.reward_paths)
+
+    @property
+    def main_reward(self) -> str:
+        return "1.7B" if "1.7B" in self.reward_paths else self.rewards[0]
+
+    @cached_property
+    def declaration(self) -> Mapping[str, Any]:
+        from ..models import checkpoints
+
+        device = checkpoints.device_of(self.requested_device)
+        return {
+            "testbed": "dream",
+            "denoiser": checkpoints.identity(self.path),
+            "rewards": {
+                name: checkpoints.identity(path) for name, path in self.reward_paths.items()
+            },
+            "main_reward": self.main_reward,
+            "dtype": str(checkpoints.dtype_of(self.dtype, device)).removeprefix("torch."),
+            "unmatched": self.unmatched,
+            "benchmarks": {benchmark.name: benchmark.source for benchmark in self.benchmarks},
+        }
+
+    @property
+    def device(self) -> str:
+        import torch
+
+        device = self.denoiser().network.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+    @cached_property
+    def _denoiser(self) -> Dream:
+        from ..models import Dream
+
+        return Dream.from_pretrained(self.path, dtype=self.dtype, device=self.requested_device)
+
+    def denoiser(self) -> Dream:
+        return self._denoiser
+
+    def reward(self, name: str) -> SequenceReward:
+        if self._reward is None or self._reward[0] != name:
+            from ..models import SequenceReward
+
+            checks.choice("reward", name, self.rewards)
+            self._reward = None  # the one before leaves the memory first
+            loaded = SequenceReward.from_pretrained(
+                self.reward_paths[name],
+                self.denoiser(),
+                dtype=self.dtype,
+                unmatched=self.unmatched,
+            )
+            self._reward = (name, loaded)
+        found: SequenceReward = self._reward[1]
+        return found
+
+    def costs(self, reward: str, prompts: Sequence[str], new_tokens: int) -> Costs:
+        """By the mean length of the prompts. With the prefix cache a gradient step reads the
+        response alone.
+        """
+        denoiser, judge = self.denoiser(), self.reward(reward)
+        tokens = int(denoiser.encode(prompts).valid.sum())
+        length = tokens / len(prompts) + new_tokens
+        return Costs(
+            denoiser=length * _parameters(denoiser.network),
+            reward=new_tokens * _parameters(judge.network),
+        )
+
+    def gold(self, prompt: str, response: str) -> float | None:
+        return None
+
+
+def _parameters(network: Any) -> int:
+    """The number of parameters without the table of token embeddings."""
+    table = network.get_input_embeddings().weight
+    return sum(p.numel() for p in network.parameters() if p is not table)
+
+
+def reward_paths(given: Sequence[str]) -> dict[str, str]:
+    """The reward models of `--reward`: `NAME=PATH`, or `PATH` alone, which is named by its last
+    part; the paper's three without any.
+    """
+    if not given:
+        return dict(SKYWORK)
+    paths: dict[str, str] = {}
+    for one in given:
+        name, equals, path = one.partition("=")
+        if not equals:
+            name, path = SIZES.get(one.partition("@")[0], Path(one).name), one
+        if name in paths:
+            raise ValueError(f"reward: {name!r} is given twice; name them by NAME=PATH")
+        paths[name] = path
+    return paths
+
+
+SIZES = {path: size for size, path in SKYWORK.items()}

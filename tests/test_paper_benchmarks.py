@@ -1,0 +1,146 @@
+"""The prompts of the benchmarks, drawn as the authors draw them."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import datasets
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entrgi_ref.paper import benchmarks
+from entrgi_ref.paper.commands import pinned
+from entrgi_ref.paper.testbed import reward_paths
+
+PROMPTS = [f"prompt {i}" for i in range(50)]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 60))
+def test_the_shuffle_is_that_of_datasets(seed, count):
+    """The authors' code shuffles a `Dataset` by the seed and takes the first rows."""
+    expected = datasets.Dataset.from_dict({"prompt": PROMPTS}).shuffle(seed=seed)["prompt"]
+    benchmark = benchmarks.Benchmark("b", tuple(PROMPTS), "source")
+    assert benchmark.drawn(seed, count) == list(expected)[:count]
+
+
+@pytest.mark.parametrize("field", ["prompt", "question"])
+def test_local_files(tmp_path, field):
+    rows = [{"id": i, field: prompt} for i, prompt in enumerate(PROMPTS)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "b.parquet")
+    found = benchmarks.named([str(tmp_path / "a.jsonl"), str(tmp_path / "b.parquet")])
+    assert [b.name for b in found] == ["a", "b"]
+    assert found[0].prompts == found[1].prompts == tuple(PROMPTS)
+    assert found[0].source == found[1].source
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows[1:])))
+    assert benchmarks.load(str(tmp_path / "a.jsonl")).source != found[0].source
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"prompt": "a"}\n{"prompt": ', r"line 2: not JSON"),
+        ('{"text": "a"}', r"row 1: has no text in 'prompt' or 'question'"),
+        ('["prompt"]', r"row 1: has no text"),
+        ('{"prompt": 3}', r"row 1: has no text"),
+        ("\n\n", r"holds no prompts"),
+        ('{"prompt": "\\ud800"}', r"row 1: half a character"),
+    ],
+)
+def test_bad_files_are_one_clear_line(tmp_path, content, message):
+    (tmp_path / "bad.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        benchmarks.load(str(tmp_path / "bad.jsonl"))
+
+
+def test_two_benchmarks_of_one_name_are_refused(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jsonl").write_text('{"prompt": "a"}')
+    with pytest.raises(ValueError, match="a is given twice"):
+        benchmarks.named([str(tmp_path / f / "a.jsonl") for f in ("x", "y")])
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A stand-in for the hub: what is asked of it, and what it gives."""
+    asked = []
+
+    class Api:
+        def dataset_info(self, hub_id, revision):
+            asked.append(("info", hub_id, revision))
+            return SimpleNamespace(sha=COMMIT)
+
+    def load_dataset(hub_id, split, revision):
+        asked.append(("load", hub_id, split, revision))
+        rows = {source.hub_id: source for source in benchmarks.HUB.values()}[hub_id]
+        return {rows.field: [f"{hub_id} {i}" for i in range(rows.rows)]}
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return asked
+
+
+def test_the_hubs_are_read_at_a_commit_that_is_written_down(hub):
+    found = benchmarks.load("judge-bench")
+    assert hub == [
+        ("info", "ScalerLab/JudgeBench", "main"),
+        ("load", "ScalerLab/JudgeBench", "gpt", COMMIT),
+    ]
+    assert found.source == f"ScalerLab/JudgeBench@{COMMIT}"
+    assert len(found.prompts) == 350
+
+
+def test_a_pinned_commit_needs_no_question(hub):
+    benchmarks.load(f"rm-bench@{COMMIT}")
+    benchmarks.load("reward-bench-2", {"reward-bench-2": COMMIT})
+    assert [one[0] for one in hub] == ["load", "load"]
+    assert hub[1] == ("load", "allenai/reward-bench-2", "test", COMMIT)
+
+
+def test_a_run_goes_on_with_the_commits_that_it_began_with(tmp_path):
+    assert pinned(tmp_path) == {}
+    declared = {"benchmarks": {"rm-bench": f"THU-KEG/RM-Bench@{COMMIT}", "mine": "3 prompts, ab"}}
+    (tmp_path / "run.json").write_text(json.dumps(declared))
+    assert pinned(tmp_path) == {"rm-bench": COMMIT}
+
+
+def test_another_number_of_rows_is_refused(hub, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: {"prompt": ["one"]})
+    with pytest.raises(ValueError, match="has 1 rows, expected 1327"):
+        benchmarks.load("rm-bench")
+
+
+def test_no_network_is_one_clear_line(monkeypatch):
+    class Api:
+        def dataset_info(self, hub_id, revision):
+            raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    with pytest.raises(ValueError, match=r"could not be fetched \(ConnectionError: no route\)"):
+        benchmarks.load("rm-bench")
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_text("")
+    for name in ("rm-bench", str(tmp_path / "a.parquet")):
+        with pytest.raises(ValueError, match="extra `paper`"):
+            benchmarks.load(name)
+
+
+def test_names_of_reward_models():
+    assert list(reward_paths([])) == ["0.6B", "1.7B", "4B"]
+    given = ["Skywork/Skywork-Reward-V2-Qwen3-4B@main", "mine=some/where", "folder/tiny"]
+    assert reward_paths(given) == {
+        "4B": "Skywork/Skywork-Reward-V2-Qwen3-4B@main",
+        "mine": "some/where",
+        "tiny": "folder/tiny",
+    }
+    with pytest.raises(ValueError, match="'tiny' is given twice"):
+        reward_paths(["a/tiny", "b/tiny"])

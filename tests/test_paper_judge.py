@@ -1,0 +1,231 @@
+"""The judge: scores against an independent computation, on a tiny random causal model."""
+
+import json
+import math
+import shutil
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from paper_runs import invoke, lines, tiny_run
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+
+from checkpoints import DREAM
+from entrgi_ref.paper import judge
+from entrgi_ref.paper.records import JUDGED, read_records
+from entrgi_ref.paper.summary import Run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A random causal model that speaks in digits now and then."""
+    return random_model(tmp_path_factory.mktemp("model") / "tiny-judge", digits_louder=1.5)
+
+
+def random_model(folder, digits_louder):
+    shutil.copytree(DREAM, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=385,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=None,
+        bos_token_id=None,
+    )
+    network = Qwen2ForCausalLM(config)
+    tokenizer = Qwen2Tokenizer.from_pretrained(folder)
+    digits = [tokenizer.convert_tokens_to_ids(d) for d in "0123456789"]
+    with torch.no_grad():
+        network.lm_head.weight.mul_(20)
+        network.lm_head.weight[digits] *= digits_louder
+    network.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    tiny_run(tmp_path / "run", methods=["bon", "entrgi"], seeds=[1, 2], prompts=3)
+    return tmp_path / "run"
+
+
+def slow_score(folder, query, response, test):
+    """Token by token, one sequence, no cache: greedy until a digit comes."""
+    network = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    tokenizer = Qwen2Tokenizer.from_pretrained(folder)
+    text = f"Query: {query}\n\nResponse: {response}\n\nUnit Test: {test}"
+    turns = [{"role": "user", "content": text}]
+    words = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(words, add_special_tokens=False)["input_ids"]
+    first = found = None
+    for _ in range(10):
+        with torch.no_grad():
+            p = network(torch.tensor([ids])).logits[0, -1].softmax(-1)
+        first = p if first is None else first
+        ids.append(int(p.argmax()))
+        if tokenizer.decode(ids[-1:]).strip() in tuple("0123456789"):
+            found = p
+            break
+    p = first if found is None else found
+    probability = [float(p[tokenizer.convert_tokens_to_ids(str(k))]) for k in range(1, 6)]
+    total = sum(k * q for k, q in enumerate(probability, 1)) / sum(probability)
+    return total, found is not None
+
+
+@pytest.mark.parametrize("louder", [1.5, 0.2])
+def test_scores_are_those_of_an_independent_computation(run, tmp_path, louder):
+    model = random_model(tmp_path / "judge", louder)
+    invoke("judge", run, "--backend", "transformers", "--model", model, "--dtype", "float64")
+    judgements, records = read_records(run / JUDGED), read_records(run)
+    assert len(judgements) == len(records) == 12
+    digits = set()
+    for judgement, record in zip(judgements[:4], records[:4], strict=True):
+        best = record["responses"][record["rewards"].index(max(record["rewards"]))]
+        assert judgement["response"] == best
+        expected = [slow_score(model, record["prompt"], best, t) for t in judge.UNIT_TESTS]
+        assert judgement["scores"] == pytest.approx([score for score, _ in expected], abs=1e-5)
+        assert judgement["score"] == pytest.approx(sum(judgement["scores"]) / 5)
+        digits |= {digit for _, digit in expected}
+    assert digits == {louder > 1}  # a digit is generated, or none
+    text = invoke("report", run)
+    assert "LMUnit (1 to 5), measured" in text
+    scores = {
+        s: [j["score"] for j in judgements if j["seed"] == s and j["method"] == "bon"]
+        for s in (1, 2)
+    }
+    found = Run.read(run).value("lmunit", method="bon")
+    assert found.mean == pytest.approx(sum(sum(v) / 3 for v in scores.values()) / 2)
+
+
+def test_batches_do_not_change_scores(run, model, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    words = ("--backend", "transformers", "--model", model, "--dtype", "float64")
+    invoke("judge", run, *words, "--batch-size", "1")
+    invoke("judge", copy, *words, "--batch-size", "16")
+    for one, other in zip(read_records(run / JUDGED), read_records(copy / JUDGED), strict=True):
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-5)
+        assert one["answers"] == other["answers"]
+
+
+def test_judging_is_resumable(run, model):
+    words = ("--backend", "transformers", "--model", model)
+    invoke("judge", run, *words)
+    (file,) = (run / JUDGED / "records").glob("*.jsonl")
+    whole = lines(run / JUDGED)
+    rows = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(rows[:5]) + rows[5][:40])
+    with pytest.warns(UserWarning, match="half-written"):
+        invoke("judge", run, *words)
+    key = "benchmark method seed idx".split()
+    ordered = sorted(lines(run / JUDGED), key=lambda r: [r[k] for k in key])
+    assert ordered == sorted(whole, key=lambda r: [r[k] for k in key])
+    (run / "tests.txt").write_text("Is it short?")
+    with pytest.raises(ValueError, match=r"another run.*unit_tests"):
+        invoke("judge", run, *words, "--unit-tests", run / "tests.txt")
+
+
+def test_unit_tests_of_a_file_are_asked_instead(run, model, tmp_path):
+    (tmp_path / "tests.txt").write_text("Is it short?\n\n  Is it kind?  \n")
+    words = ("--backend", "transformers", "--model", model, "--unit-tests", tmp_path / "tests.txt")
+    invoke("judge", run, *words, "--dtype", "float64")
+    judgement = read_records(run / JUDGED)[0]
+    expected = [
+        slow_score(model, judgement["prompt"], judgement["response"], test)[0]
+        for test in ("Is it short?", "Is it kind?")
+    ]
+    assert judgement["scores"] == pytest.approx(expected, abs=1e-5)
+    declared = json.loads((run / JUDGED / "run.json").read_text())
+    assert declared["unit_tests"] == ["Is it short?", "Is it kind?"]
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"unit_tests: .* is empty"):
+        judge.read_unit_tests(tmp_path / "empty.txt")
+    with pytest.raises(ValueError, match="there is no file"):
+        judge.read_unit_tests(tmp_path / "none.txt")
+
+
+def test_there_are_five_tests_of_our_own():
+    assert len(set(judge.UNIT_TESTS)) == 5
+    assert all(test.endswith("?") for test in judge.UNIT_TESTS)
+
+
+probabilities = st.lists(st.floats(1e-6, 1.0), min_size=5, max_size=5)
+
+
+@given(probabilities)
+def test_score_is_the_weighted_digit(p):
+    choices = {str(k): math.log(q) for k, q in enumerate(p, 1)} | {"0": 0.0, "6": 0.0, "the": 0.0}
+    expected = sum(k * q for k, q in enumerate(p, 1)) / sum(p)
+    assert judge.score([("4", choices)]) == pytest.approx(expected)
+    assert 1 <= judge.score([("4", choices)]) <= 5 + 1e-9
+
+
+def test_the_digit_is_the_one_after_score():
+    def place(token, digit):
+        return token, {str(digit): 0.0}
+
+    words = [place("1", 1), place('{"', 2), place("score", 3), place('":', 4), place(' "', 4)]
+    assert judge.score([*words, place("4", 5), place("2", 2)]) == 5
+    assert judge.score([place("well", 1), place(" 3", 3), place("5", 5)]) == 3
+    assert judge.score([place("no", 2), place("digit", 3)]) == 2
+    assert judge.score([place("score", 2), place("0", 4)]) == 4  # out of range, but the place
+    with pytest.raises(ValueError, match="gave no digit"):
+        judge.score([("4", {"four": 0.0})])
+
+
+def test_lmunit_is_asked_through_its_chat_template_and_weighed_by_us(run, monkeypatch):
+    """With stand-ins for lmunit and vllm, which need GPUs."""
+    seen = {}
+
+    class Model:
+        def __init__(self, path, gpus):
+            seen["model"] = (path, gpus)
+            self.tokenizer = SimpleNamespace(
+                apply_chat_template=lambda turns, **options: f"<{turns[0]['content']}>",
+                decode=lambda ids: {1: '{"', 2: "score", 3: '":', 4: ' "', 5: "4"}[ids[0]],
+            )
+            self.llm = SimpleNamespace(generate=self.generate)
+
+        def generate(self, texts, parameters):
+            seen.setdefault("texts", []).extend(texts)
+            seen["parameters"] = parameters
+            digits = {
+                20 + d: SimpleNamespace(decoded_token=str(d), logprob=math.log(p))
+                for d, p in ((0, 0.4), (3, 0.1), (4, 0.2), (5, 0.3))
+            }
+            output = SimpleNamespace(token_ids=[1, 2, 3, 4, 5], logprobs=[{}] * 4 + [digits])
+            return [SimpleNamespace(outputs=[output]) for _ in texts]
+
+    monkeypatch.setitem(sys.modules, "lmunit", SimpleNamespace(LMUnit=Model))
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=dict))
+    invoke("judge", run, "--model", DREAM, "--gpus", "2")
+    assert seen["model"] == (str(DREAM), 2)
+    assert seen["parameters"] == {"temperature": 0.0, "max_tokens": 10, "logprobs": 20}
+    assert len(seen["texts"]) == 12 * 5
+    assert seen["texts"][0].startswith("<Query: ")
+    expected = (3 * 0.1 + 4 * 0.2 + 5 * 0.3) / 0.6
+    assert {round(r["score"], 9) for r in read_records(run / JUDGED)} == {round(expected, 9)}
+
+
+def test_an_answer_that_cannot_be_judged_is_counted(run, monkeypatch):
+    class Silent:
+        declaration = {"backend": "test", "model": {"name": "silent"}}  # noqa: RUF012
+
+        def answer(self, questions):
+            return [[("no", {} if "Query: 22\n" in q else {"3": 0.0})] for q in questions]
+
+    said = []
+    expected = sum(r["prompt"] == "22" for r in read_records(run))
+    assert judge.run(run, Silent(), judge.UNIT_TESTS, said.append) == expected > 0
+    assert f"{expected} failed, mean score 3.000" in "\n".join(said)
+    assert f"{expected} answers are not judged" in invoke("report", run)
+
+
+def test_lmunit_without_its_package_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lmunit", None)
+    with pytest.raises(ValueError, match="extra `judge`"):
+        invoke("judge", run)

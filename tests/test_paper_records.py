@@ -1,0 +1,193 @@
+"""The run folder: nothing that was written is lost, whatever happens to the process or the disk."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from entrgi_ref.paper.records import RunFolder, key_of, read_declaration, read_records
+from records import ROOT
+
+DECLARATION = {"experiment": "main", "settings": {"top_p": 0.95}, "prompts": 4}
+
+
+def record(idx, **more):
+    identity = {"experiment": "main", "benchmark": "b", "method": "bon", "variant": {}, "seed": 1}
+    return {**identity, "idx": idx, "prompt": f"é\n{idx}\u2028", "status": "ok", **more}
+
+
+def opened(path, **options):
+    return RunFolder(path, DECLARATION, **options)
+
+
+def write(path, *records, **options):
+    folder = opened(path, **options)
+    for one in records:
+        folder.write(one)
+    folder.close()
+
+
+def test_a_record_is_read_back_as_it_was(tmp_path):
+    write(tmp_path, record(1), record(0, answers=["a\ud800b", '"\\']))
+    assert read_records(tmp_path) == [record(0, answers=["a\ud800b", '"\\']), record(1)]
+    assert read_declaration(tmp_path)["settings"] == {"top_p": 0.95}
+
+
+def test_a_record_is_on_the_disk_when_write_returns(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    folder = opened(tmp_path)
+    for idx in range(3):
+        folder.write(record(idx))
+        (file,) = (tmp_path / "records").glob("*.jsonl")
+        assert len(file.read_bytes().splitlines()) == idx + 1
+        assert synced[-1] == file.stat().st_size
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_file_cut_at_any_byte_loses_no_complete_line(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("run")
+    write(path, *map(record, range(3)))
+    (file,) = (path / "records").glob("*.jsonl")
+    whole = file.read_bytes()
+    cut = data.draw(st.integers(0, len(whole)))
+    file.write_bytes(whole[:cut])
+    complete = whole[:cut].count(b"\n")
+    # A line that only lacks its newline is complete.
+    complete += whole[cut : cut + 1] == b"\n"
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        assert [r["idx"] for r in read_records(path)] == list(range(complete))
+    half = len(whole[:cut].rpartition(b"\n")[2]) > 0 and whole[cut : cut + 1] != b"\n"
+    assert [str(w.message).endswith("half-written last line") for w in found] == [True] * half
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        folder = opened(path)
+    assert ["dropped a half-written last line" in str(w.message) for w in found] == [True] * half
+    assert folder.done == {key_of(record(idx)) for idx in range(complete)}
+    for idx in range(4):
+        folder.write(record(idx))
+    folder.close()
+    assert read_records(path) == [record(idx) for idx in range(4)]
+    lines = [line for f in (path / "records").iterdir() for line in f.read_text().splitlines()]
+    assert sorted(json.loads(line)["idx"] for line in lines) == [0, 1, 2, 3]
+
+
+def test_another_run_is_refused_with_the_fields_that_differ(tmp_path):
+    write(tmp_path, record(0))
+    other = {**DECLARATION, "settings": {"top_p": 0.9}, "dtype": "float32"}
+    with pytest.raises(ValueError, match="another run") as error:
+        RunFolder(tmp_path, other)
+    assert "settings.top_p: 0.95 there, 0.9 here" in str(error.value)
+    assert "dtype: None there, 'float32' here" in str(error.value)
+    assert "prompts" not in str(error.value)
+    assert read_records(tmp_path) == [record(0)]
+
+
+def test_what_others_write_is_seen_and_not_written_again(tmp_path):
+    mine, theirs = opened(tmp_path), opened(tmp_path)
+    theirs.write(record(0))
+    assert key_of(record(0)) not in mine.done
+    mine.refresh()
+    assert key_of(record(0)) in mine.done
+    mine.write(record(0))
+    mine.write(record(1))
+    assert len(read_records(tmp_path)) == 2
+    files = [f.read_text().splitlines() for f in sorted((tmp_path / "records").glob("*.jsonl"))]
+    assert sorted(map(len, files)) == [1, 1]
+
+
+def test_the_file_of_a_living_process_is_not_mended(tmp_path):
+    living = opened(tmp_path)
+    living.write(record(0))
+    (file,) = (tmp_path / "records").glob("*.jsonl")
+    with file.open("ab") as half:
+        half.write(b'{"half')
+    opened(tmp_path)
+    assert file.read_bytes().endswith(b'{"half')
+    living.close()
+    with pytest.warns(UserWarning, match="half-written"):
+        opened(tmp_path)
+    assert file.read_bytes().endswith(b"\n")
+
+
+def test_a_lock_is_held_by_one_process_and_falls_with_it(tmp_path):
+    folder = opened(tmp_path)
+    code = f"""
+import sys, time
+from pathlib import Path
+from entrgi_ref.paper.records import RunFolder
+with RunFolder(Path({str(tmp_path)!r}), {DECLARATION!r}).lock("batch") as ours:
+    print(ours, flush=True)
+    time.sleep(60)
+"""
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert other.stdout.readline() == "True\n"
+    with folder.lock("batch") as ours, folder.lock("another batch") as another:
+        assert (ours, another) == (False, True)
+    other.kill()
+    other.wait()
+    with folder.lock("batch") as ours:
+        assert ours
+
+
+def test_failed_prompts_are_tried_again_if_asked(tmp_path):
+    write(tmp_path, record(0, status="failed"), record(1))
+    assert len(opened(tmp_path).done) == 2
+    folder = opened(tmp_path, retry_failed=True)
+    assert folder.done == {key_of(record(1))}
+    folder.write(record(0, answers=["now"]))
+    assert read_records(tmp_path) == [record(0, answers=["now"]), record(1)]
+    folder.refresh()
+    assert len(folder.done) == 2
+
+
+def test_a_full_disk_is_one_clear_error_and_what_was_written_stays(tmp_path):
+    """A limit on the size of files stands for the disk."""
+    code = f"""
+import resource, signal
+from pathlib import Path
+from entrgi_ref.paper.records import RunFolder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = RunFolder(Path({str(tmp_path)!r}), {DECLARATION!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+try:
+    for idx in range(9):
+        folder.write({record(0)!r} | {{"idx": idx}})
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "cannot write to" in done.stdout
+    assert "goes on from there" in done.stdout, done.stderr
+    with pytest.warns(UserWarning, match="half-written"):
+        found = read_records(tmp_path)
+    fit = 700 // len(json.dumps(record(0)) + "\n")
+    assert [r["idx"] for r in found] == list(range(fit))
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"out: cannot write to .*file"):
+        opened(tmp_path / "file")
+    with pytest.raises(ValueError, match="is no run folder"):
+        read_records(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        read_declaration(tmp_path)
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path):
+    write(tmp_path, record(0))
+    (file,) = (tmp_path / "records").glob("*.jsonl")
+    file.write_text('{"idx": 3}\n' + file.read_text())
+    with pytest.raises(ValueError, match=f"a line of {file} is not a record"):
+        read_records(tmp_path)

@@ -1,0 +1,319 @@
+"""Reports, figures and exports of a run, against numbers computed here."""
+
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+from itertools import product
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from paper_runs import invoke, tiny_run
+
+from entrgi_ref.paper import figures, published, report
+from entrgi_ref.paper.experiments import EXPERIMENTS
+from entrgi_ref.paper.records import RunFolder
+from entrgi_ref.paper.summary import Run, value
+
+METHODS = ("bon", "bon_equal_compute", "expectation", "aps", "entrgi")
+HUB = ("reward-bench-2", "judge-bench", "rm-bench")
+
+PAPER = {
+    "experiment": "main",
+    "settings": {
+        **published.SETTINGS,
+        "order_temperature": 0.0,
+        "write_every_id": False,
+        "skip_empty_steps": True,
+        "guidance": {"weight": "entrgi", "steps": 3, "step_size": 0.5, "dtype": "float32"},
+    },
+    "prompts": 64,
+    "batch_size": 4,
+    "testbed": "dream",
+    "denoiser": {"name": published.DREAM, "commit": "abc"},
+    "rewards": {size: {"name": path, "commit": "d"} for size, path in published.SKYWORK.items()},
+    "main_reward": "1.7B",
+    "dtype": "bfloat16",
+    "unmatched": "eos",
+    "benchmarks": {name: f"{name}@abc" for name in HUB},
+}
+
+
+def reward_of(benchmark, method, seed, idx, k):
+    return HUB.index(benchmark) + METHODS.index(method) / 7 + math.sin(seed * 31 + idx * 7 + k)
+
+
+def written(
+    folder, *, declaration=PAPER, benchmarks=HUB, seeds=(1, 2, 3), prompts=4, variants=({},)
+):
+    """A run folder with made-up rewards, as if everything had been run."""
+    run = RunFolder(folder, declaration)
+    for benchmark, method, seed, idx, variant in product(
+        benchmarks, METHODS, seeds, range(prompts), variants
+    ):
+        K = 7 if method == "bon_equal_compute" else 4
+        shift = sum(v if isinstance(v, int) else len(v) for v in variant.values()) / 5
+        settings = {**declaration["settings"], "trajectories": K, "reward": "1.7B", "seed": seed}
+        steps = 0 if method.startswith("bon") else 3
+        settings |= {"guidance": {**settings["guidance"], "steps": steps}}
+        run.write(
+            {
+                "experiment": declaration["experiment"],
+                "benchmark": benchmark,
+                "method": method,
+                "variant": variant,
+                "seed": seed,
+                "idx": idx,
+                "prompt": f"prompt {idx}",
+                "responses": [f"answer {k}" for k in range(K)],
+                "rewards": [shift + reward_of(benchmark, method, seed, idx, k) for k in range(K)],
+                "settings": settings,
+                "status": "ok",
+                "reason": None,
+                "errors": None,
+                "fingerprint": "f",
+            }
+        )
+    run.close()
+    return folder
+
+
+def cells_of(markdown, title):
+    """The table under a title: (method, head) -> cell."""
+    block = markdown.partition(f"**{title}")[2].partition("\n\n**")[0]
+    lines = [line for line in block.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {
+        (row[0], head): cell for row in rows[2:] for head, cell in zip(rows[0], row, strict=True)
+    }
+
+
+def test_the_table_is_mean_and_standard_error_over_seeds_beside_the_published(tmp_path):
+    text = invoke("report", written(tmp_path))
+    for benchmark in HUB:
+        cells = cells_of(text, benchmark)
+        for method in METHODS:
+            K = 7 if method == "bon_equal_compute" else 4
+            rewards = [
+                [[reward_of(benchmark, method, s, i, k) for k in range(K)] for i in range(4)]
+                for s in (1, 2, 3)
+            ]
+            label = report.LABELS[method]
+            for head, per_prompt in (("Top@1", np.max), ("Avg@K", np.mean)):
+                per_seed = [np.mean([per_prompt(r) for r in seed]) for seed in rewards]
+                error = np.std(per_seed, ddof=1) / 3**0.5
+                expected = f"{np.mean(per_seed):.2f} ± {error:.2f}"
+                assert cells[label, f"{head} (reward), measured"].replace("−", "-") == expected
+            assert cells[label, "K"] == str(K)
+            assert cells[label, "LMUnit (1 to 5), measured"] == "not measured"
+    cells = cells_of(text, "rm-bench")
+    assert cells["EntRGi", "Top@1, published"] == "5.70"
+    assert cells["Best-of-N", "Top@1, published"] == "5.11"
+    assert cells["APS", "Top@1, published"] == "not available"
+    assert cells["Best-of-N, equal compute", "Top@1, published"] == "not in the paper"
+    assert cells["EntRGi", "Avg@K, published"] == "not available"
+    assert "NOT COMPARABLE" not in text
+    assert "3 seeds (1, 2, 3)" in text
+
+
+def test_published_numbers_are_those_of_the_authors_page():
+    table = {
+        "reward-bench-2": (3.91, 2.99),
+        "judge-bench": (2.44, 1.65),
+        "rm-bench": (5.70, 5.11),
+    }
+    for benchmark, numbers in table.items():
+        for method, number in zip(("entrgi", "bon"), numbers, strict=True):
+            assert published.published(benchmark, method, "top1") == number
+    assert len(published.TOP1) == 6
+    assert published.published("rm-bench", "entrgi", "average") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dtype": "float32"}, "dtype float32 instead of bfloat16"),
+        ({"prompts": 8}, "8 prompts instead of 64"),
+        ({"denoiser": {"name": "dream-tiny"}}, "denoiser dream-tiny"),
+        ({"rewards": {"1.7B": {"name": "tiny"}}}, "reward tiny"),
+        ({"settings": {**PAPER["settings"], "top_p": 0.9}}, "top_p 0.9 instead of 0.95"),
+        (
+            {
+                "settings": {
+                    **PAPER["settings"],
+                    "guidance": {**PAPER["settings"]["guidance"], "steps": 1},
+                }
+            },
+            "guidance steps 1 instead of 3",
+        ),
+    ],
+)
+def test_what_is_not_comparable_is_said_to_be(tmp_path, change, words):
+    text = invoke("report", written(tmp_path, declaration=PAPER | change, prompts=1))
+    assert f"NOT COMPARABLE to the published numbers: {words}." in text
+
+
+def test_one_seed_has_no_error_and_missing_methods_are_named(tmp_path):
+    folder = written(tmp_path, seeds=(2,), benchmarks=HUB[:1])
+    text = invoke("report", folder)
+    cells = cells_of(text, HUB[0])
+    assert "±" not in cells["EntRGi", "Top@1 (reward), measured"]
+    assert "one seed" in text
+    assert "1 seeds instead of 3" in text
+    assert cells_of(text, HUB[1])["EntRGi", "Top@1 (reward), measured"] == "not measured"
+
+
+def test_an_unfinished_run_is_said_to_be(tmp_path):
+    folder = written(tmp_path)
+    (file,) = (folder / "records").glob("*.jsonl")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-2]))
+    assert "not finished: 1 of 45 cells have fewer prompts" in invoke("report", folder)
+    file.write_text("")
+    with pytest.raises(ValueError, match="no records yet"):
+        invoke("report", folder)
+
+
+def test_latex_holds_the_same_numbers(tmp_path):
+    text = invoke("report", written(tmp_path), "--to", tmp_path / "out")
+    tex = (tmp_path / "out" / "report.tex").read_text()
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
+    for benchmark in HUB:
+        for cell in cells_of(text, benchmark).values():
+            assert cell.replace("±", r"$\pm$").replace("−", "$-$").replace("_", r"\_") in tex
+    rows = [line for line in tex.splitlines() if line.endswith(r"\\")]
+    assert {line.count("&") for line in rows} == {7}
+
+
+def opens(path):
+    if path.suffix == ".svg":
+        root = ElementTree.parse(path).getroot()
+        assert root.tag.endswith("svg")
+        return path.read_text()
+    assert imread(path).std() > 0.05  # something is drawn on it
+    return ""
+
+
+def test_figures_open_and_show_every_method(tmp_path):
+    found = figures.draw(Run.read(written(tmp_path)), "main", tmp_path)
+    assert [path.name for path in found] == ["main.svg", "main.png"]
+    text = "".join(map(opens, found))
+    for label in ("Best-of-N", "equal compute", "Expectation", "APS", "EntRGi", *HUB):
+        assert f">{label}<" in text or f"{label}</" in text
+
+
+@pytest.mark.parametrize("name", ["error-by-step", "error-vs-entropy"])
+def test_figures_of_errors_open(tmp_path, name):
+    tiny_run(tmp_path, experiment=name, methods=["aps", "entrgi"])
+    _, files = report.write(tmp_path, tmp_path / "report")
+    names = [path.name for path in files]
+    # Either experiment records what both figures are drawn from.
+    for figure in ("error-by-step", "error-vs-entropy"):
+        assert {f"{figure}.svg", f"{figure}.png"} <= set(names)
+    text = "".join(opens(path) for path in files if path.suffix in (".svg", ".png"))
+    for label in ("APS", "EntRGi", "log K", "entropy (nats)", "denoising step"):
+        assert label in text
+
+
+def test_error_by_step_weighs_positions_alike(tmp_path):
+    tiny_run(tmp_path, experiment="error-by-step", methods=["aps", "entrgi"])
+    run = Run.read(tmp_path)
+    figure = figures.error_by_step(run)
+    line = next(l for l in figure.axes[0].lines if l.get_label() == "APS")
+    records = [r for r in run.records if r["method"] == "aps"]
+    first = [r["errors"]["steps"][0] for r in records]
+    mean = sum(s["E"] * s["n"] for s in first) / sum(s["n"] for s in first)
+    assert line.get_ydata()[0] == pytest.approx(mean)
+    assert line.get_xdata()[0] == first[0]["step"] + 1
+
+
+def test_figure_5_is_the_change_against_one_step_over_all_sizes(tmp_path):
+    variants = [{"reward": r, "gradient_steps": M} for r in ("0.6B", "4B") for M in (1, 2, 8)]
+    declaration = PAPER | {"experiment": "gradient-steps"}
+    folder = written(tmp_path, declaration=declaration, variants=variants, prompts=2)
+    text, files = report.write(folder, tmp_path / "report")
+    assert {path.name for path in files} >= {"gradient-steps.svg", "gradient-steps.png"}
+    axes = figures.gradient_steps(Run.read(folder)).axes
+    for axis in axes[:6]:
+        for line in [l for l in axis.lines if len(l.get_xdata()) == 3]:
+            assert list(line.get_xdata()) == [1, 2, 8]
+            assert list(line.get_ydata()) == pytest.approx([0, 1 / 5, 7 / 5])  # see `shift`
+    assert ("EntRGi", "M") in cells_of(text, "rm-bench")
+
+
+def test_figure_4_is_by_size(tmp_path):
+    variants = [{"reward": r} for r in ("4B", "0.6B", "1.7B")]
+    declaration = PAPER | {"experiment": "reward-size"}
+    folder = written(tmp_path, declaration=declaration, variants=variants, prompts=2)
+    axes = figures.reward_size(Run.read(folder)).axes
+    assert [t.get_text() for t in axes[0].get_xticklabels()] == ["0.6B", "1.7B", "4B"]
+    report.write(folder, tmp_path / "report")
+
+
+def test_every_experiment_has_a_figure():
+    assert set(figures.DRAWN) == set(EXPERIMENTS)
+
+
+def test_value_is_the_standard_error():
+    found = value([1.0, 2.0, 6.0], prompts=9)
+    assert found.mean == 3
+    assert found.error == pytest.approx(7**0.5 / 3**0.5)
+    assert value([2.0], 4).error is None
+
+
+EXPORTED = {
+    "config": dict,
+    "method": str,
+    "metrics": {
+        "mean_top1_reward": float,
+        "mean_avgN_reward": float,
+        "all_top1_rewards": [float],
+        "all_avgN_rewards": [float],
+    },
+    "results": [
+        {
+            "idx": int,
+            "prompt": str,
+            "best_response": str,
+            "top1_reward": float,
+            "all_responses": [str],
+            "all_rewards": [float],
+            "avgN_reward": float,
+        }
+    ],
+}
+
+
+def fits(content, schema):
+    if isinstance(schema, dict):
+        assert set(content) == set(schema)
+        for key, inner in schema.items():
+            fits(content[key], inner)
+    elif isinstance(schema, list):
+        assert content
+        for one in content:
+            fits(one, schema[0])
+    else:
+        assert isinstance(content, schema)
+
+
+def test_exports_are_the_authors_layout(tmp_path):
+    invoke("export", written(tmp_path, seeds=(1, 2)), "--to", tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert len(names) == 30
+    stem = "rm-bench_Skywork-Reward-V2-Qwen3-1.7B_k4_temp0.7_T128"
+    assert f"{stem}_M3_entrgi_seed2.json" in names
+    assert f"{stem}_bon_seed1.json" in names
+    for name in names:
+        content = json.loads((tmp_path / "out" / name).read_text(encoding="utf-8"))
+        fits(content, EXPORTED)
+        metrics, results = content["metrics"], content["results"]
+        assert metrics["all_top1_rewards"] == [r["top1_reward"] for r in results]
+        assert metrics["mean_top1_reward"] == pytest.approx(np.mean(metrics["all_top1_rewards"]))
+        assert metrics["mean_avgN_reward"] == pytest.approx(np.mean(metrics["all_avgN_rewards"]))
+        for result in results:
+            assert result["top1_reward"] == max(result["all_rewards"])
+            best = result["all_rewards"].index(result["top1_reward"])
+            assert result["best_response"] == result["all_responses"][best]
+            assert result["avgN_reward"] == pytest.approx(np.mean(result["all_rewards"]))
+    invoke("export", tmp_path, "--to", tmp_path / "named", "--aggregation-names")
+    assert all("_MNT128_" in path.name for path in (tmp_path / "named").iterdir())

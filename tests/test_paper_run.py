@@ -1,0 +1,431 @@
+"""`python -m entrgi_ref.paper run`: every record once, the same whatever happens on the way."""
+
+import json
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paper_runs
+import pytest
+import torch
+from paper_runs import (
+    PROMPTS,
+    FailingDenoiser,
+    FailingReward,
+    TinyTestbed,
+    arguments,
+    by_key,
+    invoke,
+    lines,
+    tiny_run,
+)
+
+from checkpoints import DREAM, REWARD, pair
+from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from entrgi_ref.models import checkpoints
+from entrgi_ref.paper import commands, runner
+from entrgi_ref.paper.benchmarks import load
+from entrgi_ref.paper.records import read_declaration, read_records
+
+pytestmark = pytest.mark.xdist_group("paper_run")  # its runs are made once
+
+KEYS = (
+    "experiment benchmark method seed idx prompt responses rewards settings fingerprint versions "
+    "device timing"
+).split()
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    return paper_runs.benchmark_file(tmp_path_factory.mktemp("benchmark"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, benchmark):
+    """The whole of `main` on the tiny checkpoints."""
+    folder = tmp_path_factory.mktemp("run") / "new" / "main"
+    invoke(*arguments(benchmark, folder))
+    return folder
+
+
+def test_a_record_per_prompt_and_cell(run):
+    records = read_records(run)
+    assert all(set(KEYS) <= set(record) for record in records)
+    cells = {(r["benchmark"], r["method"], r["seed"], r["idx"]) for r in records}
+    methods = ("bon", "bon_equal_compute", "expectation", "aps", "entrgi")
+    assert cells == {("questions", m, s, i) for m in methods for s in (1, 2) for i in range(6)}
+    assert len(records) == len(cells)
+    assert {r["fingerprint"] for r in records} == {read_declaration(run)["fingerprint"]}
+    assert {r["device"] for r in records} == {"cpu"}
+    assert {r["status"] for r in records} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("method", "guidance"),
+    [
+        ("bon", GuidanceConfig(steps=0)),
+        ("expectation", GuidanceConfig(weight="expectation")),
+        ("aps", GuidanceConfig(weight="aps")),
+        ("entrgi", GuidanceConfig()),
+    ],
+)
+def test_records_are_what_generate_gives(run, benchmark, method, guidance):
+    drawn = load(str(benchmark)).drawn(seed=2, count=6)
+    config = SamplingConfig(guidance, 2, 12, 12, seed=2)
+    expected = generate(*pair("float32"), drawn[2:4], config)
+    records = [r for r in read_records(run) if r["method"] == method and r["seed"] == 2][2:4]
+    assert [r["prompt"] for r in records] == drawn[2:4]
+    assert [r["responses"] for r in records] == expected.responses
+    assert [r["rewards"] for r in records] == expected.rewards.tolist()
+    settings = records[0]["settings"]
+    for name, value in json.loads(config.to_json()).items():
+        if name != "guidance" or guidance.steps:
+            assert settings[name] == value
+    assert settings["guidance"]["steps"] == guidance.steps
+
+
+def test_equal_compute_has_as_many_trajectories_as_guidance_costs(run):
+    """Counted here from the networks' sizes: a backward counts as a forward, K is rounded up."""
+    dream, reward = pair("float32")
+
+    def size(network):
+        return sum(p.numel() for n, p in network.named_parameters() if "embed_tokens" not in n)
+
+    for seed in (1, 2):
+        records = [r for r in read_records(run) if r["seed"] == seed]
+        equal = [r for r in records if r["method"] == "bon_equal_compute"]
+        tokens = [dream.encode([r["prompt"]]).tokens.shape[1] for r in equal]
+        predict = (sum(tokens) / len(tokens) + 12) * size(dream.network)
+        read = 12 * size(reward.network)
+        steps = 11  # of twelve, as the first commits nothing
+        ratio = (steps * (predict + 6 * read) + read) / (steps * predict + read)
+        assert {len(r["rewards"]) for r in equal} == {-int(-2 * ratio // 1)}
+        assert {r["settings"]["guidance"]["steps"] for r in equal} == {0}
+
+
+def test_a_finished_run_is_left_as_it_is(run, benchmark):
+    before = lines(run)
+    output = invoke(*arguments(benchmark, run))
+    assert "60 of 60 prompts are done already" in output
+    assert "60 prompts in" in output
+    assert lines(run) == before
+
+
+def test_another_setting_is_refused_in_the_same_folder(run, benchmark):
+    with pytest.raises(ValueError, match="another run") as error:
+        invoke(*arguments(benchmark, run, "--top-p", "0.9", "--dtype", "float64"))
+    for part in ("settings.top_p: 0.95 there, 0.9 here", "dtype: 'float32' there, 'float64' here"):
+        assert part in str(error.value)
+
+
+def test_more_seeds_and_methods_may_be_added(tmp_path):
+    tiny_run(tmp_path, methods=["bon"])
+    tiny_run(tmp_path, methods=["entrgi"], seeds=[1, 2])
+    assert len(by_key(tmp_path)) == 15
+
+
+def test_every_option_reaches_the_settings(tmp_path, benchmark):
+    options = (
+        "--step-size 0.25 --gradient-steps 1 --temperature 0.9 --top-p 0.8 --order anchor "
+        "--trajectories 3 --new-tokens 5 --denoising-steps 7 --prompts 1 --seeds 4 "
+        "--methods aps --authors --unmatched zero --dtype float64"
+    ).split()
+    invoke(*arguments(benchmark, tmp_path, *options))
+    (record,) = read_records(tmp_path)
+    guidance = GuidanceConfig(weight="aps", steps=1, step_size=0.25, dtype="float64")
+    config = SamplingConfig(guidance, 3, 5, 7, temperature=0.9, top_p=0.8, order="anchor", seed=4)
+    for name, value in json.loads(SamplingConfig.authors(config).to_json()).items():
+        assert record["settings"][name] == value
+    declared = read_declaration(tmp_path)
+    assert (declared["dtype"], declared["unmatched"]) == ("float64", "zero")
+    assert declared["settings"]["write_every_id"] is True
+
+
+FAST = ("--methods", "bon,entrgi", "--dtype", "float64")
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory, benchmark):
+    folder = tmp_path_factory.mktemp("exact")
+    invoke(*arguments(benchmark, folder, *FAST))
+    return folder
+
+
+def test_killed_three_times_and_started_again(tmp_path, benchmark, exact):
+    moments, kills = random.Random(0), 0
+    words = arguments(benchmark, tmp_path, *FAST)
+    while kills < 3:
+        process = paper_runs.start(words)
+        before = len(lines(tmp_path)) if tmp_path.joinpath("records").exists() else 0
+        wanted = before + moments.randint(1, 5)
+        while process.poll() is None:  # until some more records are there, then some time more
+            time.sleep(0.02)
+            done = [f.read_bytes() for f in (tmp_path / "records").glob("*.jsonl")]
+            if sum(data.count(b"\n") for data in done) >= wanted:
+                time.sleep(moments.uniform(0, 0.3))
+                process.send_signal(signal.SIGKILL)
+                break
+        kills += process.wait() == -signal.SIGKILL
+        assert process.returncode in (-signal.SIGKILL, 0), process.stdout.read()
+        if process.returncode == 0:
+            break
+    assert kills == 3
+    invoke(*words)
+    assert by_key(tmp_path) == by_key(exact)
+
+
+def answers(folder):
+    return {
+        (r["method"], r["seed"], r["idx"]): (r["prompt"], r["responses"], r["settings"])
+        for r in by_key(folder).values()
+    }
+
+
+@pytest.mark.parametrize("size", [1, 3, "auto"])
+def test_answers_do_not_depend_on_the_batch_size(tmp_path, benchmark, exact, size):
+    invoke(*arguments(benchmark, tmp_path, *FAST, "--batch-size", size))
+    assert answers(tmp_path) == answers(exact)
+    rewards = {key: r["rewards"] for key, r in by_key(tmp_path).items()}
+    for key, record in by_key(exact).items():
+        assert rewards[key] == pytest.approx(record["rewards"], abs=1e-9)
+
+
+def test_two_processes_of_torchrun_share_the_work(tmp_path, benchmark, exact):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    process = paper_runs.start(arguments(benchmark, tmp_path, *FAST), launcher)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert output.count("24 prompts in") == 1  # one of them speaks
+    assert answers(tmp_path) == answers(exact)
+    assert len(list((tmp_path / "records").glob("*.jsonl"))) == 2
+
+
+def test_a_process_that_dies_costs_only_its_batch(tmp_path, benchmark, exact):
+    """Two processes, each started by itself; one is killed with a batch in hand."""
+    words = arguments(benchmark, tmp_path, *FAST)
+    victim = paper_runs.start(words)
+    while not any((tmp_path / "records").glob("*.jsonl")) and victim.poll() is None:
+        time.sleep(0.02)
+    survivor = paper_runs.start(words)
+    victim.kill()
+    output, _ = survivor.communicate(timeout=240)
+    assert survivor.returncode == 0, output
+    assert by_key(tmp_path) == by_key(exact)
+
+
+def test_a_prompt_that_fails_is_recorded_and_the_run_goes_on(tmp_path):
+    testbed = TinyTestbed(judge=FailingReward(2, dislikes=("333",)))
+    said = tiny_run(tmp_path / "run", testbed)
+    good = TinyTestbed()
+    tiny_run(tmp_path / "good", good)
+    found, expected = by_key(tmp_path / "run"), by_key(tmp_path / "good")
+    assert set(found) == set(expected)
+    for key, record in found.items():
+        if record["prompt"] == "333":
+            assert record["status"] == "failed"
+            assert "reward of the finished answer is not finite" in record["reason"]
+            assert (record["responses"], record["rewards"]) == ([], [])
+        else:  # also those that shared a batch with it
+            assert record["responses"] == expected[key]["responses"]
+    assert sum("tried one by one" in message for message in said) == 2
+
+
+def test_an_over_long_prompt_fails_alone_and_the_exit_code_says_so(tmp_path):
+    path = tmp_path / "long.jsonl"
+    rows = ["explain entropy", "why " * 3000, "hello"]
+    path.write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows))
+    words = arguments(path, tmp_path / "run", "--methods", "bon", "--seeds", "1")
+    output = invoke(*words, code=1)
+    records = read_records(tmp_path / "run")
+    failed = [record for record in records if record["status"] == "failed"]
+    assert [record["prompt"] for record in failed] == ["why " * 3000]
+    assert "positions" in failed[0]["reason"]
+    assert "3 prompts in" in output
+    assert "1 of them failed" in output
+    report = invoke("report", tmp_path / "run")
+    assert "1 prompts failed" in report or "1 prompt failed" in report
+    assert invoke(*words, code=1).count("1 of them failed") == 1  # still so, but not tried again
+
+
+def test_a_network_that_does_not_load_is_nobodys_fault(tmp_path, benchmark):
+    """It ends the run at once instead of failing prompt by prompt."""
+    words = arguments(benchmark, tmp_path / "run")
+    words[words.index(str(REWARD))] = f"broken={tmp_path}"
+    with pytest.raises(ValueError, match=r"config\.json"):
+        invoke(*words)
+    testbed = TinyTestbed()
+    testbed.reward = lambda name: (_ for _ in ()).throw(ValueError("no weights"))
+    with pytest.raises(ValueError, match="no weights"):
+        tiny_run(tmp_path / "tiny", testbed)
+    assert lines(tmp_path / "tiny") == []
+
+
+def test_a_lost_device_ends_the_run(tmp_path):
+    class Lost(FailingDenoiser):
+        def __call__(self, *inputs):
+            raise torch.AcceleratorError("CUDA error: an illegal memory access")
+
+    with pytest.raises(torch.AcceleratorError):
+        tiny_run(tmp_path, TinyTestbed(denoise=Lost(1)))
+    assert lines(tmp_path) == []
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path):
+    denoiser = FailingDenoiser(1)
+    denoiser.most_rows = 4  # two prompts of two trajectories
+    said = tiny_run(tmp_path / "auto", TinyTestbed(denoise=denoiser), batch_size="auto")
+    tiny_run(tmp_path / "plain")
+    assert [m for m in said if "out of memory" in m] == [
+        "out of memory with 5 prompts, going on with 2",  # of bon, and then of entrgi
+        "out of memory with 5 prompts, going on with 2",
+    ]
+    assert {k: r["responses"] for k, r in by_key(tmp_path / "auto").items()} == {
+        k: r["responses"] for k, r in by_key(tmp_path / "plain").items()
+    }
+    denoiser.most_rows = 1
+    tiny_run(tmp_path / "none", TinyTestbed(denoise=denoiser), batch_size="auto", methods=["bon"])
+    assert {r["status"] for r in lines(tmp_path / "none")} == {"failed"}
+    assert all("out of memory" in r["reason"] for r in lines(tmp_path / "none"))
+
+
+def test_all_sizes_and_all_numbers_of_steps(tmp_path):
+    testbed = TinyTestbed()
+    tiny_run(tmp_path / "a", testbed, experiment="reward-size", prompts=1)
+    variants = {(r["method"], r["settings"]["reward"]) for r in lines(tmp_path / "a")}
+    assert variants == {(m, s) for m in ("bon", "entrgi") for s in ("small", "large")}
+    tiny_run(
+        tmp_path / "b", testbed, experiment="gradient-steps", prompts=1, methods=["entrgi", "aps"]
+    )
+    steps = {
+        (r["settings"]["guidance"]["steps"], r["variant"]["reward"]) for r in lines(tmp_path / "b")
+    }
+    assert steps == {(M, s) for M in (1, 2, 3, 4, 6, 8) for s in ("small", "large")}
+
+
+def test_a_run_in_the_middle_of_a_batch_writes_what_is_missing(tmp_path):
+    tiny_run(tmp_path / "whole", batch_size=5)
+    tiny_run(tmp_path / "cut", batch_size=5)
+    (file,) = (tmp_path / "cut" / "records").glob("*.jsonl")
+    kept = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(kept[:3]))
+    tiny_run(tmp_path / "cut", batch_size=5)
+    assert by_key(tmp_path / "cut") == by_key(tmp_path / "whole")
+
+
+def test_failed_prompts_can_be_tried_again(tmp_path):
+    tiny_run(tmp_path, TinyTestbed(judge=FailingReward(2, dislikes=("22",))))
+    tiny_run(tmp_path)
+    assert sum(r["status"] == "failed" for r in read_records(tmp_path)) == 2
+    tiny_run(tmp_path, retry_failed=True)
+    assert {r["status"] for r in read_records(tmp_path)} == {"ok"}
+    assert len(read_records(tmp_path)) == 10
+
+
+def test_what_a_record_says_of_errors_is_what_the_observer_saw(tmp_path):
+    """Figures 2 and 3 are drawn from these: computed here from the observer's own records."""
+    testbed = TinyTestbed()
+    tiny_run(tmp_path, testbed, experiment="error-by-step", methods=["entrgi"], batch_size=3)
+    record = read_records(tmp_path)[1]
+    seen = []
+    config = SamplingConfig(GuidanceConfig(steps=1, dtype="float64"), 2, 4, 4, seed=1)
+    generate(testbed.denoise, testbed.judge, [record["prompt"]], config, observe=seen.append)
+    steps = record["errors"]["steps"]
+    assert [step["step"] for step in steps] == [s.step for s in seen]
+    for written, step in zip(steps, seen, strict=True):
+        assert written["E"] == pytest.approx(step.E.mean().item(), abs=1e-12)
+        assert written["entropy"] == pytest.approx(step.entropy.mean().item(), abs=1e-12)
+        assert written["n"] == step.E.numel()
+    histogram = record["errors"]["histogram"]
+    E, H = (torch.cat([getattr(s, n).flatten() for s in seen]).numpy() for n in ("E", "entropy"))
+    edges = [np.array(histogram[name]) for name in ("entropy_edges", "error_edges")]
+    expected, *_ = np.histogram2d(H, E, bins=edges)
+    assert np.array_equal(np.array(histogram["counts"]), expected)
+
+
+def test_plan_counts_the_work(run, benchmark, tmp_path):
+    words = arguments(benchmark, tmp_path / "none")
+    words[0] = "plan"
+    output = invoke(*words)
+    assert "10 cells, 60 prompts in 30 batches" in output
+    assert "330 forward passes of the mask predictor" in output  # 30 batches x 11 steps
+    assert "594 forward and as many backward passes" in output  # 18 batches x 11 steps x 3
+    assert "on one cpu" in output
+    assert not (tmp_path / "none").exists()
+    words[words.index("--out") + 1] = str(run)
+    assert "nothing is left to do" in invoke(*words)
+
+
+def test_list_says_what_there_is_and_how_far_it_is(run):
+    output = invoke("list", run)
+    for name in ("main", "error-by-step", "error-vs-entropy", "reward-size", "gradient-steps"):
+        assert f"\n{name} " in f"\n{output}"
+    assert "60 prompts done, 0 failed" in output
+    assert "questions bon_equal_compute, seed 2: 6 of 6" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "mian"], "experiment: got 'mian'.*did you mean 'main'"),
+        (["run", "main", "--methods", "ep"], "methods: got 'ep'"),
+        (["run", "main", "--seeds", "1,x"], "seeds: got '1,x'"),
+        (["run", "main", "--seeds", "1,1"], "seeds: got"),
+        (["run", "main", "--prompts", "0"], "prompts: got 0"),
+        (["run", "main", "--batch-size", "many"], "batch_size: got 'many'"),
+        (["run", "main", "--temperature", "0"], "temperature: got 0"),
+        (["run", "main", "--benchmark", "rmbench"], "benchmark.*did you mean 'rm-bench'"),
+        (["run", "main", "--benchmark", "nowhere.jsonl"], "no file nowhere.jsonl"),
+        (["report", "nowhere"], "nowhere is no run folder"),
+        (["export", "nowhere"], "nowhere is no run folder"),
+        (["judge", "nowhere", "--backend", "x"], "backend: got 'x'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(words, message):
+    with pytest.raises(ValueError, match=message):
+        invoke(*words)
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(run, benchmark, tmp_path, monkeypatch):
+    output = invoke(*arguments(benchmark, tmp_path, "--methods", "bon", "--seeds", "1"))
+    assert "6 of 6 prompts: questions bon seed 1, Top@1 " in output
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with commands.Progress(4, 1, loud=True) as progress:
+        progress(read_records(run)[0])
+        assert progress.bar.n == 2
+        assert "Top@1" in progress.bar.postfix
+
+
+def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert commands.local_device("auto") == "cuda:1"
+    assert commands.local_device("cuda:3") == "cuda:3"
+    monkeypatch.delenv("LOCAL_RANK")
+    assert commands.local_device("auto") == "auto"
+
+
+def test_paths_do_not_count_but_contents_do(tmp_path):
+    copy = Path(shutil.copytree(DREAM, tmp_path / DREAM.name))
+    assert checkpoints.identity(copy) == checkpoints.identity(DREAM)
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert checkpoints.identity(copy) != checkpoints.identity(DREAM)
+    assert checkpoints.identity(REWARD)["name"] == "reward-tiny"
+    cached = tmp_path / "models--Dream-org--Dream-v0" / "snapshots" / "abc123"
+    cached.mkdir(parents=True)
+    assert checkpoints.identity(cached) == {"name": "Dream-org/Dream-v0", "commit": "abc123"}
+
+
+def test_prompts_are_those_of_the_benchmark(benchmark):
+    assert sorted(load(str(benchmark)).prompts) == sorted(PROMPTS)
+
+
+def test_polling_is_patient():
+    assert runner.POLL_SECONDS >= 1
