@@ -52,8 +52,8 @@ Device = Annotated[
 Dtype = Annotated[
     str,
     typer.Option(
-        help="Of both networks: auto (bfloat16 on a GPU, as the paper's: code; else float32), float32, "
-        "bfloat16, float16 or float64."
+        help="Of both networks: float32, bfloat16, float16, float64, or auto: bfloat16 on a GPU, "
+        "which is the paper's (code), else float32."
     ),
 ]
 DreamPath = Annotated[
