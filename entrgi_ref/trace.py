@@ -122,8 +122,12 @@ def write_trace(path: Path, prompt: str, panels: list[dict[str, Any]]) -> None:
         {"prompt": prompt, "panels": panels}, ensure_ascii=False, separators=(",", ":")
     )
     data = data.replace("<", "\\u003c")  # no text may end the script element that holds it
-    template = (Path(__file__).parent / "trace.html").read_text(encoding="utf-8")
-    path.write_text(template.replace('"TRACE"', data, 1), encoding="utf-8")
+    page, script, style = (
+        (Path(__file__).parent / f"trace.{kind}").read_text(encoding="utf-8")
+        for kind in ("html", "js", "css")
+    )
+    page = page.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
+    path.write_text(page.replace('"TRACE"', data, 1), encoding="utf-8")
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.compute import Costs
-from toy import exact, ledger, spread, table
+from toy import dial, exact, ledger, spread, table
 from toy.__main__ import FIRST_TRAINING_SEED, app, main
 from toy.demo import BASE, compare, methods_of
 from toy.statistics import bootstrap, student
@@ -59,7 +59,8 @@ def rows_of(markdown: str) -> list[list[str]]:
 
 def test_the_demo_names_its_files_and_they_are_all_there(demo):
     out, printed = demo
-    names = ["table.md", "records.jsonl", "run.json", "figure.svg", "figure-dark.svg", "trace.html"]
+    names = ["table.md", "records.jsonl", "run.json", "figure.svg", "figure-dark.svg"]
+    names += ["trace.json", "trace.html"]
     assert sorted(path.name for path in out.iterdir()) == sorted(names)
     for name in names:
         assert str(out / name) in printed
@@ -447,3 +448,37 @@ def test_spread_is_the_difference_pair_by_pair():
     assert found["entrgi"]["top1"] == [1.5, -0.5]
     assert found["entrgi"]["gold_mean"] == [3.0, -1.0]
     assert "+0.50 [−12.21, +13.21], −0.50 to +1.50" in spread.markdown(found)
+
+
+# The dial
+
+
+def test_the_dial_goes_from_expectation_to_aps(quick):
+    """Its ends are the named methods, draw for draw, and M = 0 is Best-of-N."""
+    prompts = held_out_prompts(2)
+    base = replace(BASE, trajectories=2)
+    for place, guidance in (
+        ((0.0, 2), GuidanceConfig(weight="expectation", steps=2)),
+        ((1.0, 2), GuidanceConfig(weight="aps", steps=2)),
+        (("entropy", 2), GuidanceConfig(weight="entrgi", steps=2)),
+        (("entropy", 0), GuidanceConfig(steps=0)),
+    ):
+        mine = generate(quick.denoiser, quick.reward, prompts, dial.settings(base, *place))
+        named = generate(quick.denoiser, quick.reward, prompts, replace(base, guidance=guidance))
+        assert torch.equal(mine.tokens, named.tokens)
+    half = dial.Constant(0.25)(torch.zeros(3, 5))
+    assert half.tolist() == [0.25] * 3
+
+
+def test_every_place_of_the_dial_is_measured(quick, monkeypatch):
+    monkeypatch.setattr(dial, "GRADIENT_STEPS", (1, 2))
+    monkeypatch.setattr(dial, "WEIGHTS", (0.5, "entropy"))
+    prompts = held_out_prompts(3)
+    rows = dial.turn(quick, replace(BASE, trajectories=2), prompts, seeds=[4])
+    assert [(r["w"], r["M"]) for r in rows] == [
+        *(("entropy", 0), (0.5, 1), ("entropy", 1), (0.5, 2), ("entropy", 2))
+    ]
+    config = replace(dial.settings(BASE, "entropy", 2), trajectories=2, seed=4)
+    answers = generate(quick.denoiser, quick.reward, prompts, config)
+    assert rows[-1]["measures"]["average"]["mean"] == pytest.approx(answers.average.mean().item())
+    assert "| w = H / log K |" in dial.markdown(rows)

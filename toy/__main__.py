@@ -292,6 +292,27 @@ def run(
 
 
 @app.command()
+def dial(
+    quick: Quick = False,
+    reward: Reward = "medium",
+    training_seed: TrainingSeed = FIRST_TRAINING_SEED,
+    threads: Threads = 2,
+    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("results/dial"),
+) -> None:
+    """Turn the dial: constant weights from 0 to 1, and the entropy's, over M."""
+    from .demo import BASE, FULL, QUICK, provenance, write_record
+    from .dial import markdown, turn
+    from .testbed import held_out_prompts
+
+    testbed = load_testbed(reward, quick, training_seed, 1.0, threads)
+    plan = QUICK if quick else FULL
+    found = turn(testbed, BASE, held_out_prompts(plan.prompts), plan.seeds)
+    typer.echo(f"\n{markdown(found)}\n")
+    record = provenance(BASE, testbed.description, plan.prompts, plan.seeds)
+    write_record(out / "run.json", record | {"rows": found})
+
+
+@app.command()
 def train(
     quick: Quick = False,
     reward: Annotated[

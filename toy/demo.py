@@ -11,16 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from entrgi_ref import DenoisingStep, Generation, SamplingConfig, generate
 from entrgi_ref.provenance import commit
 from entrgi_ref.trace import Recorder, write_trace
 
-from .figures import draw_demo
+from .figures import Curves, draw_demo
 from .language import LENGTH
 from .table import LABELS, Record, Row, markdown, summarise
 from .testbed import Testbed, gold_score, held_out_prompts, log_likelihood, valid
@@ -134,15 +133,20 @@ def run_demo(
             "run.json",
             "figure.svg",
             "figure-dark.svg",
+            "trace.json",
             "trace.html",
         )
     ]
     files[0].write_text(table, encoding="utf-8")
     files[1].write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     record = provenance(base, testbed.description, plan.prompts, plan.seeds)
-    write_record(files[2], record | {"rows": [row_record(row) for row in rows]})
-    draw_demo(rows, errors_by_step(testbed, methods, prompts[:16]), files[3], files[4])
-    write_demo_trace(testbed, methods, prompts[0], files[5])
+    curves = errors_by_step(testbed, methods, prompts[:16])
+    found = {"rows": [row_record(row) for row in rows], "errors_by_step": curves}
+    write_record(files[2], record | found)
+    draw_demo(rows, curves, files[3], files[4])
+    panels = trajectories(testbed, methods, prompts[0])
+    write_record(files[5], record | {"prompt": prompts[0], "panels": panels})
+    write_trace(files[6], prompts[0], panels)
     return table, files
 
 
@@ -167,11 +171,11 @@ counted as positions x parameters without embeddings, a backward pass as one for
 
 def errors_by_step(
     testbed: Testbed, methods: Mapping[str, SamplingConfig], prompts: Sequence[str]
-) -> dict[str, NDArray[np.float64]]:
+) -> Curves:
     """For each guided method: denoising steps and their mean approximation error E, over positions
     and gradient steps.
     """
-    curves = {}
+    curves: dict[str, list[tuple[int, float]]] = {}
     for method, config in methods.items():
         points: list[tuple[int, float]] = []
 
@@ -180,14 +184,16 @@ def errors_by_step(
 
         if config.guidance.steps:
             generate(testbed.denoiser, testbed.reward, prompts, config, observe=observe)
-            curves[method] = np.array(points)
+            curves[method] = points
     return curves
 
 
-def write_demo_trace(
-    testbed: Testbed, methods: Mapping[str, SamplingConfig], prompt: str, path: Path
-) -> None:
-    """The trace page of one prompt: the best trajectory of Best-of-N beside that of EntRGi."""
+def trajectories(
+    testbed: Testbed, methods: Mapping[str, SamplingConfig], prompt: str
+) -> list[dict[str, Any]]:
+    """The panels of the trace page of one prompt: the best trajectory of Best-of-N beside that of
+    EntRGi.
+    """
     panels = []
     for method, title in (("bon", "Unguided"), ("entrgi", "Guided by EntRGi")):
         recorder = Recorder(testbed.denoiser)
@@ -208,7 +214,7 @@ def write_demo_trace(
                 },
             }
         )
-    write_trace(path, prompt, panels)
+    return panels
 
 
 def provenance(base: SamplingConfig, testbed: str, prompts: int, seeds: Sequence[int]) -> Record:

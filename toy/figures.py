@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from .table import LABELS, Row
 
@@ -21,13 +20,12 @@ DARK_COLOURS = {"expectation": "#56B4E9", "aps": "#E69F00", "entrgi": "#2CC89B"}
 MARKERS = {"expectation": "s", "aps": "^", "entrgi": "o"}
 
 
-def draw_demo(
-    rows: Sequence[Row], curves: Mapping[str, NDArray[np.float64]], light: Path, dark: Path
-) -> None:
-    """Write the figure as SVG, once for light and once for dark pages.
+Curves = Mapping[str, Sequence[Sequence[float]]]
+"""(Denoising step, E) for each step of each method."""
 
-    `curves` hold (denoising step, E) per method.
-    """
+
+def draw_demo(rows: Sequence[Row], curves: Curves, light: Path, dark: Path) -> None:
+    """Write the figure as SVG, once for light and once for dark pages."""
     for path, ink, colours in ((light, "#1b1f24", COLOURS), (dark, "#e8ecf0", DARK_COLOURS)):
         style = dict.fromkeys(
             ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink
@@ -85,12 +83,10 @@ def _dots(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _curves(
-    axes: Axes, curves: Mapping[str, NDArray[np.float64]], colours: Mapping[str, str]
-) -> None:
+def _curves(axes: Axes, curves: Curves, colours: Mapping[str, str]) -> None:
     for method, curve in curves.items():
         axes.plot(
-            *curve.T,
+            *zip(*curve, strict=True),
             color=colours[method],
             marker=MARKERS[method],
             markersize=4,
