@@ -30,6 +30,7 @@ from .options import (
     Trajectories,
     Unmatched,
     guidance,
+    run_app,
 )
 
 if TYPE_CHECKING:
@@ -92,8 +93,9 @@ def answer(
         seed=seed,
     )
     config = SamplingConfig.authors(config) if authors else config
+    _check_prompt(prompt)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        _check_out(out)
 
     from .models import Dream, SequenceReward
     from .trace import printable
@@ -125,6 +127,28 @@ def answer(
         typer.echo(printable(line))
     if out is not None:
         typer.echo(f"\nWritten:\n  {out / 'answers.json'}\n  {out / 'trace.html'}")
+
+
+def _check_prompt(prompt: str) -> None:
+    if not prompt.strip():
+        raise ValueError(f"prompt: got {prompt!r}, expected some text")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"prompt: got {prompt!r}, which is not valid text") from error
+
+
+def _check_out(out: Path) -> None:
+    """Before anything is computed: that the files can be written."""
+    for file in (out / "answers.json", out / "trace.html"):
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            existed = file.exists()
+            file.open("a").close()
+            if not existed:
+                file.unlink()
+        except OSError as error:
+            raise ValueError(f"out: cannot write {file}: {error.strerror}") from error
 
 
 def _generate(
@@ -220,11 +244,7 @@ def _what_to_lower(config: SamplingConfig) -> str:
 
 def main() -> None:
     """Run the command line; what goes wrong is one line, not a traceback."""
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    run_app(app)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ in the authors' code.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -131,6 +132,27 @@ def seed_list(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise ValueError(f"seeds: got {text!r}, expected integers with commas, as 1,2,3") from error
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line. What goes wrong is one line and exit code 2: no traceback, no box."""
+    try:
+        code = app(standalone_mode=False)
+    except (ValueError, OSError) as error:
+        _fail(" ".join(str(error).split()))
+    except Exception as error:  # of the words of the command line
+        if not hasattr(error, "format_message"):
+            if type(error).__name__ == "Abort":
+                _fail("stopped")
+            raise
+        _fail(" ".join(str(error.format_message()).split()))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> NoReturn:
+    if message:  # there is none where the help has been shown instead
+        typer.echo(f"error: {message}", err=True)
+    sys.exit(2)
 
 
 def guidance(method: str, gradient_steps: int, step_size: float) -> GuidanceConfig:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from typer.testing import CliRunner
 
+from building.records import ROOT
 from checkpoints import DREAM, REWARD
 from entrgi_ref import GuidanceConfig, SamplingConfig
 from entrgi_ref.compute import Costs
@@ -20,7 +21,6 @@ from entrgi_ref.paper.__main__ import app
 from entrgi_ref.paper.benchmarks import Benchmark
 from entrgi_ref.paper.records import RunFolder, key_of
 from entrgi_ref.paper.runner import Plan, Runner
-from records import ROOT
 from tiny import TinyDenoiser, TinyReward
 
 PROMPTS = [f"explain number {i}{' please' * (i % 4)}" for i in range(9)]

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-import records
+from building import records
+from building.records import ROOT
 from entrgi_ref import EQUATIONS, SamplingConfig
-from records import ROOT
 
 TEXT = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\*\*(\d+b?)\. (.*?)(?=^\*\*\d|^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))

@@ -228,6 +228,79 @@ def test_reward_models_that_cannot_be_used(config, pattern, tmp_path):
     refused(error, pattern)
 
 
+def dream_of(folder):
+    return Dream.from_pretrained(folder, dtype="float32", device="cpu")
+
+
+DREAMS = [
+    ({"hidden_size": 0}, {}, "hidden_size: got 0, expected a positive integer"),
+    ({"num_key_value_heads": 0}, {}, "num_key_value_heads: got 0"),
+    ({"rope_scaling": "linear"}, {}, "rope_scaling: got 'linear', expected an object"),
+    ({"rope_scaling": [1]}, {}, r"rope_scaling: got \[1\], expected an object"),
+    ({"rms_norm_eps": "tiny"}, {}, r"config\.json: .*rms_norm_eps|weights"),
+    ({"max_position_embeddings": "many"}, {}, r"config\.json: .*max_position_embeddings"),
+    ({"layer_types": ["full_attention"]}, {}, "layer_types: .* once per layer"),
+    ({"vocab_size": 300}, {}, "mask token has the id 384, but vocab_size is 300"),
+    ({"mask_token_id": 7}, {}, r"mask_token_id: got 7 in config\.json, but 384"),
+    ({"eos_token_id": 7}, {}, r"eos_token_id: got 7 in config\.json, but 380"),
+    ({"tie_word_embeddings": True}, {}, "tie_word_embeddings: got True, but|lm_head"),
+    ({}, {"mask_token": "<|nomask|>"}, "mask token has the id 385, but vocab_size is 385"),
+    ({}, {"chat_template": 5}, "no chat template"),
+]
+REWARDS = [
+    ({"hidden_size": "big"}, {}, r"config\.json|weights"),
+    ({"rms_norm_eps": "tiny"}, {}, r"config\.json|weights"),
+    ({"max_position_embeddings": "many"}, {}, r"config\.json"),
+    ({"rope_scaling": [1]}, {}, "rope_scaling: got"),
+    ({"rope_theta": "big"}, {}, r"config\.json|weights"),
+    ({"use_sliding_window": "true"}, {}, r"config\.json|sliding"),
+    ({"layer_types": "full_attention"}, {}, r"config\.json|layer_types"),
+    ({"num_labels": "one"}, {}, r"config\.json|num_labels"),
+    ({"num_key_value_heads": 0}, {}, r"config\.json|weights"),
+    ({"quantization_config": {"bits": 4}}, {}, "quantization_config: "),
+    ({"rope_scaling": {"rope_type": "banana"}}, {}, r"config\.json|weights"),
+    ({"hidden_size": 0}, {}, r"config\.json|weights|hidden_size"),
+    ({"model_type": "bert"}, {}, "."),
+]
+
+
+@pytest.mark.parametrize(("config", "tokenizer", "pattern"), DREAMS)
+def test_dreams_that_contradict_themselves(config, tokenizer, pattern, tmp_path):
+    with pytest.raises(ValueError, match=pattern) as error:
+        dream_of(changed(DREAM, tmp_path, config=config, tokenizer=tokenizer))
+    refused(error, pattern)
+
+
+@pytest.mark.parametrize(("config", "tokenizer", "pattern"), REWARDS)
+def test_reward_models_that_contradict_themselves(config, tokenizer, pattern, tmp_path, capfd):
+    with pytest.raises(ValueError, match=pattern) as error:
+        reward_of(changed(REWARD, tmp_path, config=config, tokenizer=tokenizer))
+    refused(error, pattern)
+    assert capfd.readouterr().err == ""  # no reports before the one line
+
+
+def test_a_configuration_that_never_ends(tmp_path):
+    folder = changed(DREAM, tmp_path)
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is not JSON") as error:
+        dream_of(folder)
+    refused(error, "config")
+
+
+@pytest.mark.parametrize("template", ["{{ messages[0]['content'] + 1 }}", "{{ nothing.at.all }}"])
+def test_templates_that_do_not_work(template, tmp_path):
+    dream = dream_of(changed(DREAM, tmp_path, tokenizer={"chat_template": template}))
+    with pytest.raises(ValueError, match="its chat template does not work") as error:
+        dream.encode([SHORT])
+    refused(error, "template")
+
+
+def test_a_template_that_makes_nothing_of_a_prompt(tmp_path):
+    dream = dream_of(changed(DREAM, tmp_path, tokenizer={"chat_template": "{{ '' }}"}))
+    with pytest.raises(ValueError, match="makes nothing of a prompt"):
+        dream.encode([SHORT])
+
+
 def test_a_template_that_hides_the_answer(tmp_path):
     template = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
     reward = reward_of(changed(REWARD, tmp_path, tokenizer={"chat_template": template}))
@@ -282,6 +355,11 @@ def run(*arguments):
         ([*TINY, "--temperature", "0"], "temperature: got 0"),
         ([*TINY, "--device", "cuda:9"], "device: got 'cuda:9'"),
         ([*TINY, "--new-tokens", "600"], "positions"),
+        ([*TINY, "--temperature", "hot"], "--temperature"),
+        ([*TINY, "--nosuch", "1"], "No such option"),
+        ([*TINY, "--denoising-steps", "0"], "--denoising-steps"),
+        ([*TINY, "--device", "xpu"], "device: got 'xpu'"),
+        ([*TINY, "--out", str(REWARD / "config.json")], "out: cannot write .*config.json"),
     ],
 )
 def test_command_line_says_it_in_one_line(arguments, pattern):
@@ -290,6 +368,13 @@ def test_command_line_says_it_in_one_line(arguments, pattern):
     assert re.fullmatch(r"error: .*\n", done.stderr), done.stderr
     assert re.search(pattern, done.stderr)
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("prompt", ["", " \n", b"\xff".decode(errors="surrogateescape")])
+def test_prompts_that_are_no_text(prompt):
+    done = run(prompt, *TINY)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: prompt: got .*\n", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize(

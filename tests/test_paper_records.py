@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from building.records import ROOT
 from entrgi_ref.paper.records import RunFolder, key_of, read_declaration, read_records
-from records import ROOT
 
 DECLARATION = {"experiment": "main", "settings": {"top_p": 0.95}, "prompts": 4}
 

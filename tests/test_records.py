@@ -6,8 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 
-import records
-from records import RECORDS, ROOT
+from building import records
+from building.records import RECORDS, ROOT
 from toy.statistics import student
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

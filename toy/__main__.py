@@ -26,6 +26,7 @@ from entrgi_ref.options import (
     TopP,
     Trajectories,
     names_list,
+    run_app,
     seed_list,
 )
 
@@ -349,11 +350,7 @@ def load_testbed(
 
 def main() -> None:
     """Run the command line; wrong input is one line, not a traceback."""
-    try:
-        app()
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    run_app(app)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from .table import LABELS, Row
 COLOURS = {"expectation": "#0072B2", "aps": "#D55E00", "entrgi": "#009E73"}
 """Okabe and Ito's colours, which people with any kind of colour vision can tell apart."""
 DARK_COLOURS = {"expectation": "#56B4E9", "aps": "#E69F00", "entrgi": "#2CC89B"}
+INK, DARK_INK = "#1b1f24", "#e8ecf0"
 MARKERS = {"expectation": "s", "aps": "^", "entrgi": "o"}
 
 
@@ -26,7 +27,7 @@ Curves = Mapping[str, Sequence[Sequence[float]]]
 
 def draw_demo(rows: Sequence[Row], curves: Curves, light: Path, dark: Path) -> None:
     """Write the figure as SVG, once for light and once for dark pages."""
-    for path, ink, colours in ((light, "#1b1f24", COLOURS), (dark, "#e8ecf0", DARK_COLOURS)):
+    for path, ink, colours in ((light, INK, COLOURS), (dark, DARK_INK, DARK_COLOURS)):
         style = dict.fromkeys(
             ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink
         )
@@ -38,18 +39,22 @@ def draw_demo(rows: Sequence[Row], curves: Curves, light: Path, dark: Path) -> N
             "font.size": 10,
         }
         with matplotlib.rc_context(settings):
-            figure = Figure(figsize=(11, 3.5), layout="constrained")
-            axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.05))
-            _dots(axes[0], rows, "top1", "average", ("Top@1", "Avg@K"), ink)
-            axes[0].set(title="Reward: what guidance climbs", xlabel="reward (standard deviations)")
-            _dots(
-                axes[1], rows, "gold_best", "gold_mean", ("of the best answer", "mean of all"), ink
-            )
-            axes[1].set(
-                title="Gold score: what is wanted", xlabel="gold score (points)", yticklabels=[]
-            )
-            _curves(axes[2], curves, colours)
+            figure = demo_figure(rows, curves, ink, colours)
             figure.savefig(path, transparent=True, metadata={"Date": None})
+
+
+def demo_figure(
+    rows: Sequence[Row], curves: Curves, ink: str, colours: Mapping[str, str]
+) -> Figure:
+    """Reward, gold score and approximation error."""
+    figure = Figure(figsize=(11, 3.5), layout="constrained")
+    axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.05))
+    _dots(axes[0], rows, "top1", "average", ("Top@1", "Avg@K"), ink)
+    axes[0].set(title="Reward: what guidance climbs", xlabel="reward (standard deviations)")
+    _dots(axes[1], rows, "gold_best", "gold_mean", ("of the best answer", "mean of all"), ink)
+    axes[1].set(title="Gold score: what is wanted", xlabel="gold score (points)", yticklabels=[])
+    _curves(axes[2], curves, colours)
+    return figure
 
 
 def _dots(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers.utils import logging
 
@@ -89,7 +90,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint: {path.parent} has no {path.name}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"checkpoint: {path} is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"checkpoint: {path} holds no JSON object")
@@ -118,7 +119,7 @@ def load(
             "for example by the hub's service safetensors/convert"
         )
     try:
-        with _quiet():
+        with quiet():
             network, report = architecture.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -129,11 +130,12 @@ def load(
                 local_files_only=True,
                 **options,
             )
-    except (OSError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"checkpoint: the weights of {folder} do not load: {reason}") from error
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of many kinds, for files and fields that do not fit
+        raise ValueError(
+            f"checkpoint: the weights of {folder} do not load: {one_line(error)}"
+        ) from error
     surplus = {key for key in report["unexpected_keys"] if not key.endswith(_IGNORED)}
     for problem, keys in (
         ("lacks", report["missing_keys"]),
@@ -152,18 +154,25 @@ _IGNORED = ("rotary_emb.inv_freq", "lm_head.weight")
 """Buffers of older checkpoints, and an output layer that a reward model does not use."""
 
 
-class _quiet:  # noqa: N801, a context manager used like a function
-    """No progress bars and no reports from transformers: what matters is raised."""
-
-    def __enter__(self) -> None:
-        self.verbosity, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *error: object) -> None:
-        logging.set_verbosity(self.verbosity)
-        if self.bars:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars, reports and warnings from transformers: what matters is raised."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
             logging.enable_progress_bar()
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, short and in one line; its kind if it says nothing."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _normalise_in_double(network: nn.Module) -> None:
@@ -199,6 +208,10 @@ def device_of(device: str | torch.device) -> torch.device:
         raise ValueError(
             f"device: got {device!r}, expected auto, cpu, cuda, cuda:1, ... or mps"
         ) from error
+    if found.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(
+            f"device: got {str(device)!r}, expected auto, cpu, cuda, cuda:1, ... or mps"
+        )
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device: got {str(device)!r}, but this machine has {torch.cuda.device_count()} CUDA "
@@ -226,6 +239,9 @@ def rope(config: Mapping[str, Any]) -> dict[str, Any]:
     `rope_scaling`, as older versions did.
     """
     written = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(written, Mapping):
+        field = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+        raise ValueError(f"{field}: got {written!r}, expected an object")
     kind = written.get("rope_type", written.get("type", "default"))
     return {
         "rope_theta": written.get("rope_theta", config.get("rope_theta")),

@@ -63,13 +63,19 @@ class Dream:
         device = checkpoints.device_of(device)
         dtype = checkpoints.dtype_of(dtype, device)
         folder = checkpoints.locate(path, revision)
-        config = qwen2_config(checkpoints.read_config(folder))
+        written = checkpoints.read_config(folder)
+        config = qwen2_config(written)
         tokenizer = load_tokenizer(folder, "Qwen2Tokenizer")
-        if tokenizer.mask_token_id is None:
-            raise ValueError(f"checkpoint: the tokenizer of {folder} has no mask token")
+        _check_special_tokens(tokenizer, written, folder)
         network = checkpoints.load(
             Qwen2ForCausalLM, folder, dtype=dtype, device=device, config=config
         )
+        if config.tie_word_embeddings and network.lm_head.weight is not (
+            network.model.embed_tokens.weight
+        ):
+            raise ValueError(
+                "tie_word_embeddings: got True, but the checkpoint has an output layer of its own"
+            )
         tokens = token_strings(tokenizer, config.vocab_size)
         writable = torch.tensor([token is not None for token in tokens], device=device)
         writable[tokenizer.mask_token_id] = False
@@ -88,6 +94,8 @@ class Dream:
         texts = [conversation(self.tokenizer, prompt) for prompt in prompts]
         filler = self.mask_id if self.pad_id is None else self.pad_id  # hidden, whatever it is
         tokens, valid = padded(self.tokenizer, texts, filler, self.network.device)
+        if not valid.any(1).all():
+            raise ValueError("checkpoint: its chat template makes nothing of a prompt")
         return Prompts(tokens, valid, keys=tuple(map(prompt_key, prompts)))
 
     def __call__(
@@ -204,8 +212,9 @@ def qwen2_config(dream: Mapping[str, Any]) -> Qwen2Config:
     if kind != "Dream":
         raise ValueError(f"model_type: got {kind!r}, expected 'Dream'")
     for field in sorted(REQUIRED):
-        if not isinstance(dream.get(field), int) or isinstance(dream[field], bool):
-            raise ValueError(f"{field}: got {dream.get(field)!r}, expected an integer")
+        number = dream.get(field)
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"{field}: got {number!r}, expected a positive integer")
     for field, neutral in OFF.items():
         if field in dream and dream[field] not in neutral:
             raise ValueError(f"{field}: got {dream[field]!r}, which is not supported")
@@ -216,12 +225,36 @@ def qwen2_config(dream: Mapping[str, Any]) -> Qwen2Config:
     if not isinstance(position["rope_theta"], int | float):
         raise ValueError(f"rope_theta: got {position['rope_theta']!r}, expected a number")
     layers = dream.get("layer_types") or []
-    if any(layer != "full_attention" for layer in layers):
-        raise ValueError(f"layer_types: got {layers!r}, expected full_attention only")
+    if layers and layers != ["full_attention"] * dream["num_hidden_layers"]:
+        raise ValueError(f"layer_types: got {layers!r}, expected full_attention, once per layer")
     known = TRANSLATED | set(OFF) | WITHOUT_EFFECT
     known |= {"rope_theta", "rope_scaling", "rope_parameters", "layer_types"}
     for field, value in dream.items():
         if field not in known and not field.startswith("_") and value not in (None, False):
             raise ValueError(f"{field}: got {value!r}, but what it means for Dream is not known")
     same = {field: dream[field] for field in TRANSLATED if field in dream}
-    return Qwen2Config(**same, rope_parameters=position, use_cache=False)
+    try:
+        with checkpoints.quiet():
+            return Qwen2Config(**same, rope_parameters=position, use_cache=False)
+    except Exception as error:  # transformers has kinds of its own for values of a wrong type
+        raise ValueError(f"config.json: {checkpoints.one_line(error)}") from error
+
+
+def _check_special_tokens(
+    tokenizer: PreTrainedTokenizerBase, written: Mapping[str, Any], folder: Path
+) -> None:
+    """That there is a mask token, and that tokenizer and configuration do not contradict."""
+    for name, required in (("mask", True), ("eos", False), ("pad", False)):
+        index = getattr(tokenizer, f"{name}_token_id")
+        if index is None and required:
+            raise ValueError(f"checkpoint: the tokenizer of {folder} has no {name} token")
+        if index is not None and index >= written["vocab_size"]:
+            raise ValueError(
+                f"checkpoint: the {name} token has the id {index}, but vocab_size is "
+                f"{written['vocab_size']}"
+            )
+        other = written.get(f"{name}_token_id")
+        if other is not None and index is not None and other != index:
+            raise ValueError(
+                f"{name}_token_id: got {other!r} in config.json, but {index} in the tokenizer"
+            )

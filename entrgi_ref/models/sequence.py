@@ -295,7 +295,14 @@ def _config(folder: Path) -> PretrainedConfig:
         raise ValueError(f"model_type: got {kind!r}, which transformers does not know")
     if CONFIG_MAPPING[kind] not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ValueError(f"model_type: got {kind!r}, of which there are no sequence classifiers")
-    config = CONFIG_MAPPING[kind].from_pretrained(folder, local_files_only=True)
+    position = checkpoints.rope(written)["rope_type"]
+    if written.get("quantization_config"):
+        raise ValueError("quantization_config: quantised checkpoints are not supported")
+    try:
+        with checkpoints.quiet():
+            config = CONFIG_MAPPING[kind].from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers has kinds of its own for values of a wrong type
+        raise ValueError(f"config.json: {checkpoints.one_line(error)}") from error
     if config.num_labels != 1:
         raise ValueError(f"num_labels: got {config.num_labels}, expected a reward model with 1")
     sliding = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
@@ -303,9 +310,8 @@ def _config(folder: Path) -> PretrainedConfig:
         raise ValueError(
             f"layer_types: got {checks.some(sorted(sliding))}, expected full_attention only"
         )
-    if getattr(config, "use_sliding_window", False):
+    if getattr(config, "use_sliding_window", False) not in (False, None):
         raise ValueError("use_sliding_window: got True, which is not supported")
-    position = checkpoints.rope(written)["rope_type"]
     if position in ("dynamic", "longrope"):
         raise ValueError(
             f"rope_type: got {position!r}, which depends on the length of the sequence, so that a "

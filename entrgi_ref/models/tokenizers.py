@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 import transformers
 from jaxtyping import Bool, Int
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -31,7 +30,8 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
         raise ValueError(
             f"checkpoint: the tokenizer of {folder} does not load: {reason}"
         ) from error
-    if not tokenizer.chat_template:
+    template = tokenizer.chat_template  # several of them, by name, are a mapping
+    if not (isinstance(template, str | Mapping) and template):
         raise ValueError(f"checkpoint: the tokenizer of {folder} has no chat template")
     return tokenizer
 
@@ -84,8 +84,9 @@ def conversation(
                 turns, tokenize=False, add_generation_prompt=response is None
             )
         )
-    except TemplateError as error:
-        raise ValueError(f"checkpoint: its chat template does not work: {error}") from error
+    except Exception as error:  # a template can do anything
+        reason = " ".join(str(error).split())
+        raise ValueError(f"checkpoint: its chat template does not work: {reason}") from error
 
 
 def around_response(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, str]:

@@ -6,7 +6,6 @@ whoever wrote them.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +34,7 @@ from ..options import (
     Trajectories,
     Unmatched,
     names_list,
+    run_app,
     seed_list,
 )
 from .published import DREAM, LMUNIT
@@ -257,11 +257,7 @@ def export(
 
 def main() -> None:
     """Run the command line; what goes wrong is one line, not a traceback."""
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    run_app(app)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,58 @@
-"""Tables of the README and the ledger, made from the run records.
+"""Numbers and tables from the run records in docs/records.
 
-`python tests/records.py` writes them anew.
+`python docs/building/records.py` writes the tables of README.md and docs/ledger.md anew.
 """
+
+from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from toy import ledger, spread
-from toy.statistics import Estimate, student
-from toy.table import LABELS, REWARD_AND_GOLD, Row, means
+ROOT = Path(__file__).parent.parent.parent
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
 
-ROOT = Path(__file__).parent.parent
+from toy import dial, ledger, spread  # noqa: E402
+from toy.statistics import Estimate, student  # noqa: E402
+from toy.table import LABELS, REWARD_AND_GOLD, Row, means  # noqa: E402
+
 RECORDS = ROOT / "docs" / "records"
 
 
-def read(name):
-    return json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+def read(name: str) -> dict[str, Any]:
+    """A run record."""
+    return dict(json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8")))
 
 
-def rows(name):
-    def estimates(written):
+def value(name: str, path: str) -> Any:
+    """What a record holds at a path of keys and indices with dots between, such as
+    `rows.entrgi.average.0`. In a list of rows a method's name is an index too.
+    """
+    found: Any = read(name)
+    for key in path.split("."):
+        if isinstance(found, list) and not key.lstrip("-").isdigit():
+            (found,) = [row for row in found if row.get("method") == key]
+        else:
+            found = found[int(key) if isinstance(found, list) else key]
+    return found
+
+
+def estimate(name: str, path: str) -> Estimate:
+    """A number with its interval; of a list of repeats the mean with Student's interval."""
+    found = value(name, path)
+    return student(np.array(found)) if isinstance(found, list) else Estimate(**found)
+
+
+def rows(name: str) -> list[Row]:
+    """The rows of a demo's record."""
+
+    def estimates(written: Mapping[str, Any]) -> dict[str, Estimate]:
         return {measure: Estimate(**numbers) for measure, numbers in written.items()}
 
     return [
@@ -38,7 +68,8 @@ def rows(name):
     ]
 
 
-def gradients(name):
+def gradients(name: str) -> str:
+    """The cosines to the exact gradient."""
     cosines = {
         LABELS.get(method, method): Estimate(**found["cosine_of_mean"])
         for method, found in read(name)["rows"].items()
@@ -56,7 +87,7 @@ REGIMES = {
 }
 
 
-def regimes(measure):
+def regimes(measure: str) -> str:
     """The difference to Best-of-N in other settings and with other reward models."""
     spreads = {label: read(name)["rows"] for name, label in REGIMES.items()}
     methods = ("expectation", "aps", "entrgi")
@@ -68,24 +99,27 @@ def regimes(measure):
     return "\n".join(lines)
 
 
-def effects():
+def effects() -> dict[str, dict[str, Estimate]]:
+    """The rows of the ledger's record."""
     return {
         name: {measure: Estimate(**numbers) for measure, numbers in effect.items()}
         for name, effect in read("ledger")["rows"].items()
     }
 
 
-TABLES = {
+TABLES: dict[str, Callable[[], str]] = {
     "ledger": lambda: ledger.markdown(effects()),
     "regimes": lambda: regimes("gold_mean"),
+    "regimes-top1": lambda: regimes("top1"),
     "demo": lambda: means(rows("demo"), REWARD_AND_GOLD),
     "spread": lambda: spread.markdown(read("spread")["rows"]),
     "gradients": lambda: gradients("gradients"),
+    "dial": lambda: dial.markdown(read("dial")["rows"]),
 }
 BLOCK = re.compile(r"(<!-- record: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def filled(text):
+def filled(text: str) -> str:
     """`text` with every block between markers made from its record."""
     return BLOCK.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n\n{m[3]}", text)
 

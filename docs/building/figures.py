@@ -1,0 +1,422 @@
+"""The pictures of the site, drawn at every build: from the package's functions, from the quick toy,
+or from run records. Each is drawn twice, for light and for dark pages.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from building import records
+from entrgi_ref import (
+    WEIGHTS,
+    DenoisingStep,
+    GuidanceConfig,
+    approximation_error,
+    discreteness_error,
+    entropy_weight,
+    generate,
+    hard_embedding,
+    interpolate,
+    schedule,
+    soft_embedding,
+    token_distribution,
+)
+from toy import figures as toy_figures
+from toy.demo import BASE
+from toy.statistics import Estimate
+from toy.table import LABELS
+from toy.testbed import Testbed, held_out_prompts
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of a page."""
+
+    ink: str
+    quiet: str
+    method: dict[str, str]
+    soft: str
+    hard: str
+    mixed: str
+
+
+PALETTES = {
+    "light": Palette(
+        toy_figures.INK, "#59636e", dict(toy_figures.COLOURS), "#0072B2", "#D55E00", "#009E73"
+    ),
+    "dark": Palette(
+        toy_figures.DARK_INK,
+        "#a3adb8",
+        dict(toy_figures.DARK_COLOURS),
+        "#56B4E9",
+        "#E69F00",
+        "#2CC89B",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture, and what it shows in words."""
+
+    alt: str
+    paint: Callable[[Palette], Figure]
+
+    def draw(self) -> dict[str, str]:
+        """`light` and `dark` -> SVG."""
+        return {mode: self._svg(palette) for mode, palette in PALETTES.items()}
+
+    def _svg(self, palette: Palette) -> str:
+        with _style(palette):
+            figure = self.paint(palette)
+            written = io.StringIO()
+            figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+        return written.getvalue()
+
+
+DRAWN: dict[str, Drawing] = {}
+"""Name -> picture."""
+
+
+def drawing(paint: Callable[[Palette], Figure]) -> Callable[[Palette], Figure]:
+    """Register a picture. What the docstring says is what a reader is told who cannot see it."""
+    DRAWN[paint.__name__] = Drawing(" ".join((paint.__doc__ or "").split()), paint)
+    return paint
+
+
+@contextmanager
+def _style(palette: Palette) -> Iterator[None]:
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    settings: Any = {
+        **dict.fromkeys(inked, palette.ink),
+        "svg.fonttype": "none",
+        "svg.hashsalt": "entrgi_ref",
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "grid.alpha": 0.25,
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def _panels(*widths: float, height: float = 2.9) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(sum(widths), height), layout="constrained")
+    axes = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)
+    return figure, list(axes[0])
+
+
+@cache
+def quick_toy() -> Testbed:
+    """The toy's small networks, trained at the first use."""
+    from toy.__main__ import FIRST_TRAINING_SEED
+
+    return Testbed.load(quick=True, seed=FIRST_TRAINING_SEED)
+
+
+# The example that the page of the algorithm follows by hand.
+
+WORDS = ("the", "cat", "dog", "sat", "ran")
+LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]], dtype=torch.float64)
+PLANE = torch.tensor(
+    [[0.0, 2.0], [2.0, 1.0], [1.5, -1.0], [-1.0, -1.5], [-2.0, 0.5]], dtype=torch.float64
+)
+SAMPLED = 2
+
+
+@drawing
+def temperature(palette: Palette) -> Figure:
+    """Three bar charts of the same five tokens' probabilities: nearly all on one token at
+    temperature 0.3, spread out at 1.5.
+    """
+    figure, axes = _panels(2.6, 2.6, 2.6, height=2.3)
+    for axis, tau in zip(axes, (0.3, 0.7, 1.5), strict=True):
+        q = token_distribution(LOGITS, tau)[0]
+        axis.bar(WORDS, q.tolist(), color=palette.soft)
+        axis.set(title=f"τ = {tau}", ylim=(0, 1))
+        axis.grid(axis="y")
+    axes[0].set_ylabel("probability q")
+    return figure
+
+
+@drawing
+def plane(palette: Palette) -> Figure:
+    """Five token embeddings in a plane. The soft embedding lies inside their hull, the hard one on
+    a token, and the mixed one on the line between, nearer to the hard one.
+    """
+    figure, (axis,) = _panels(5.4, height=3.9)
+    q = token_distribution(LOGITS, 0.7)
+    soft = soft_embedding(q, PLANE)
+    hard = hard_embedding(torch.tensor([SAMPLED]), PLANE)
+    hull = [*PLANE.tolist(), PLANE[0].tolist()]
+    axis.fill(*zip(*hull, strict=True), color=palette.quiet, alpha=0.12)
+    for word, (x, y) in zip(WORDS, PLANE.tolist(), strict=True):
+        axis.plot(x, y, "o", color=palette.quiet, markersize=5)
+        axis.annotate(word, (x, y), xytext=(6, 5), textcoords="offset points")
+    axis.plot(*zip(soft[0].tolist(), hard[0].tolist(), strict=True), color=palette.quiet, lw=1)
+    w = entropy_weight(LOGITS)
+    mixed = interpolate(soft, hard, w)
+    for point, colour, marker, label in (
+        (soft, palette.soft, "s", "soft ē (Expectation, w = 0)"),
+        (mixed, palette.mixed, "o", f"mixed ê (EntRGi, w = {float(w):.2f})"),
+        (hard, palette.hard, "^", "hard ẽ (APS, w = 1)"),
+    ):
+        axis.plot(*point[0].tolist(), marker, color=colour, markersize=10, label=label, ls="none")
+    axis.set(xlabel="first dimension of the embedding", ylabel="second dimension", aspect="equal")
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+@drawing
+def weight(palette: Palette) -> Figure:
+    """The weight w rises with the logarithm of the number of equally likely tokens; at ten tokens
+    it is about a half for a vocabulary of 75, about a fifth for one of 152,064.
+    """
+    figure, (axis,) = _panels(6.2)
+    for V, colour, style, label in (
+        (75, palette.mixed, "-", "V = 75, the toy"),
+        (152064, palette.soft, "--", "V = 152,064, Dream"),
+    ):
+        count = np.unique(np.logspace(0, math.log10(V), 60).astype(int))
+        w = [
+            float(entropy_weight(torch.where(torch.arange(V) < n, 0.0, -torch.inf)[None]))
+            for n in count.tolist()
+        ]
+        axis.plot(count, w, color=colour, linestyle=style, label=label)
+    axis.set(
+        xscale="log",
+        xlabel="number of equally likely tokens",
+        ylabel="weight w of the hard embedding",
+        ylim=(0, 1.02),
+    )
+    axis.grid()
+    axis.legend()
+    return figure
+
+
+@cache
+def rewards_by_step(method: str, M: int) -> list[float]:
+    """The mean reward at each gradient step of the first denoising step that runs."""
+    seen: list[DenoisingStep] = []
+    config = replace(BASE, guidance=GuidanceConfig(weight=method, steps=M))
+    toy, prompts = quick_toy(), held_out_prompts(16)
+    generate(toy.denoiser, toy.reward, prompts, config, observe=seen.append)
+    means: list[float] = seen[0].rewards.mean(1).tolist()
+    return means
+
+
+@drawing
+def climb(palette: Palette) -> Figure:
+    """The reward that the gradient step sees, against the gradient step, for Expectation, APS and
+    EntRGi on the quick toy: it rises for all three.
+    """
+    figure, (axis,) = _panels(5.6)
+    for method in WEIGHTS:
+        axis.plot(
+            range(8),
+            rewards_by_step(method, 8),
+            color=palette.method[method],
+            marker=toy_figures.MARKERS[method],
+            label=LABELS[method],
+        )
+    axis.set(
+        xlabel="gradient step m",
+        ylabel="mean reward R(ê) that the step sees",
+        title="The first denoising step, on the quick toy",
+    )
+    axis.grid()
+    axis.legend()
+    return figure
+
+
+@drawing
+def commit(palette: Palette) -> Figure:
+    """Tokens committed at each denoising step. With 16 steps for 16 tokens: none, then one at a
+    time, then two. With 32 steps about half of them commit nothing.
+    """
+    figure, axes = _panels(3.6, 3.6)
+    N = 16
+    for axis, T in zip(axes, (16, 32), strict=True):
+        steps = schedule(T, N)
+        axis.bar(
+            [step.index + 1 for step in steps],
+            [step.count for step in steps],
+            color=palette.mixed,
+        )
+        axis.set(title=f"T = {T}, N = {N}", xlabel="denoising step", ylim=(0, 2.2))
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_ylabel("tokens committed")
+    return figure
+
+
+@drawing
+def errors(palette: Palette) -> Figure:
+    """Left: E rises and D falls with the weight, their sum is constant. Right: E at each denoising
+    step of the toy, largest for APS, smaller for EntRGi, zero for Expectation.
+    """
+    figure, (left, right) = _panels(3.6, 4.2)
+    soft = soft_embedding(token_distribution(LOGITS, 0.7), PLANE)
+    hard = hard_embedding(torch.tensor([SAMPLED]), PLANE)
+    w = torch.linspace(0, 1, 21, dtype=torch.float64)
+    mixed = interpolate(soft.expand(21, -1), hard.expand(21, -1), w)
+    E, D = approximation_error(mixed, soft), discreteness_error(mixed, hard)
+    left.plot(w, E, color=palette.hard, label="E, to soft")
+    left.plot(w, D, color=palette.soft, linestyle="--", label="D, to hard")
+    left.plot(w, E + D, color=palette.quiet, linestyle=":", label="E + D")
+    left.set(xlabel="weight w", ylabel="distance", ylim=(0, None), title="One position")
+    left.legend()
+    for method, curve in records.read("demo")["errors_by_step"].items():
+        right.plot(
+            *zip(*curve, strict=True),
+            color=palette.method[method],
+            marker=toy_figures.MARKERS[method],
+            markersize=4,
+            label=LABELS[method],
+        )
+    right.set(
+        xlabel="denoising step", ylabel="mean E (embedding units)", ylim=(0, None), title="The toy"
+    )
+    right.legend()
+    for axis in (left, right):
+        axis.grid()
+    return figure
+
+
+@drawing
+def demo(palette: Palette) -> Figure:
+    """Reward and gold score of five methods with 95% intervals, and the distance between the
+    reward model's input and the soft embedding at each denoising step.
+    """
+    return toy_figures.demo_figure(
+        records.rows("demo"), records.read("demo")["errors_by_step"], palette.ink, palette.method
+    )
+
+
+@drawing
+def idea(palette: Palette) -> Figure:
+    """A masked slot of a sentence has a distribution over tokens. The reward model can read the
+    average of all embeddings, the embedding of one sampled token, or a point between the two;
+    the reward's gradient moves the distribution.
+    """
+    figure = Figure(figsize=(8.6, 3.5), layout="constrained")
+    axis = figure.subplots()
+    axis.set(xlim=(0, 10.6), ylim=(0, 4.2))
+    axis.axis("off")
+
+    def box(x: float, y: float, text: str, edge: str) -> None:
+        axis.text(
+            x,
+            y,
+            text,
+            ha="center",
+            va="center",
+            bbox={"boxstyle": "round,pad=0.45", "fc": "none", "ec": edge, "lw": 1.6},
+        )
+
+    def arrow(
+        start: tuple[float, float], end: tuple[float, float], colour: str, **more: Any
+    ) -> None:
+        axis.annotate(
+            "",
+            end,
+            start,
+            arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.6, **more},
+        )
+
+    for i, (word, colour) in enumerate(
+        (("the", palette.quiet), ("cat", palette.quiet), ("?", palette.ink), ("?", palette.quiet))
+    ):
+        box(0.55 + 0.72 * i, 3.75, word, colour)
+    arrow((2.0, 3.4), (2.0, 2.95), palette.quiet)
+    q = token_distribution(LOGITS, 0.7)[0].tolist()
+    for i, p in enumerate(sorted(q, reverse=True)):
+        axis.bar(1.35 + 0.32 * i, 1.5 * p, width=0.24, bottom=1.35, color=palette.quiet)
+    axis.text(2.0, 1.05, "a distribution\nover tokens", ha="center", va="top")
+    for y, colour, text in (
+        (3.3, palette.soft, "soft: the average\nof all embeddings"),
+        (2.1, palette.mixed, "EntRGi: between them,\nby how uncertain it is"),
+        (0.9, palette.hard, "hard: the embedding\nof one sampled token"),
+    ):
+        arrow((3.2, 2.1), (3.95, y), colour)
+        box(5.15, y, text, colour)
+        arrow((6.4, y), (7.3, 2.1 + (y - 2.1) * 0.25), colour)
+    box(8.0, 2.1, "reward\nmodel", palette.ink)
+    arrow((8.6, 2.1), (9.3, 2.1), palette.ink)
+    axis.text(9.4, 2.1, "reward", va="center")
+    arrow((9.6, 1.75), (2.9, 0.55), palette.ink, connectionstyle="arc3,rad=-0.13", linestyle="--")
+    axis.text(6.6, 0.08, "its gradient moves the distribution", ha="center", va="center")
+    return figure
+
+
+@drawing
+def gradients(palette: Palette) -> Figure:
+    """Cosine between each weight's gradient and the exact gradient, with 95% intervals."""
+    figure, (axis,) = _panels(6.0, height=2.5)
+    found = records.read("gradients")["rows"]
+    for i, (method, agreement) in enumerate(found.items()):
+        for key, offset, face in (("cosine_of_mean", 0.14, None), ("cosine_of_one", -0.14, "none")):
+            estimate = Estimate(**agreement[key])
+            axis.errorbar(
+                estimate.mean,
+                -i + offset,
+                xerr=[[estimate.mean - estimate.low], [estimate.high - estimate.mean]],
+                fmt="o",
+                color=palette.method.get(method, palette.quiet),
+                markerfacecolor=face or palette.method.get(method, palette.quiet),
+                capsize=2,
+            )
+    axis.set_yticks([-i for i in range(len(found))], [LABELS.get(m, m) for m in found])
+    axis.set(xlabel="cosine to the exact gradient (filled: mean of many draws; hollow: one draw)")
+    axis.grid(axis="x")
+    return figure
+
+
+@drawing
+def overoptimisation(palette: Palette) -> Figure:
+    """Reward, gold score and share of valid answers against the number of gradient steps: the
+    reward keeps rising while gold and validity fall.
+    """
+    figure, axes = _panels(3.1, 3.1, 3.1, height=3.1)
+    rows = records.read("dial")["rows"]
+    named = {0.0: "expectation", 1.0: "aps", "entropy": "entrgi"}
+    for axis, measure, title in zip(
+        axes,
+        ("top1", "gold_best", "valid"),
+        ("Reward of the best", "Gold of the best", "Valid answers"),
+        strict=True,
+    ):
+        (none,) = [row for row in rows if row["M"] == 0]
+        axis.axhline(
+            none["measures"][measure]["mean"], color=palette.quiet, ls="--", lw=1, label="Best-of-N"
+        )
+        for w, method in named.items():
+            line = [row for row in rows if row["w"] == w and row["M"]]
+            axis.plot(
+                [row["M"] for row in line],
+                [row["measures"][measure]["mean"] for row in line],
+                color=palette.method[method],
+                marker=toy_figures.MARKERS[method],
+                markersize=4,
+                label=LABELS[method],
+            )
+        axis.set(title=title, xlabel="gradient steps M")
+        axis.grid()
+    axes[2].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure

@@ -1,0 +1,230 @@
+"""What mkdocs calls while it builds the site.
+
+A page may hold macros, `{{ name argument ... }}`, each of which becomes Markdown:
+
+    {{ statement eq:ID }}           the equation, as the registry states it
+    {{ code eq:ID }}                the function that computes it, from the source
+    {{ test file.py::name }}        a test, folded
+    {{ value RECORD PATH FORMAT }}  a number of a run record
+    {{ estimate RECORD PATH DIGITS [sign] }}   a number with its interval
+    {{ table NAME }}                a table made from run records
+    {{ figure NAME }}               a picture that is drawn at every build
+    {{ symbols }} {{ letters }}     the table of symbols, and of dimension letters
+    {{ published }}                 the paper's main table, as far as it is known
+    {{ provenance }}                all run records, with their commands
+
+A macro that fails, fails the build.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+for folder in (HERE.parent.parent, HERE.parent):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from building import figures, records, sources, symbols  # noqa: E402
+from entrgi_ref import EQUATIONS  # noqa: E402
+from entrgi_ref.paper import report  # noqa: E402
+from entrgi_ref.paper.benchmarks import HUB  # noqa: E402
+from entrgi_ref.paper.experiments import METHODS  # noqa: E402
+from entrgi_ref.paper.published import TOP1  # noqa: E402
+
+MACRO = re.compile(r"\{\{ *([a-z]+)((?: [^}]*)?) *\}\}")
+TRACE_LINES = (
+    ("predict", "logits = predict("),
+    ("guide", "guided_logits = guide("),
+    ("draw", "candidates = draw_candidates("),
+    ("commit", "committed = commit("),
+)
+"""Where in `generate` a frame of the stepper stands."""
+
+
+def statement(identifier: str) -> str:
+    """An equation with its number."""
+    found = EQUATIONS[identifier]
+    tag = found.number.removeprefix("Eq. ")
+    tag = rf"\tag{{{tag}}}" if tag != found.number else ""
+    return f"$$\n{found.statement} {tag}\n$$"
+
+
+def code(name: str) -> str:
+    """A function, with the numbers of its lines in the file."""
+    source = sources.of(name)
+    anchor = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    return (
+        f'``` {{ .python #{anchor} title="{source.file}, line {source.line}" }}\n{source.code}\n```'
+    )
+
+
+def listing(name: str) -> str:
+    """A function in full, every line with its number and an anchor `#__codelineno-LISTING-n`."""
+    source = sources.of(name)
+    return (
+        f'``` {{ .python .listing title="{source.file}" linenums="{source.line}" }}\n'
+        f"{source.text}\n```"
+    )
+
+
+def test(name: str) -> str:
+    """A test, folded, under its name in words."""
+    source = sources.test(name)
+    words = name.partition("::")[2].removeprefix("test_").replace("_", " ")
+    body = "\n".join(f"    {line}" for line in source.text.splitlines())
+    return (
+        f'??? test "{words}"\n\n    ``` {{ .python title="{source.file}, line {source.line}" }}\n'
+        f"{body}\n    ```\n"
+    )
+
+
+def value(record: str, path: str, form: str = "") -> str:
+    """A number of a run record, or a text."""
+    found = records.value(record, path)
+    return format(found, form).replace("-", "−") if isinstance(found, int | float) else str(found)
+
+
+def estimate(record: str, path: str, digits: str = "2", sign: str = "") -> str:
+    """A number with its interval."""
+    return records.estimate(record, path).text(int(digits), sign=bool(sign))
+
+
+def table(name: str) -> str:
+    """A table from run records."""
+    return records.TABLES[name]()
+
+
+def figure(name: str) -> str:
+    """A drawn picture, in its light and its dark version."""
+    alt = html.escape(figures.DRAWN[name].alt, quote=True)
+    return "\n".join(
+        f"![{alt}](assets/drawn/{name}-{mode}.svg#only-{mode}){{ .drawn }}"
+        for mode in ("light", "dark")
+    )
+
+
+def published() -> str:
+    """The main table: published beside measured. What has been measured is in docs/records."""
+    lines = [
+        "| benchmark | method | Top@1, published | Top@1, measured |",
+        "| --- | --- | ---: | ---: |",
+    ]
+    for benchmark in HUB:
+        for method in METHODS:
+            known = TOP1.get((benchmark, method))
+            beside = "not in the paper" if method in report.OURS else "not available"
+            number = beside if known is None else f"{known:.2f}"
+            lines.append(f"| {benchmark} | {report.LABELS[method]} | {number} | not measured |")
+    return "\n".join(lines)
+
+
+def provenance() -> str:
+    """The run records."""
+    lines = ["| record | command | commit | run on |", "| --- | --- | --- | --- |"]
+    for path in sorted(records.RECORDS.glob("*.json")):
+        record = records.read(path.stem)
+        lines.append(
+            f"| [{path.stem}](records/{path.name}) | `{record['command']}` | {record['commit']} "
+            f"| {record['testbed']} |"
+        )
+    return "\n".join(lines)
+
+
+MACROS: dict[str, Callable[..., str]] = {
+    "statement": statement,
+    "code": code,
+    "listing": listing,
+    "test": test,
+    "value": value,
+    "estimate": estimate,
+    "table": table,
+    "figure": figure,
+    "published": published,
+    "provenance": provenance,
+    "symbols": symbols.table,
+    "letters": symbols.letters,
+}
+
+
+def expand(markdown: str) -> str:
+    """A page's Markdown with its macros replaced."""
+
+    def replaced(match: re.Match[str]) -> str:
+        name, words = match[1], shlex.split(match[2])
+        if name not in MACROS:
+            raise KeyError(f"there is no macro {name!r}")
+        return MACROS[name](*words)
+
+    return MACRO.sub(replaced, markdown)
+
+
+def hovered(page: str) -> str:
+    """HTML with a hover text on every identifier of the table of symbols."""
+    texts = symbols.hover_texts()
+
+    def replaced(match: re.Match[str]) -> str:
+        text = texts.get(match[1])
+        return f'<code title="{html.escape(text)}">{match[1]}</code>' if text else match[0]
+
+    return re.sub(r"<code>(\w+)</code>", replaced, page)
+
+
+def generated() -> dict[str, str]:
+    """Files that are made at every build: path on the site -> contents."""
+    package = HERE.parent.parent / "entrgi_ref"
+    made = {
+        f"assets/trace/trace.{kind}": (package / f"trace.{kind}").read_text(encoding="utf-8")
+        for kind in ("js", "css")
+    }
+    trace = records.read("trajectory")
+    numbers = sources.lines_of("alg:generate", *(start for _, start in TRACE_LINES))
+    lines = [
+        {"label": label, "href": f"#__codelineno-0-{number}"}
+        for (label, _), number in zip(TRACE_LINES, numbers, strict=True)
+    ]
+    (end,) = sources.lines_of("alg:generate", "return _scored(")
+    lines.append({"label": "score", "href": f"#__codelineno-0-{end}", "answer": True})  # type: ignore[dict-item]
+    trace = {"prompt": trace["prompt"], "panels": trace["panels"], "lines": lines}
+    for name, data in (("trajectory", trace), ("dial", records.read("dial")["rows"])):
+        # A script, as a page that is opened from a folder may not read JSON.
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        made[f"assets/data/{name}.js"] = f"(window.RECORDED ??= {{}}).{name} = {text};\n"
+    return made
+
+
+# What mkdocs calls.
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add what is made at every build."""
+    from mkdocs.structure.files import File
+
+    for path, text in generated().items():
+        files.append(File.generated(config, path, content=text))
+    for name, drawing in figures.DRAWN.items():
+        for mode, picture in drawing.draw().items():
+            path = f"assets/drawn/{name}-{mode}.svg"
+            files.append(File.generated(config, path, content=picture))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Replace a page's macros."""
+    try:
+        return expand(markdown)
+    except Exception as error:
+        raise RuntimeError(f"{page.file.src_uri}: {error}") from error
+
+
+def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
+    """Add hover texts, and let tables and code be scrolled by keyboard."""
+    content = content.replace("<table>", '<table tabindex="0">')
+    return hovered(content)

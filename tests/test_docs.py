@@ -1,0 +1,265 @@
+"""What the documentation says is so: examples run, ids and names exist, numbers have a source."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from paper_runs import benchmark_file
+
+from building import examples, figures, hooks, numbers, records, sources, symbols
+from building.records import ROOT
+from entrgi_ref import EQUATIONS, IMPLEMENTATIONS
+from entrgi_ref.relaxation import __doc__ as LETTERS
+
+DOCS = ROOT / "docs"
+PAGES = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.glob("**/*.md"))
+
+
+def text_of(page):
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def test_every_page_is_in_the_navigation():
+    listed = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert sorted(listed) == PAGES
+
+
+# Python and shell
+
+
+@pytest.mark.parametrize("page", [p.relative_to(DOCS).as_posix() for p in examples.pages()])
+def test_python_blocks_print_what_stands_below_them(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for example, output in examples.printed(DOCS / page):
+        where = f"{page}, line {example.line}"
+        assert example.comparable(output) == example.comparable(example.output), where
+
+
+def test_all_python_blocks_are_found():
+    for page in PAGES:
+        fences = re.findall(r"^``` ?(?:python|py)\b", text_of(page), re.MULTILINE)
+        assert len(fences) == len(list(examples.examples(DOCS / page))), page
+
+
+def test_examples_of_extending_are_short():
+    for example in examples.examples(DOCS / "extending.md"):
+        assert example.code.count("\n") < 30
+
+
+RUNNABLE = [
+    (page, command)
+    for page in PAGES
+    for command in re.findall(r"<!-- run: (.*?) -->\n```sh\n", text_of(page))
+]
+
+
+def test_markers_of_runnable_blocks_stand_above_one():
+    for page in PAGES:
+        markers = text_of(page).count("<!-- run:")
+        assert markers == sum(found == page for found, _ in RUNNABLE), page
+
+
+@pytest.mark.parametrize(("page", "command"), RUNNABLE)
+def test_shell_blocks_run(page, command, tmp_path):
+    """In their quick variants, which stand beside them."""
+    command = command.format(tmp=tmp_path, benchmark=benchmark_file(tmp_path))
+    words = shlex.split(command)
+    assert words[0] == "python"
+    done = subprocess.run(
+        [sys.executable, *words[1:]], capture_output=True, text=True, cwd=ROOT, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_commands_and_options_of_shell_blocks_exist():
+    """Of all blocks, also of those that would take hours."""
+    help_texts = {}
+    for page in [*PAGES, "../README.md"]:
+        for block in re.findall(r"^```sh\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                found = re.search(r"-m (toy|entrgi_ref(?:\.paper)?)\b(.*)", line.partition("#")[0])
+                if found is None or "pip install" in line:
+                    continue
+                words = [w for w in re.split(r"\s+", found[2].strip()) if w]
+                command = words[:1] if words and re.fullmatch("[a-z]+", words[0]) else []
+                key = (found[1], *command)
+                if key not in help_texts:
+                    help_texts[key] = subprocess.run(
+                        [sys.executable, "-m", found[1], *command, "--help"],
+                        capture_output=True,
+                        text=True,
+                        cwd=ROOT,
+                        env={"PATH": "", "COLUMNS": "200", "TERM": "dumb"},
+                    )
+                shown = help_texts[key]
+                assert shown.returncode == 0, (page, line)
+                for option in [w for w in words if w.startswith("--")]:
+                    assert option in shown.stdout, (page, line, option)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for page in [*PAGES, "../README.md"]:
+        for target in re.findall(r"^make ([\w-]+)", text_of(page), re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), (page, target)
+
+
+# Equations and symbols
+
+
+def anchors(text):
+    return re.findall(r"\{ #((?:eq|alg):[\w-]+) \}|id=\"((?:eq|alg):[\w-]+)\"", text)
+
+
+def test_every_equation_has_its_place_and_its_code_on_the_page():
+    text = text_of("algorithm.md")
+    placed = [first or second for first, second in anchors(text)]
+    assert sorted(placed) == sorted(EQUATIONS)
+    shown = re.findall(r"\{\{ (?:code|listing) ((?:eq|alg):[\w-]+) \}\}", text)
+    assert sorted(shown) == sorted(EQUATIONS)
+    stated = re.findall(r"\{\{ statement ((?:eq|alg):[\w-]+) \}\}", text)
+    assert set(stated) >= {e for e, equation in EQUATIONS.items() if "Eq." in equation.number}
+
+
+def test_equations_come_in_the_papers_order():
+    text = text_of("algorithm.md")
+    numbers_shown = [int(n) for n in re.findall(r"^### Eq\. (\d)", text, re.MULTILINE)]
+    assert numbers_shown == list(range(1, 9))
+
+
+@pytest.mark.parametrize("identifier", sorted(IMPLEMENTATIONS))
+def test_code_is_read_from_the_source(identifier):
+    source = sources.of(identifier)
+    lines = (ROOT / source.file).read_text(encoding="utf-8").splitlines()
+    assert lines[source.line - 1].strip() == f'@equation("{identifier}")'
+    shown = source.code.splitlines()
+    assert shown[0].strip() == lines[source.first_line - 1].strip()
+    assert '"""' not in source.code
+    assert [line for line in shown if line not in "\n".join(lines)] == []
+
+
+def test_lines_of_the_stepper_are_found_once():
+    assert len(sources.lines_of("alg:generate", *(s for _, s in hooks.TRACE_LINES))) == 4
+    with pytest.raises(KeyError, match="begins 0 lines"):
+        sources.lines_of("alg:generate", "no such line")
+
+
+@pytest.mark.parametrize("symbol", symbols.SYMBOLS, ids=lambda s: s.name)
+def test_symbols_are_those_of_the_signatures(symbol):
+    assert symbol.signatures
+    for place in symbol.signatures:
+        assert annotated(place)[symbol.name] == symbol.shape, place
+
+
+def annotated(place):
+    """Name -> shape of the parameters of a function, or of the fields of a class, in the source."""
+    owner, _, field = place.partition(":")[2].partition(".")
+    (node,) = ast.parse(sources.of(f"{place.partition(':')[0]}:{owner}").text).body
+    if field:
+        found = {n.target.id: n.annotation for n in node.body if isinstance(n, ast.AnnAssign)}
+    else:
+        found = {a.arg: a.annotation for a in (*node.args.args, *node.args.kwonlyargs)}
+    shapes = {name: re.search(r"Tensor, '([^']+)'", ast.unparse(a)) for name, a in found.items()}
+    return {name: shape[1] if shape else "" for name, shape in shapes.items()}
+
+
+def test_letters_are_those_of_the_core():
+    assert f"{LETTERS}".count("\n    P  prompts\n") == 1
+    for letter, meaning in symbols.LETTERS.items():
+        assert re.search(rf"^    {letter}  {re.escape(meaning)}$", LETTERS, re.MULTILINE), letter
+
+
+def test_hover_texts_reach_identifiers_only():
+    page = hooks.hovered("<p><code>weight</code> <code>weights</code> <b>weight</b></p>")
+    assert page.count("title=") == 1
+    assert '<code title="w [n]: The weight of the hard embedding.' in page
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("page", sorted(numbers.listed()))
+def test_every_number_of_the_text_has_a_source(page):
+    """A number that was edited, or is new: `python docs/building/numbers.py` lists it."""
+    listed = numbers.listed()[page]
+    assert numbers.pages()[page] == [number for number, _ in listed]
+    for number, source in listed:
+        assert source not in ("", "?"), number
+        if source.startswith("="):
+            digits = len(number.partition(".")[2]) if "e" not in number else 12
+            value = numbers.computed(source)
+            assert round(value, digits) == pytest.approx(numbers.as_number(number)), source
+        for file, function in re.findall(r"(test_\w+\.py)(?:::(\w+))?", source):
+            tests = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            assert not function or f"def {function}(" in tests, source
+
+
+def test_all_pages_with_numbers_are_listed():
+    assert set(numbers.pages()) == set(numbers.listed())
+
+
+def test_macros_take_numbers_from_the_records():
+    text = hooks.expand("{{ estimate spread rows.entrgi.average 2 sign }} {{ value demo prompts }}")
+    expected = records.estimate("spread", "rows.entrgi.average").text(2, sign=True)
+    assert text == f"{expected} 64"
+    with pytest.raises(KeyError):
+        hooks.expand("{{ value demo nothing }}")
+    with pytest.raises(KeyError, match="no macro"):
+        hooks.expand("{{ nothing here }}")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_macros_of_every_page_work(page):
+    expanded = hooks.expand(text_of(page))
+    assert "{{" not in expanded
+    assert "?" not in re.findall(r"\[\?\]", expanded)
+
+
+def test_the_pictures_of_the_readme_are_the_records(tmp_path):
+    from toy import figures as toy_figures
+
+    paths = tmp_path / "light.svg", tmp_path / "dark.svg"
+    toy_figures.draw_demo(records.rows("demo"), records.read("demo")["errors_by_step"], *paths)
+    for path, name in zip(paths, ("demo.svg", "demo-dark.svg"), strict=True):
+        assert path.read_text() == (DOCS / "assets" / name).read_text(), name
+
+
+def test_pictures_say_what_they_show_and_fail_loudly(monkeypatch):
+    for name, drawing in figures.DRAWN.items():
+        assert len(drawing.alt) > 40, name
+    used = {
+        name for page in PAGES for name in re.findall(r"\{\{ figure ([\w-]+) \}\}", text_of(page))
+    }
+    assert used == set(figures.DRAWN)
+    with pytest.raises(ZeroDivisionError):
+        figures.Drawing("words", lambda palette: 1 / 0).draw()
+
+
+def test_the_trace_on_the_site_is_the_packages():
+    made = hooks.generated()
+    for kind in ("js", "css"):
+        source = ROOT / "entrgi_ref" / f"trace.{kind}"
+        assert made[f"assets/trace/trace.{kind}"] == source.read_text(encoding="utf-8")
+    assert '"label":"predict"' in made["assets/data/trajectory.js"]
+
+
+def test_nothing_is_asked_of_a_server():
+    """No fonts, no analytics, no repository whose stars are counted."""
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
+    assert config["theme"]["font"] is False
+    assert not {"repo_url", "extra", "google_analytics"} & set(config)
+    assert set(map(str, config["plugins"][:1])) == {"search"}
+    for file in [*(DOCS / "assets").rglob("*.css"), *(DOCS / "assets" / "js").glob("*.js")]:
+        found = re.sub(r"http://www\.w3\.org/\S+", "", file.read_text(encoding="utf-8"))
+        assert not re.search(r"https?://", found), file
+
+
+def test_the_site_is_published_by_a_workflow():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "docs.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert any("make docs" in step.get("run", "") for step in steps)
+    assert any("deploy-pages" in step.get("uses", "") for step in steps)
+    assert Path(ROOT / "mkdocs.yml").is_file()

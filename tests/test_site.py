@@ -1,0 +1,337 @@
+"""The built site in a browser. Needs the site (`make docs`), Chromium and the extra `docs`."""
+
+import functools
+import http.server
+import json
+import os
+import random
+import re
+import shutil
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlparse
+
+import pytest
+import torch
+
+from building.records import ROOT
+from entrgi_ref import (
+    approximation_error,
+    discreteness_error,
+    entropy,
+    entropy_weight,
+    hard_embedding,
+    interpolate,
+    soft_embedding,
+    token_distribution,
+)
+
+SITE = ROOT / "site"
+BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+PAGES = sorted(p.relative_to(SITE).as_posix() for p in SITE.glob("**/*.html")) or ["none"]
+
+pytestmark = [
+    pytest.mark.skipif(not (SITE / "index.html").is_file(), reason="no site: make docs"),
+    pytest.mark.xdist_group("site"),
+]
+browsing = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+
+
+class Page(HTMLParser):
+    """What a page links to, what can be linked to in it, and its pictures."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.images, self.sources = set(), [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids |= {found[key] for key in ("id", "name") if found.get(key)}
+        if tag == "a" and found.get("href"):
+            self.links.append(found["href"])
+        if tag == "img":
+            self.images.append(found)
+        for key in ("src", "href"):
+            if tag in ("img", "script", "link") and found.get(key):
+                self.sources.append((found.get("rel"), found[key]))
+
+
+@functools.cache
+def parsed(name):
+    return Page((SITE / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_anchors_and_files_are_there(name):
+    if name == "404.html":  # its links are absolute, to where the site will stand
+        return
+    page = parsed(name)
+    for target in [*page.links, *(source for _, source in page.sources)]:
+        url = urlparse(target)
+        if url.scheme or url.netloc:
+            continue
+        path = (
+            unquote(urlparse(urljoin(f"/{name}", url.path)).path).lstrip("/") if url.path else name
+        )
+        file = SITE / path
+        file = file / "index.html" if file.is_dir() else file
+        assert file.is_file(), f"{name} -> {target}"
+        if url.fragment and file.suffix == ".html":
+            there = parsed(file.relative_to(SITE).as_posix()).ids
+            assert unquote(url.fragment) in there, f"{name} -> {target}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pictures_have_words_and_nothing_comes_from_elsewhere(name):
+    page = parsed(name)
+    assert all(image.get("alt") for image in page.images)
+    for rel, source in page.sources:
+        assert rel == "canonical" or not urlparse(source).netloc, source
+
+
+@pytest.fixture(scope="module")
+def server():
+    handler = functools.partial(Quiet, directory=SITE)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
+        threading.Thread(target=http_server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http_server.server_port}"
+        http_server.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright")
+    with playwright.sync_playwright() as p:
+        running = p.chromium.launch(
+            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu", "--headless=new"]
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def axe():
+    axe_playwright = pytest.importorskip("axe_playwright_python", reason="no axe")
+    (script,) = Path(axe_playwright.__file__).parent.rglob("axe.min.js")
+    return script.read_text(encoding="utf-8")
+
+
+VIEWS = [(scheme, width) for scheme in ("light", "dark") for width in (1280, 390)]
+
+
+@browsing
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(("scheme", "width"), VIEWS)
+def test_every_page_in_a_browser(browser, server, axe, name, scheme, width):
+    context = browser.new_context(
+        color_scheme=scheme,
+        viewport={"width": width, "height": 900},
+        reduced_motion="reduce",
+        bypass_csp=True,
+    )
+    page = context.new_page()
+    complaints, requested = [], []
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto(f"{server}/{name}", wait_until="load")
+    page.wait_for_timeout(50)
+    assert page.evaluate("document.body.dataset.mdColorScheme") == (
+        "slate" if scheme == "dark" else "default"
+    )
+    assert complaints == []
+    assert [url for url in requested if not url.startswith((server, "data:", "blob:"))] == []
+    assert (
+        page.evaluate("""
+        [...document.querySelectorAll(".arithmatex")].filter(e => !e.querySelector(".katex")).length
+    """)
+        == 0
+    )
+    visible = page.evaluate("document.querySelector('article, main').innerText")
+    assert not re.search(r"\\\(|\\\[|\{\{|\$\$", visible)
+    wide = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    assert wide <= 0, f"{wide} pixels too wide"
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    serious = [
+        (v["id"], [n["html"][:120] for n in v["nodes"][:3]])
+        for v in found["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    context.close()
+
+
+@pytest.fixture
+def opened(browser, server):
+    contexts = []
+
+    def open_page(name, **options):
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.goto(f"{server}/{name}", wait_until="load")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def python_step(js, logits, temperature, sampled, method):
+    """The same numbers from the package's functions; the gradients by autograd."""
+    table = torch.tensor(js["EMBEDDINGS"], dtype=torch.float64)
+    psi = torch.tensor([logits], dtype=torch.float64, requires_grad=True)
+    q = token_distribution(psi, temperature)
+    soft, hard = soft_embedding(q, table), hard_embedding(torch.tensor([sampled]), table)
+    constant = {"expectation": 0.0, "aps": 1.0}.get(method, method)
+    w = entropy_weight(psi) if method == "entrgi" else torch.tensor([float(constant)]).double()
+    mixed = interpolate(soft, hard, w)
+    mixed.retain_grad()
+    reward = sum(
+        h["height"]
+        * torch.exp(-((mixed - torch.tensor(h["at"])).square().sum()) / (2 * h["width"] ** 2))
+        for h in js["HILLS"]
+    )
+    reward.backward()
+    return {
+        "q": q[0].tolist(),
+        "soft": soft[0].tolist(),
+        "hard": hard[0].tolist(),
+        "weight": w.item(),
+        "mixed": mixed[0].tolist(),
+        "gradient": mixed.grad[0].tolist(),
+        "entropy": entropy(psi).item(),
+        "reward": reward.item(),
+        "E": approximation_error(mixed, soft).item(),
+        "D": discreteness_error(mixed, hard).item(),
+        "logitGradient": psi.grad[0].tolist(),
+    }
+
+
+@browsing
+def test_the_figures_arithmetic_is_pythons(opened):
+    page, rng = opened("algorithm.html"), random.Random(0)
+    js = page.evaluate("({EMBEDDINGS: EntRGi.EMBEDDINGS, HILLS: EntRGi.HILLS})")
+    inputs = []
+    for i in range(200):
+        scale = rng.choice([0.1, 1, 4, 30])
+        method = rng.choice(["entrgi", "expectation", "aps", round(rng.random(), 3)])
+        logits = [rng.gauss(0, scale) for _ in range(5)] if i else [0.0] * 5
+        inputs.append([logits, rng.uniform(0.1, 3), rng.randrange(5), method])
+    found = page.evaluate("inputs => inputs.map(i => EntRGi.step(...i))", inputs)
+    for given, mine in zip(inputs, found, strict=True):
+        expected = python_step(js, *given)
+        assert mine.keys() == expected.keys()
+        for name, number in expected.items():
+            assert mine[name] == pytest.approx(number, abs=1e-9), (name, given)
+
+
+@browsing
+def test_the_figure_starts_with_the_pages_example(opened):
+    page = opened("algorithm.html")
+    text = page.inner_text("#relaxation .live")
+    logits = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]], dtype=torch.float64)
+    assert f"H = {entropy(logits).item():.2f} nats" in text
+    assert f"w = {entropy_weight(logits).item():.2f}" in text
+
+
+@browsing
+def test_the_figure_works_by_keyboard(opened):
+    page = opened("algorithm.html", reduced_motion="reduce")
+    before = page.inner_text("#relaxation .live")
+    page.focus("#relaxation input[type=range]")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#relaxation output >> nth=0") == "2.10"
+    assert page.inner_text("#relaxation .live") != before
+    climb = page.get_by_role("button", name="One gradient step")
+    reward = lambda: float(re.search(r"R\(ê\) = (\S+)\.", page.inner_text("#relaxation .live"))[1])  # noqa: E731
+    page.select_option("#relaxation select >> nth=0", "expectation")
+    rewards = [reward()]
+    for _ in range(4):
+        climb.press("Enter")
+        rewards.append(reward())
+    assert rewards == sorted(rewards)
+    page.get_by_role("button", name="Reset").press("Enter")
+    assert page.inner_text("#relaxation output >> nth=0") == "2.00"
+
+
+@browsing
+def test_the_dial_shows_the_records_numbers(opened):
+    page = opened("dial.html")
+    rows = json.loads((ROOT / "docs" / "records" / "dial.json").read_text())["rows"]
+    (entropy_row,) = [r for r in rows if r["w"] == "entropy" and r["M"] == 3]
+    shown = page.inner_text("#dial .live").replace("\u2212", "-")
+    for measure in ("top1", "gold_best", "gold_mean", "valid"):
+        estimate = entropy_row["measures"][measure]
+        assert "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**estimate) in shown
+    page.focus("#dial input")
+    page.keyboard.press("Home")
+    assert "w = 0 (Expectation)" in page.inner_text("#dial output")
+    (first,) = [r for r in rows if r["w"] == 0 and r["M"] == 3]
+    assert f"{first['measures']['top1']['mean']:.2f}" in page.inner_text("#dial .live")
+    assert page.locator("#dial svg").count() == 4
+
+
+@browsing
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_stepper_steps_by_keyboard_and_points_into_generate(opened, scheme):
+    page = opened("dial.html", color_scheme=scheme, reduced_motion="reduce")
+    assert ("dark" in page.get_attribute("#stepper", "class")) == (scheme == "dark")
+    page.focus("#stepper")
+    where = lambda: page.inner_text("#stepper output")  # noqa: E731
+    start = where()
+    page.keyboard.press("ArrowRight")
+    assert where() != start
+    page.keyboard.press("End")
+    assert where() == "the answer"
+    assert page.locator("#stepper .masked").count() == 0
+    page.keyboard.press("Home")
+    assert where() == start
+    links = page.locator("#stepper .lines a")
+    assert links.all_inner_texts() == ["predict", "guide", "draw", "commit"]
+    for link, start_of_line in zip(
+        links.all(),
+        (
+            "logits = predict(",
+            "guided_logits = guide(",
+            "candidates = draw_",
+            "committed = commit(",
+        ),
+        strict=True,
+    ):
+        anchor = link.get_attribute("href").removeprefix("#")
+        line = page.locator(f"[id='{anchor.replace('codelineno', 'span')}']")
+        assert line.inner_text().strip().startswith(start_of_line)
+
+
+@browsing
+def test_the_palette_can_be_switched(opened):
+    page = opened("dial.html", color_scheme="light")
+    page.click("label[for=__palette_1]:visible, label[for=__palette_0]:visible")
+    assert page.evaluate("document.body.dataset.mdColorScheme") == "slate"
+    assert "dark" in page.get_attribute("#stepper", "class")
+
+
+@browsing
+def test_identifiers_tell_what_they_are(opened):
+    page = opened("symbols.html")
+    title = page.get_attribute("code:text-is('guided_logits')", "title")
+    assert title.startswith("ψ [n V]: The guided logits.")
+
+
+@browsing
+def test_search_finds_without_a_server(opened):
+    page = opened("index.html")
+    page.fill("[data-md-component=search-query]", "interpolation")
+    page.wait_for_selector(".md-search-result__item")
+    assert page.locator(".md-search-result__item").count() > 0
