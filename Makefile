@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo setup test test-oldest lint clean
+.PHONY: demo setup test test-oldest test-site lint docs serve clean
 
 demo: setup  ## the method on the toy: trains it at the first run, then compares all methods
 	$(BIN)/python -m toy
@@ -31,10 +31,24 @@ test-oldest: .venv-oldest/up-to-date  ## the tests of the models on the oldest t
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt $(OLDEST) --editable '.[dev]'
 	touch $@
 
+docs: .venv/docs-up-to-date  ## the site, into site/; figures are drawn anew
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+serve: .venv/docs-up-to-date  ## the site, built again at every change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+test-site: docs  ## the built site in a browser: needs Chromium
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -rs tests/test_site.py
+
+.venv/docs-up-to-date: .venv/up-to-date
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev,docs]'
+	touch $@
+
 lint: setup  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:  ## remove the environment, caches and results
-	rm -rf .venv .venv-oldest results toy/.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-oldest results site toy/.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
