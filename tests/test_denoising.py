@@ -21,7 +21,7 @@ from entrgi_ref import (
     generate,
     schedule,
 )
-from entrgi_ref.denoising import floor_share
+from entrgi_ref.denoising import commits_nothing, floor_share
 from tiny import TinyDenoiser, TinyReward
 
 ORDERS = ["entropy", "maskgit_plus", "topk_margin", "anchor", "origin"]
@@ -619,3 +619,24 @@ def test_E_in_the_record_is_the_distance_to_the_soft_embedding():
     for i, record in enumerate(records):
         soft = (record.logits / SMALL.temperature).softmax(1) @ reward.embeddings
         torch.testing.assert_close(record.E[0], approximation_error(seen[2 * i], soft))
+
+
+def test_schedule_is_rounded_as_in_the_authors_code():
+    """With T = 999 the quotients are near whole numbers, and float32 decides."""
+    T, left = 999, 128
+    levels = torch.linspace(1, 1e-3, T + 1)
+    for i, step in enumerate(schedule(T, left)):
+        share = 1 - levels[i + 1] / levels[i] if i < T - 1 else 1
+        assert step.count == int(torch.tensor(float(left)) * share)
+        left -= step.count
+    assert floor_share(torch.tensor(10), torch.tensor(0.7).item()).item() == 7  # 6.9999999 exactly
+
+
+def test_steps_without_a_plan_run_where_masks_were_written():
+    """Rows that lag behind may commit at a step at which the plan has nothing to do."""
+    step = schedule(999, 128)[873]
+    assert step.count == 0
+    lagging, plan = torch.tensor([0, 1]), torch.tensor([0, 0])
+    config = replace(SMALL, write_every_id=True)
+    assert not commits_nothing(step, lagging, config)
+    assert commits_nothing(step, plan, config)

@@ -160,3 +160,28 @@ def test_inverse_cdf_draws_with_the_given_probabilities():
 def test_inverse_cdf_stays_in_the_vocabulary_for_nan():
     token = inverse_cdf(torch.full((2, 3), math.nan), torch.tensor([0.0, 0.9]))
     assert torch.all((token >= 0) & (token < 3))
+
+
+def test_nucleus_of_one_cuts_nothing_although_sums_are_rounded():
+    q = torch.tensor([[0.5, 0.5, 1e-7, 1e-8]])  # 1 + 1e-7 before the last one
+    assert torch.equal(nucleus(q, 1.0), q)
+
+
+def test_inverse_cdf_scales_the_number_to_the_sum():
+    u = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    q = torch.tensor([0.25, 0.0, 0.5, 0.25])
+    for scale in (0.5, 1.0, 4.0):
+        drawn = inverse_cdf((scale * q).expand(1000, 4), u)
+        assert torch.bincount(drawn, minlength=4).tolist() == [250, 0, 500, 250]
+
+
+def test_inverse_cdf_reaches_tokens_below_the_resolution_of_float32():
+    q = torch.tensor([[0.5, 1e-9, 0.5]])
+    numbers = torch.tensor([0.5 - 1e-9, 0.5, 0.5 + 1e-9], dtype=torch.float64)
+    assert inverse_cdf(q.expand(3, 3), numbers).tolist() == [0, 1, 2]
+
+
+def test_inverse_cdf_draws_nothing_impossible_where_the_product_rounds_up():
+    """Only the smallest numbers do that: 0.75 times the smallest is the smallest."""
+    q = torch.tensor([[5e-324, 0.0, 0.0]], dtype=torch.float64)
+    assert inverse_cdf(q, torch.tensor([0.75], dtype=torch.float64)).tolist() == [0]

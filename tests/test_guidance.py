@@ -335,3 +335,42 @@ def test_logits_that_are_not_finite_are_named(row, steps):
     with pytest.raises(GuidanceError, match="logits are not finite") as error:
         guide(logits, reward, **SETTINGS | {"steps": steps}, draw=draw_first)
     assert error.value.where.tolist() == [False, True]
+
+
+def test_candidates_are_the_likeliest_tokens_of_the_moved_logits():
+    """At step m: those of what m steps alone would return."""
+    logits, reward = random_problem(n=8)
+    settings = SETTINGS | {"step_size": 2.0}
+    guide(logits, reward, **settings, draw=draw_first)
+    likely = [
+        guide(logits, Reward(reward.embeddings, reward.function), **settings | {"steps": m},
+              draw=draw_first).argmax(1)
+        for m in range(3)
+    ]  # fmt: skip
+    for (_, candidates), expected in zip(reward.seen, likely, strict=True):
+        assert torch.equal(candidates, expected)
+    assert not torch.equal(likely[0], likely[2])
+
+
+def test_neither_the_weight_function_nor_the_observer_is_given_a_graph():
+    logits, reward = random_problem()
+    records: list[GradientStep] = []
+
+    def weight(psi):
+        assert not psi.requires_grad
+        return WEIGHTS["entrgi"](psi)
+
+    guide(logits, reward, **SETTINGS | {"weight": weight}, draw=draw_first, observe=records.append)
+    for record in records:
+        for tensor in (record.entropy, record.weight, record.E, record.D, record.rewards):
+            assert not tensor.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("temperature", 0), ("top_p", 0), ("step_size", -1.0), ("weight", None)]
+)
+def test_wrong_settings_are_refused_even_if_there_is_nothing_to_do(as_users_run_it, name, value):
+    logits, reward = random_problem()
+    for change in ({"steps": 0}, {"steps": 3}):
+        with pytest.raises(ValueError, match=f"{name}: got"):
+            guide(logits[:0], reward, **SETTINGS | change | {name: value}, draw=draw_first)

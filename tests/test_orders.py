@@ -58,3 +58,10 @@ def test_order_temperature_draws_without_replacement():
         expected = n * p[a] * p[b] / (1 - p[a])
         statistic += (counts[a * 4 + b].item() - expected) ** 2 / expected
     assert statistic < 31.3  # chi-square with 11 degrees of freedom, p = 0.001
+
+
+def test_order_temperature_tells_numbers_near_one_apart():
+    """In float32 both would round to 1, and -log(-log 1) is infinite."""
+    uniform = torch.tensor([1 - 2**-53, 1 - 2**-40, 0.5], dtype=torch.float64)
+    first, second, third = plackett_luce(torch.zeros(3), 1.0, uniform).tolist()
+    assert math.inf > first > second > third

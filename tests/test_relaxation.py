@@ -331,3 +331,12 @@ def test_linear_reward_gives_every_method_the_exact_gradient(logits, data):
             logits, embeddings, lambda mixed: (slope * mixed).sum(), weight, tokens, temperature
         )
         torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-9)
+
+
+def test_entropy_counts_the_improbable_tokens_of_a_large_vocabulary():
+    """One likely token and 152,063 of e^-21 each: together 1.2e-4 of probability, 2.5e-3 nats."""
+    logits = torch.full((1, 152_064), -21.0, dtype=torch.float64)
+    logits[0, 0] = 0
+    rest = 152_063 * math.exp(-21)
+    expected = math.log(1 + rest) + 21 * rest / (1 + rest)
+    assert entropy(logits).item() == pytest.approx(expected, rel=1e-9)

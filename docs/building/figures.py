@@ -315,7 +315,7 @@ def idea(palette: Palette) -> Figure:
     """
     figure = Figure(figsize=(8.6, 3.5), layout="constrained")
     axis = figure.subplots()
-    axis.set(xlim=(0, 10.6), ylim=(0, 4.2))
+    axis.set(xlim=(0, 10.6), ylim=(-0.3, 4.2))
     axis.axis("off")
 
     def box(x: float, y: float, text: str, edge: str) -> None:
@@ -346,7 +346,7 @@ def idea(palette: Palette) -> Figure:
     q = token_distribution(LOGITS, 0.7)[0].tolist()
     for i, p in enumerate(sorted(q, reverse=True)):
         axis.bar(1.35 + 0.32 * i, 1.5 * p, width=0.24, bottom=1.35, color=palette.quiet)
-    axis.text(2.0, 1.05, "a distribution\nover tokens", ha="center", va="top")
+    axis.text(2.0, 1.1, "a distribution\nover tokens", ha="center", va="top")
     for y, colour, text in (
         (3.3, palette.soft, "soft: the average\nof all embeddings"),
         (2.1, palette.mixed, "EntRGi: between them,\nby how uncertain it is"),
@@ -358,8 +358,9 @@ def idea(palette: Palette) -> Figure:
     box(8.0, 2.1, "reward\nmodel", palette.ink)
     arrow((8.6, 2.1), (9.3, 2.1), palette.ink)
     axis.text(9.4, 2.1, "reward", va="center")
-    arrow((9.6, 1.75), (2.9, 0.55), palette.ink, connectionstyle="arc3,rad=-0.13", linestyle="--")
-    axis.text(6.6, 0.08, "its gradient moves the distribution", ha="center", va="center")
+    down_and_left = "angle,angleA=-90,angleB=0,rad=8"
+    arrow((9.7, 1.85), (2.9, 0.2), palette.ink, connectionstyle=down_and_left, linestyle="--")
+    axis.text(6.3, -0.12, "its gradient moves the distribution", ha="center", va="center")
     return figure
 
 
