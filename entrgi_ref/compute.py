@@ -31,6 +31,5 @@ class Costs:
 
     def equal_trajectories(self, guided: SamplingConfig, unguided: SamplingConfig) -> int:
         """K with which `unguided` costs as much as `guided`, rounded up: BoN at equal compute."""
-        return math.ceil(
-            guided.trajectories * self.per_trajectory(guided) / self.per_trajectory(unguided)
-        )
+        ratio = self.per_trajectory(guided) / self.per_trajectory(unguided)
+        return math.ceil(round(guided.trajectories * ratio, 9))  # 4.0000000000000001 is 4

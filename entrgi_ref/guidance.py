@@ -64,8 +64,8 @@ def guide(
 
     Raises:
         ValueError: for settings, shapes or types that do not fit, before anything is made of them.
-        GuidanceError: a `ValueError`, after the last step, if a reward or all logits of a position
-            were not finite, or a weight was outside [0, 1].
+        GuidanceError: a `ValueError`, after the last step, if a reward, its gradient or all logits
+            of a position were not finite, or a weight was outside [0, 1].
 
     Source: seed, authors' code.
     """
@@ -78,7 +78,9 @@ def guide(
     for m in range(steps if len(logits) else 0):
         q = token_distribution(psi, temperature)  # Eq. 1
         soft = soft_embedding(q, reward.embeddings)  # Eq. 2
-        hard = hard_embedding(draw(nucleus(q.detach(), top_p), m), reward.embeddings)  # Eq. 3
+        tokens = draw(nucleus(q.detach(), top_p), m)
+        checks.shape("draw", tokens, logits.shape[:1], "[n], one token per masked position")
+        hard = hard_embedding(tokens, reward.embeddings)  # Eq. 3
         w = weight(psi.detach())  # Eq. 4
         mixed = interpolate(soft, hard, w)  # Eq. 5
         rewards = reward(mixed, psi.detach().argmax(-1))
@@ -86,6 +88,8 @@ def guide(
         if observe:
             observe(_record(m, psi, w, soft, hard, mixed, rewards))
         psi.grad = torch.autograd.grad(rewards.sum(), psi)[0]
+        finite = psi.grad.isfinite().all(-1)
+        conditions.require(f"the gradient is not finite at gradient step {m}", finite)
         adam.step()  # Eq. 6
 
     conditions.settle()

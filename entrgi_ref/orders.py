@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .equations import equation
-from .relaxation import entropy
+from .relaxation import entropy, tempered
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ def by_entropy(candidates: Candidates) -> Float[Tensor, "n"]:
     The only order that guidance does not touch: first come the positions of which the denoiser
     itself is most certain. Source: authors' code.
     """
-    return -entropy(candidates.logits / candidates.temperature)
+    return -entropy(tempered(candidates.logits, candidates.temperature))
 
 
 def by_probability(candidates: Candidates) -> Float[Tensor, "n"]:

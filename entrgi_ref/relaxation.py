@@ -44,8 +44,12 @@ def token_distribution(logits: Float[Tensor, "n V"], temperature: float) -> Floa
     `ValueError`; a small one is greedy, a large one uniform. Source: seed.
     """
     checks.temperature(temperature)
-    # A softmax does not change when the largest logit is subtracted, and so it cannot overflow.
-    return ((logits - logits.amax(-1, keepdim=True).detach()) / temperature).softmax(-1)
+    return tempered(logits, temperature).softmax(-1)
+
+
+def tempered(logits: Float[Tensor, "n V"], temperature: float) -> Float[Tensor, "n V"]:
+    """(psi - max psi) / tau: the softmax of this is that of psi / tau, and cannot overflow."""
+    return (logits - logits.amax(-1, keepdim=True).detach()) / temperature
 
 
 @equation("eq:soft-embedding")
@@ -105,7 +109,7 @@ def entropy_weight(
     vocabulary = logits.shape[-1]
     if vocabulary < 2:
         raise ValueError(f"logits: got a vocabulary of {vocabulary}, expected 2 or more: log 1 = 0")
-    h = entropy(logits.detach() / temperature, epsilon=epsilon)
+    h = entropy(tempered(logits.detach(), temperature), epsilon=epsilon)
     return (h / math.log(vocabulary)).clamp(0, 1)  # rounding can pass either end by an ulp
 
 

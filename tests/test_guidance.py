@@ -374,3 +374,19 @@ def test_wrong_settings_are_refused_even_if_there_is_nothing_to_do(as_users_run_
     for change in ({"steps": 0}, {"steps": 3}):
         with pytest.raises(ValueError, match=f"{name}: got"):
             guide(logits[:0], reward, **SETTINGS | change | {name: value}, draw=draw_first)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_gradient_that_is_not_finite_is_named(steps):
+    """The slope of a root is infinite at 0, and 0 times that is not a number."""
+    logits, _ = random_problem()
+    embeddings = torch.eye(6, dtype=torch.float64)
+    reward = Reward(embeddings, lambda mixed: (mixed * 0).square().sum().sqrt())
+    with pytest.raises(GuidanceError, match="gradient is not finite at gradient step 0"):
+        guide(logits, reward, **SETTINGS | {"steps": steps}, draw=draw_first)
+
+
+def test_draws_of_the_wrong_shape_are_refused(as_users_run_it):
+    logits, reward = random_problem()
+    with pytest.raises(ValueError, match="draw: got shape"):
+        guide(logits, reward, **SETTINGS, draw=lambda probabilities, m: torch.tensor([0]))

@@ -340,3 +340,10 @@ def test_entropy_counts_the_improbable_tokens_of_a_large_vocabulary():
     rest = 152_063 * math.exp(-21)
     expected = math.log(1 + rest) + 21 * rest / (1 + rest)
     assert entropy(logits).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_tempered_weights_do_not_overflow(dtype):
+    """30 / 1e-4 is more than float16 can hold."""
+    logits = torch.tensor([[30.0, 1.0, 0.0], [0.0, 0.0, 0.0]], dtype=dtype)
+    assert entropy_weight(logits, temperature=1e-4).tolist() == pytest.approx([0, 1])

@@ -482,3 +482,13 @@ def test_every_place_of_the_dial_is_measured(quick, monkeypatch):
     answers = generate(quick.denoiser, quick.reward, prompts, config)
     assert rows[-1]["measures"]["average"]["mean"] == pytest.approx(answers.average.mean().item())
     assert "| w = H / log K |" in dial.markdown(rows)
+
+
+def test_the_same_settings_are_at_equal_compute():
+    """Whatever the costs: rounding must not add a trajectory."""
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        costs = Costs(*rng.uniform(0.1, 1e3, 2).tolist())
+        K = int(rng.integers(1, 13))
+        same = replace(BASE, trajectories=K)
+        assert costs.equal_trajectories(same, same) == K
