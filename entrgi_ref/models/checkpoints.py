@@ -85,6 +85,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     return _read_json(folder / "config.json")
 
 
+NUMBERS = ("rms_norm_eps", "max_position_embeddings", "num_labels", "rope_theta")
+
+
+def require_numbers(config: Mapping[str, Any]) -> None:
+    """Raise `ValueError` if a field that must be a number is something else.
+
+    Older versions of transformers would take it, and fail later or not at all.
+    """
+    for field in NUMBERS:
+        value = config.get(field, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{field}: got {value!r}, expected a number")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"checkpoint: {path.parent} has no {path.name}")

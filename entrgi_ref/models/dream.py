@@ -218,6 +218,7 @@ def qwen2_config(dream: Mapping[str, Any]) -> Qwen2Config:
     for field, neutral in OFF.items():
         if field in dream and dream[field] not in neutral:
             raise ValueError(f"{field}: got {dream[field]!r}, which is not supported")
+    checkpoints.require_numbers({k: v for k, v in dream.items() if v is not None})
     position = checkpoints.rope(dream)
     if position["rope_type"] != "default":
         field = "rope_parameters" if dream.get("rope_parameters") else "rope_scaling"
@@ -232,7 +233,7 @@ def qwen2_config(dream: Mapping[str, Any]) -> Qwen2Config:
     for field, value in dream.items():
         if field not in known and not field.startswith("_") and value not in (None, False):
             raise ValueError(f"{field}: got {value!r}, but what it means for Dream is not known")
-    same = {field: dream[field] for field in TRANSLATED if field in dream}
+    same = {field: dream[field] for field in TRANSLATED if dream.get(field) is not None}
     try:
         with checkpoints.quiet():
             return Qwen2Config(**same, rope_parameters=position, use_cache=False)

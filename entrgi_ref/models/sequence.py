@@ -295,6 +295,7 @@ def _config(folder: Path) -> PretrainedConfig:
         raise ValueError(f"model_type: got {kind!r}, which transformers does not know")
     if CONFIG_MAPPING[kind] not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ValueError(f"model_type: got {kind!r}, of which there are no sequence classifiers")
+    checkpoints.require_numbers(written)
     position = checkpoints.rope(written)["rope_type"]
     if written.get("quantization_config"):
         raise ValueError("quantization_config: quantised checkpoints are not supported")
