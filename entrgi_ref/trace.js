@@ -28,7 +28,7 @@ const number = (x, digits = 2) => (x < 0 ? "\u2212" : "") + Math.abs(x).toFixed(
 function chart(caption, yLabel, names, series, low, high) {
   const steps = names.length;
   const W = Math.max(280, Math.min(560, document.documentElement.clientWidth - 40));  // text keeps its size on a small screen
-  const [H, L, R, T, B] = [190, 52, 12, 12, 40];
+  const [H, L, R, T, B] = [190, 60, 12, 12, 40];
   const x = v => L + (v / Math.max(steps, 1)) * (W - L - R);
   const y = v => H - B - ((v - low) / (high - low || 1)) * (H - T - B);
   const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${caption}. ${yLabel} against denoising step.` });
@@ -99,7 +99,7 @@ function panel(data, ranges) {
         frame.candidates[i], element("small", {}, `w ${number(frame.weight[i])}`));
       const [r, g, b] = weightColour(frame.weight[i]);
       item.style.background = `rgb(${r},${g},${b})`;
-      item.style.color = 0.299 * r + 0.587 * g + 0.114 * b < 140 ? "#fff" : "#000";
+      item.style.color = 0.299 * r + 0.587 * g + 0.114 * b < 118 ? "#fff" : "#000";
       item.title = describe(frame, i);
       for (const event of ["focus", "mouseenter"]) item.addEventListener(event, () => { details.textContent = describe(frame, i); });
       return item;

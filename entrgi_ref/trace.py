@@ -173,7 +173,7 @@ def _paint(text: str, weight: float | None, colour: bool) -> str:
     if weight is None or not colour:
         return text
     r, g, b = weight_colour(weight)
-    dark = r * 0.299 + g * 0.587 + b * 0.114 < 140
+    dark = r * 0.299 + g * 0.587 + b * 0.114 < 118
     return f"\x1b[48;2;{r};{g};{b}m\x1b[38;5;{15 if dark else 16}m{text}\x1b[0m"
 
 
