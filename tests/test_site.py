@@ -193,8 +193,8 @@ def python_step(js, logits, temperature, sampled, method):
     psi = torch.tensor([logits], dtype=torch.float64, requires_grad=True)
     q = token_distribution(psi, temperature)
     soft, hard = soft_embedding(q, table), hard_embedding(torch.tensor([sampled]), table)
-    constant = {"expectation": 0.0, "aps": 1.0}.get(method, method)
-    w = entropy_weight(psi) if method == "entrgi" else torch.tensor([float(constant)]).double()
+    constant = {"expectation": 0.0, "aps": 1.0, "entrgi": 0.0}.get(method, method)
+    w = entropy_weight(psi) if method == "entrgi" else torch.full((1,), constant, dtype=psi.dtype)
     mixed = interpolate(soft, hard, w)
     mixed.retain_grad()
     reward = sum(
@@ -257,10 +257,10 @@ def test_the_figure_works_by_keyboard(opened):
     reward = lambda: float(re.search(r"R\(ê\) = (\S+)\.", page.inner_text("#relaxation .live"))[1])  # noqa: E731
     page.select_option("#relaxation select >> nth=0", "expectation")
     rewards = [reward()]
-    for _ in range(4):
+    for _ in range(2):  # the steps are large, a third one may jump over the hill
         climb.press("Enter")
         rewards.append(reward())
-    assert rewards == sorted(rewards)
+    assert rewards == sorted(set(rewards))
     page.get_by_role("button", name="Reset").press("Enter")
     assert page.inner_text("#relaxation output >> nth=0") == "2.00"
 
@@ -311,6 +311,7 @@ def test_the_stepper_steps_by_keyboard_and_points_into_generate(opened, scheme):
     ):
         anchor = link.get_attribute("href").removeprefix("#")
         line = page.locator(f"[id='{anchor.replace('codelineno', 'span')}']")
+        assert line.count() == 1
         assert line.inner_text().strip().startswith(start_of_line)
 
 
@@ -332,6 +333,7 @@ def test_identifiers_tell_what_they_are(opened):
 @browsing
 def test_search_finds_without_a_server(opened):
     page = opened("index.html")
-    page.fill("[data-md-component=search-query]", "interpolation")
-    page.wait_for_selector(".md-search-result__item")
-    assert page.locator(".md-search-result__item").count() > 0
+    page.click("[data-md-component=search-query]")
+    page.keyboard.type("interpolate", delay=20)
+    page.get_by_text("matching documents").wait_for()
+    assert "interpolate" in page.inner_text(".md-search__output")

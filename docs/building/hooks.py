@@ -67,7 +67,7 @@ def code(name: str) -> str:
 
 
 def listing(name: str) -> str:
-    """A function in full, every line with its number and an anchor `#__codelineno-LISTING-n`."""
+    """A function in full, every line with its number and an anchor that ends with it."""
     source = sources.of(name)
     return (
         f'``` {{ .python .listing title="{source.file}" linenums="{source.line}" }}\n'
@@ -186,12 +186,12 @@ def generated() -> dict[str, str]:
     }
     trace = records.read("trajectory")
     numbers = sources.lines_of("alg:generate", *(start for _, start in TRACE_LINES))
-    lines = [
-        {"label": label, "href": f"#__codelineno-0-{number}"}
+    lines: list[dict[str, Any]] = [
+        {"label": label, "line": number}
         for (label, _), number in zip(TRACE_LINES, numbers, strict=True)
     ]
     (end,) = sources.lines_of("alg:generate", "return _scored(")
-    lines.append({"label": "score", "href": f"#__codelineno-0-{end}", "answer": True})  # type: ignore[dict-item]
+    lines.append({"label": "score", "line": end, "answer": True})
     trace = {"prompt": trace["prompt"], "panels": trace["panels"], "lines": lines}
     for name, data in (("trajectory", trace), ("dial", records.read("dial")["rows"])):
         # A script, as a page that is opened from a folder may not read JSON.

@@ -1,12 +1,15 @@
 "use strict";
 /* Put the interactive figures where the pages ask for them. Recorded runs come with the page, in RECORDED. */
 (() => {
+  document.querySelectorAll(".md-search[role=dialog]").forEach(search => search.setAttribute("aria-label", "Search"));
   const find = id => document.getElementById(id);
   if (find("relaxation")) mountRelaxation(find("relaxation"));
   if (find("dial")) mountDial(find("dial"), RECORDED.dial);
   const stepper = find("stepper");
   if (stepper) {
-    mountTrace(stepper, RECORDED.trajectory, RECORDED.trajectory.lines);
+    const lines = RECORDED.trajectory.lines.map(({ line, ...rest }) =>
+      ({ ...rest, href: `#${document.querySelector(`.listing a[id$="-${line}"]`).id}` }));
+    mountTrace(stepper, RECORDED.trajectory, lines);
     const paint = () => stepper.classList.toggle("dark", document.body.dataset.mdColorScheme === "slate");
     new MutationObserver(paint).observe(document.body, { attributeFilter: ["data-md-color-scheme"] });
     paint();
