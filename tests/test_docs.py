@@ -11,7 +11,7 @@ import pytest
 import yaml
 from paper_runs import benchmark_file
 
-from building import examples, figures, hooks, numbers, records, sources, symbols
+from building import examples, facts, figures, hooks, records, sources, symbols
 from building.records import ROOT
 from entrgi_ref import EQUATIONS, IMPLEMENTATIONS
 from entrgi_ref.relaxation import __doc__ as LETTERS
@@ -180,24 +180,24 @@ def test_hover_texts_reach_identifiers_only():
 # Numbers
 
 
-@pytest.mark.parametrize("page", sorted(numbers.listed()))
+@pytest.mark.parametrize("page", sorted(facts.listed()))
 def test_every_number_of_the_text_has_a_source(page):
-    """A number that was edited, or is new: `python docs/building/numbers.py` lists it."""
-    listed = numbers.listed()[page]
-    assert numbers.pages()[page] == [number for number, _ in listed]
+    """A number that was edited, or is new: `python docs/building/facts.py` lists it."""
+    listed = facts.listed()[page]
+    assert facts.pages()[page] == [number for number, _ in listed]
     for number, source in listed:
         assert source not in ("", "?"), number
         if source.startswith("="):
             digits = len(number.partition(".")[2]) if "e" not in number else 12
-            value = numbers.computed(source)
-            assert round(value, digits) == pytest.approx(numbers.as_number(number)), source
+            value = facts.computed(source)
+            assert round(value, digits) == pytest.approx(facts.as_number(number)), source
         for file, function in re.findall(r"(test_\w+\.py)(?:::(\w+))?", source):
             tests = (ROOT / "tests" / file).read_text(encoding="utf-8")
             assert not function or f"def {function}(" in tests, source
 
 
 def test_all_pages_with_numbers_are_listed():
-    assert set(numbers.pages()) == set(numbers.listed())
+    assert set(facts.pages()) == set(facts.listed())
 
 
 def test_macros_take_numbers_from_the_records():

@@ -1,10 +1,10 @@
 """Every number that stands in the text of a page, and where it comes from.
 
 Numbers of run records come into a page by a macro and cannot be wrong. The others are written by
-hand: each is listed in `numbers.json`, page by page and in order, with its source. A source that
+hand: each is listed in `facts.json`, page by page and in order, with its source. A source that
 begins with `=` is an expression, and is computed. So no number can be edited unseen.
 
-    python docs/building/numbers.py     lists what is new, with the source `?`
+    python docs/building/facts.py     lists what is new, with the source `?`
 """
 
 from __future__ import annotations
