@@ -199,7 +199,10 @@ def python_step(js, logits, temperature, sampled, method):
     mixed.retain_grad()
     reward = sum(
         h["height"]
-        * torch.exp(-((mixed - torch.tensor(h["at"])).square().sum()) / (2 * h["width"] ** 2))
+        * torch.exp(
+            -((mixed - torch.tensor(h["at"], dtype=table.dtype)).square().sum())
+            / (2 * h["width"] ** 2)
+        )
         for h in js["HILLS"]
     )
     reward.backward()
