@@ -8,6 +8,7 @@ import pytest
 
 from building import records
 from building.records import RECORDS, ROOT
+from toy import dial
 from toy.statistics import student
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -86,3 +87,27 @@ def test_claims_about_the_demo():
 
     cosines = {m: r["cosine_of_mean"]["mean"] for m, r in records.read("gradients")["rows"].items()}
     assert cosines["w = 0.5"] >= cosines["entrgi"]
+
+
+def test_claims_about_the_dial():
+    """Each sentence of the page's remark."""
+    rows = records.read("dial")["rows"]
+    at = {(r["w"], r["M"]): {m: e["mean"] for m, e in r["measures"].items()} for r in rows}
+    intervals = {(r["w"], r["M"]): r["measures"] for r in rows}
+    places = dial.WEIGHTS
+    for measure in ("top1", "gold_mean"):  # with one step, all intervals have a point in common
+        ones = [intervals[w, 1][measure] for w in places]
+        assert max(e["low"] for e in ones) < min(e["high"] for e in ones)
+    middle = [max(at[w, 8]["top1"] for w in (0.4, 0.6)), at["entropy", 8]["top1"]]
+    assert max(at[0.0, 8]["top1"], at[1.0, 8]["top1"]) < min(middle)
+    assert at[0.0, 8]["top1"] < at[0.0, 3]["top1"]
+    for w in places:
+        assert at[w, 8]["gold_mean"] < at[w, 6]["gold_mean"] < at[w, 4]["gold_mean"]
+        assert at[w, 8]["valid"] < at[w, 4]["valid"]
+    assert min(places, key=lambda w: at[w, 8]["gold_mean"]) == 0
+    for measure in ("top1", "gold_mean"):
+        best = max((w for w in places if w != "entropy"), key=lambda w: at[w, 3][measure])
+        mine, other = intervals["entropy", 3][measure], intervals[best, 3][measure]
+        assert mine["low"] < other["high"]
+        assert mine["mean"] <= other["mean"]
+    assert at["entropy", 8]["top1"] > at["entropy", 3]["top1"] > at["entropy", 1]["top1"]

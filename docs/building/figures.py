@@ -390,7 +390,8 @@ def gradients(palette: Palette) -> Figure:
 @drawing
 def overoptimisation(palette: Palette) -> Figure:
     """Reward, gold score and share of valid answers against the number of gradient steps: the
-    reward keeps rising while gold and validity fall.
+    reward of EntRGi and APS keeps rising, that of Expectation falls in the end, and gold and
+    validity fall for all.
     """
     figure, axes = _panels(3.1, 3.1, 3.1, height=3.1)
     rows = records.read("dial")["rows"]

@@ -39,6 +39,8 @@ from entrgi_ref.paper.benchmarks import HUB  # noqa: E402
 from entrgi_ref.paper.experiments import METHODS  # noqa: E402
 from entrgi_ref.paper.published import TOP1  # noqa: E402
 
+WIDE = ("demo",)
+"""Pictures that small screens scroll instead of shrinking."""
 MACRO = re.compile(r"\{\{ *([a-z]+)((?: [^}]*)?) *\}\}")
 TRACE_LINES = (
     ("predict", "logits = predict("),
@@ -105,10 +107,13 @@ def table(name: str) -> str:
 def figure(name: str) -> str:
     """A drawn picture, in its light and its dark version."""
     alt = html.escape(figures.DRAWN[name].alt, quote=True)
-    return "\n".join(
+    pictures = "\n".join(
         f"![{alt}](assets/drawn/{name}-{mode}.svg#only-{mode}){{ .drawn }}"
         for mode in ("light", "dark")
     )
+    if name not in WIDE:
+        return pictures
+    return f'<div class="scroll" tabindex="0" markdown>\n\n{pictures}\n\n</div>'
 
 
 def published() -> str:
