@@ -25,9 +25,8 @@ function svg(name, attributes, text) {
 const number = (x, digits = 2) => (x < 0 ? "\u2212" : "") + Math.abs(x).toFixed(digits);
 
 /* A line chart. names: of the denoising steps; series: {name, colour, dash, points: [[x, y]]}, x in steps from the left. */
-function chart(caption, yLabel, names, series, low, high) {
+function chart(caption, yLabel, names, series, low, high, W) {
   const steps = names.length;
-  const W = Math.max(280, Math.min(560, document.documentElement.clientWidth - 40));  // text keeps its size on a small screen
   const [H, L, R, T, B] = [190, 60, 12, 12, 40];
   const x = v => L + (v / Math.max(steps, 1)) * (W - L - R);
   const y = v => H - B - ((v - low) / (high - low || 1)) * (H - T - B);
@@ -58,7 +57,7 @@ function chart(caption, yLabel, names, series, low, high) {
 
 const padded = (low, high) => { const d = (high - low) * 0.06 || 0.5; return [low - d, high + d]; };
 
-function panel(data, ranges) {
+function panel(data, ranges, width) {
   const steps = data.frames.length - 1;
   const names = data.frames.slice(0, steps).map(f => f.step + 1);
   const slots = element("ol", { class: "slots", "aria-label": `Response of ${data.title}` });
@@ -69,10 +68,10 @@ function panel(data, ranges) {
   const charts = [];
   if (spread("rewards").length) {
     charts.push(chart("Reward that the gradient step sees, one point per gradient step.", "reward R(ê)", names,
-      [{ colour: "var(--text)", points: spread("rewards") }], ...ranges.rewards));
+      [{ colour: "var(--text)", points: spread("rewards") }], ...ranges.rewards, width));
     charts.push(chart("Mean over the masked positions of", "distance", names,
       [{ name: "E, input to soft embedding", colour: "var(--E)", points: spread("mean_E") },
-       { name: "D, input to hard embedding", colour: "var(--D)", dash: "5 4", points: spread("mean_D") }], ...ranges.errors));
+       { name: "D, input to hard embedding", colour: "var(--D)", dash: "5 4", points: spread("mean_D") }], ...ranges.errors, width));
   } else {
     section.append(element("p", { class: "quiet" }, "No gradient steps. The colours show the weight that EntRGi would give."));
   }
@@ -119,7 +118,8 @@ function mountTrace(root, data, lines = []) {
   const all = name => data.panels.flatMap(p => p.frames.flatMap(f => f[name] || []));
   const rewards = all("rewards"), errors = [...all("mean_E"), ...all("mean_D")];
   const ranges = { rewards: padded(Math.min(...rewards), Math.max(...rewards)), errors: [0, Math.max(...errors, 0.01) * 1.05] };
-  const panels = data.panels.map(p => panel(p, ranges));
+  const share = root.clientWidth > 640 ? root.clientWidth / 2 : root.clientWidth;  // text in charts keeps its size
+  const panels = data.panels.map(p => panel(p, ranges, Math.max(260, Math.min(560, share - 40))));
   const length = Math.max(...data.panels.map(p => p.frames.length));
 
   const button = (title, label, text) => element("button", { type: "button", title, "aria-label": label }, text);
