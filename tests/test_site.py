@@ -142,6 +142,7 @@ def test_every_page_in_a_browser(browser, server, axe, name, scheme, width):
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: requested.append(request.url))
     page.goto(f"{server}/{name}", wait_until="load")
+    page.evaluate("document.fonts.ready.then(() => null)")
     page.wait_for_timeout(50)
     assert page.evaluate("document.body.dataset.mdColorScheme") == (
         "slate" if scheme == "dark" else "default"
