@@ -382,7 +382,7 @@ def gradients(palette: Palette) -> Figure:
                 capsize=2,
             )
     axis.set_yticks([-i for i in range(len(found))], [LABELS.get(m, m) for m in found])
-    axis.set(xlabel="cosine to the exact gradient (filled: mean of many draws; hollow: one draw)")
+    axis.set(xlabel="cosine to the exact gradient\nfilled: mean of many draws; hollow: one draw")
     axis.grid(axis="x")
     return figure
 

@@ -39,7 +39,7 @@ from entrgi_ref.paper.benchmarks import HUB  # noqa: E402
 from entrgi_ref.paper.experiments import METHODS  # noqa: E402
 from entrgi_ref.paper.published import TOP1  # noqa: E402
 
-WIDE = ("demo",)
+WIDE = ("demo", "overoptimisation")
 """Pictures that small screens scroll instead of shrinking."""
 MACRO = re.compile(r"\{\{ *([a-z]+)((?: [^}]*)?) *\}\}")
 TRACE_LINES = (
@@ -230,6 +230,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    """Add hover texts, and let tables and code be scrolled by keyboard."""
+    """Add hover texts, let tables be scrolled by keyboard, and keep an interval on one line."""
     content = content.replace("<table>", '<table tabindex="0">')
+    content = re.sub(
+        r"<td.*?</td>",
+        lambda cell: re.sub(r"(\[[−+\d.]+), (?=[−+\d.]+\])", r"\1,&nbsp;", cell[0]),
+        content,
+        flags=re.DOTALL,
+    )
     return hovered(content)

@@ -178,7 +178,7 @@ function mountRelaxation(root) {
         choice("Method", method), choice("Sampled token", sampled, " ", again), element("p", {}, climb, " ", reset), bars),
       element("div", {}, plane,
         element("p", {}, key("■", "soft", "soft ē"), key("▲", "hard", "hard ẽ"), key("●", "mixed", "mixed ê, where the gradient is taken"),
-          key("⇢", "soft", "the same gradient, where it is applied"), "Shaded: the two hills of this reward.")),
+          key("⇢", "soft", "the same gradient, where it is applied."), "Shaded: the two hills of this reward.")),
     ), words);
   show();
 }
