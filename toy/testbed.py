@@ -134,11 +134,14 @@ def log_likelihood(
     ends = (tokens == denoiser.eos_id).int()
     counted = ends.cumsum(1) - ends == 0
     total = torch.zeros(len(tokens))
+    later = torch.arange(LENGTH)
     for i in range(LENGTH):
-        masked = torch.arange(LENGTH).expand_as(tokens) >= i
-        visible = torch.cat([prompt, tokens.masked_fill(masked, denoiser.mask_id)], 1)
-        here = torch.zeros_like(masked)
-        here[:, i] = True
+        rows = counted[:, i].nonzero().squeeze(1)
+        if not len(rows):
+            break
+        seen = tokens[rows].masked_fill(later >= i, denoiser.mask_id)
+        visible = torch.cat([prompt[rows], seen], 1)
+        here = (later == i).expand_as(seen)
         log_q = denoiser(visible, torch.ones_like(visible, dtype=torch.bool), here).log_softmax(-1)
-        total += log_q.gather(1, tokens[:, i : i + 1]).squeeze(1) * counted[:, i]
+        total[rows] += log_q.gather(1, tokens[rows, i, None]).squeeze(1)
     return total / counted.sum(1)
