@@ -144,6 +144,22 @@ def test_adam_is_nearly_a_sign_step(size, moved):
     assert guided[0, 0].item() == pytest.approx(moved, rel=0.05)
 
 
+@pytest.mark.parametrize("w", [0.1, 0.9, 1])
+def test_adam_hides_the_missing_stop_gradient_unless_w_is_one(monkeypatch, w):
+    """Ledger row 17: a factor 1 - w on a position's gradient cancels in Adam's step, 0 does not."""
+
+    def literal(soft, hard, weight):
+        return (1 - weight)[:, None] * soft + weight[:, None] * hard
+
+    logits, reward = random_problem()
+    settings = SETTINGS | {"weight": lambda logits: torch.full_like(logits[:, 0], w)}
+    ours = guide(logits, reward, **settings, draw=draw_first)
+    monkeypatch.setattr("entrgi_ref.guidance.interpolate", literal)
+    theirs = guide(logits, reward, **settings, draw=draw_first)
+    assert (ours - logits).abs().mean() > 0.5
+    torch.testing.assert_close(theirs, logits if w == 1 else ours, rtol=0, atol=2e-3)
+
+
 def test_each_trajectory_climbs_its_own_reward():
     """Two trajectories together move as each does alone."""
     logits, _ = random_problem(n=4)
