@@ -83,7 +83,7 @@ def answer(
     from .config import SamplingConfig
 
     config = SamplingConfig(
-        guidance=guidance(method, gradient_steps, step_size),
+        guidance=guidance(method, gradient_steps, step_size, dtype),
         trajectories=trajectories,
         new_tokens=new_tokens,
         denoising_steps=new_tokens if denoising_steps is None else denoising_steps,

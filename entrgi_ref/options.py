@@ -7,6 +7,7 @@ in the authors' code.
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -67,6 +68,15 @@ RewardPath = Annotated[
 ]
 
 
+OwnGradientSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--gradient-steps",
+        help="M, gradient steps per denoising step. By default the paper's 3 (Figures 4, 5), and "
+        "in the experiment gradient-steps all that it varies.",
+        show_default=False,
+    ),
+]
 OwnDenoisingSteps = Annotated[
     int | None,
     typer.Option(
@@ -136,6 +146,7 @@ def seed_list(text: str) -> list[int]:
 
 def run_app(app: typer.Typer) -> None:
     """Run a command line. What goes wrong is one line and exit code 2: no traceback, no box."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         code = app(standalone_mode=False)
     except (ValueError, OSError) as error:
@@ -155,15 +166,21 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def guidance(method: str, gradient_steps: int, step_size: float) -> GuidanceConfig:
-    """The settings that --method, --gradient-steps and --step-size stand for."""
+def guidance(method: str, gradient_steps: int, step_size: float, dtype: str) -> GuidanceConfig:
+    """The settings that --method, --gradient-steps, --step-size and --dtype stand for."""
     from .checks import choice
     from .config import GuidanceConfig
 
     choice("method", method, METHODS)
+    precision = guidance_dtype(dtype)
     if method == "bon":
-        return GuidanceConfig(steps=0, step_size=step_size)
-    return GuidanceConfig(weight=method, steps=gradient_steps, step_size=step_size)
+        return GuidanceConfig(steps=0, step_size=step_size, dtype=precision)
+    return GuidanceConfig(method, gradient_steps, step_size, precision)
+
+
+def guidance_dtype(dtype: str) -> str:
+    """The precision of the guided logits: float32 for networks of 16 bits too."""
+    return "float64" if dtype == "float64" else "float32"
 
 
 METHODS = ("bon", "expectation", "aps", "entrgi", "entrgi_tempered")

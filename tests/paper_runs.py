@@ -163,6 +163,8 @@ def tiny_run(folder, testbed=None, *, base=TINY_BASE, prompts=5, batch_size=2, *
         options.pop("methods", ["bon", "entrgi"]),
     )
     said = []
+    if options.pop("asked", False):
+        options["asked"] = plan.asked(testbed)
     opened = RunFolder(folder, plan.declaration(testbed), **options)
     Runner(plan, testbed, opened, said.append).run()
     opened.close()

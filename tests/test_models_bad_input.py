@@ -19,6 +19,25 @@ pytestmark = pytest.mark.usefixtures("as_users_run_it")
 HUB = {"model_type": "Dream", **json.loads((DREAM / "config.json").read_text())}
 
 
+@pytest.mark.parametrize(
+    ("config", "tokenizer"),
+    [
+        ({}, {"auto_map": {"AutoTokenizer": ["evil.T", None]}}),
+        ({}, {"auto_map": ["evil.T", None]}),
+        ({"auto_map": {"AutoTokenizer": ["evil.T", None]}}, {}),
+    ],
+)
+@pytest.mark.parametrize("declared", ["EvilTokenizer", REMOVED])
+def test_code_of_a_tokenizer_never_runs(tmp_path, monkeypatch, config, tokenizer, declared):
+    """Where transformers would ask whether to run it."""
+    monkeypatch.setattr("builtins.input", lambda *a: pytest.fail("asks whether to run code"))
+    folder = changed(REWARD, tmp_path, config, {"tokenizer_class": declared} | tokenizer)
+    (folder / "evil.py").write_text("raise SystemExit('run')")
+    with pytest.raises(ValueError, match="code is not run") as error:
+        pair("float32", reward=folder)
+    refused(error, "tokenizer_class: got '(EvilTokenizer|None)'")
+
+
 def refused(error, pattern):
     message = str(error.value)
     assert re.search(pattern, message), message

@@ -46,12 +46,25 @@ def test_local_files(tmp_path, field):
         ('{"prompt": 3}', r"row 1: has no text"),
         ("\n\n", r"holds no prompts"),
         ('{"prompt": "\\ud800"}', r"row 1: half a character"),
+        ("[" * 100_000, r"line 1: not JSON"),
+        ('{"prompt": "\xe9"}', r"bad.jsonl is not text in UTF-8"),
     ],
 )
 def test_bad_files_are_one_clear_line(tmp_path, content, message):
-    (tmp_path / "bad.jsonl").write_text(content)
+    (tmp_path / "bad.jsonl").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
         benchmarks.load(str(tmp_path / "bad.jsonl"))
+    (tmp_path / "bad.parquet").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"bad.parquet is no parquet file"):
+        benchmarks.load(str(tmp_path / "bad.parquet"))
+
+
+def test_lines_end_where_those_of_json_do(tmp_path):
+    """Other separators may stand in a text, and some programs begin a file with a mark."""
+    prompts = ["one\u2028two\x85three", "four"]
+    rows = [json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in prompts]
+    (tmp_path / "a.jsonl").write_bytes("\r\n".join(rows).encode("utf-8-sig"))
+    assert benchmarks.load(str(tmp_path / "a.jsonl")).prompts == tuple(prompts)
 
 
 def test_two_benchmarks_of_one_name_are_refused(tmp_path):
@@ -104,7 +117,10 @@ def test_a_pinned_commit_needs_no_question(hub):
 
 def test_a_run_goes_on_with_the_commits_that_it_began_with(tmp_path):
     assert pinned(tmp_path) == {}
-    declared = {"benchmarks": {"rm-bench": f"THU-KEG/RM-Bench@{COMMIT}", "mine": "3 prompts, ab"}}
+    declared = {
+        "fingerprint": "f",
+        "benchmarks": {"rm-bench": f"THU-KEG/RM-Bench@{COMMIT}", "mine": "3 prompts, ab"},
+    }
     (tmp_path / "run.json").write_text(json.dumps(declared))
     assert pinned(tmp_path) == {"rm-bench": COMMIT}
 
@@ -134,7 +150,7 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch, tmp_path):
             benchmarks.load(name)
 
 
-def test_names_of_reward_models():
+def test_names_of_reward_models(tmp_path, monkeypatch):
     assert list(reward_paths([])) == ["0.6B", "1.7B", "4B"]
     given = ["Skywork/Skywork-Reward-V2-Qwen3-4B@main", "mine=some/where", "folder/tiny"]
     assert reward_paths(given) == {
@@ -142,5 +158,10 @@ def test_names_of_reward_models():
         "mine": "some/where",
         "tiny": "folder/tiny",
     }
+    (tmp_path / "lr=1" / "tiny").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "lr=1" / "tiny")
+    assert reward_paths(["."]) == {"tiny": "."}
+    monkeypatch.chdir(tmp_path)
+    assert reward_paths(["lr=1/tiny", "a=lr=1/tiny"]) == {"tiny": "lr=1/tiny", "a": "lr=1/tiny"}
     with pytest.raises(ValueError, match="'tiny' is given twice"):
         reward_paths(["a/tiny", "b/tiny"])

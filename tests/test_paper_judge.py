@@ -1,5 +1,6 @@
 """The judge: scores against an independent computation, on a tiny random causal model."""
 
+import contextlib
 import json
 import math
 import shutil
@@ -15,7 +16,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from checkpoints import DREAM
 from entrgi_ref.paper import judge
-from entrgi_ref.paper.records import JUDGED, read_records
+from entrgi_ref.paper.records import JUDGED, RunFolder, key_of, read_records
 from entrgi_ref.paper.summary import Run
 
 
@@ -146,6 +147,11 @@ def test_unit_tests_of_a_file_are_asked_instead(run, model, tmp_path):
         judge.read_unit_tests(tmp_path / "empty.txt")
     with pytest.raises(ValueError, match="there is no file"):
         judge.read_unit_tests(tmp_path / "none.txt")
+    (tmp_path / "mark.txt").write_bytes("Is it brief?\r\n".encode("utf-8-sig"))
+    assert judge.read_unit_tests(tmp_path / "mark.txt") == ("Is it brief?",)
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"unit_tests: .*bytes.txt is not text"):
+        judge.read_unit_tests(tmp_path / "bytes.txt")
 
 
 def test_there_are_five_tests_of_our_own():
@@ -223,6 +229,100 @@ def test_an_answer_that_cannot_be_judged_is_counted(run, monkeypatch):
     assert judge.run(run, Silent(), judge.UNIT_TESTS, said.append) == expected > 0
     assert f"{expected} failed, mean score 3.000" in "\n".join(said)
     assert f"{expected} answers are not judged" in invoke("report", run)
+
+
+class Steady:
+    """Gives every answer a 3; counts the questions."""
+
+    declaration = {"backend": "test", "model": {"name": "steady"}}  # noqa: RUF012
+
+    def __init__(self):
+        self.questions = 0
+
+    def answer(self, questions):
+        self.questions += len(questions)
+        return [[("3", {"3": 0.0})] for _ in questions]
+
+
+def test_a_judge_waits_for_what_another_holds(run, monkeypatch):
+    """And takes it over, if the other is gone without having written it."""
+    other = RunFolder(
+        run / JUDGED,
+        {"run": Run.read(run).declaration["fingerprint"]}
+        | {"unit_tests": list(judge.UNIT_TESTS), **Steady.declaration},
+    )
+    records = read_records(run)
+    held = contextlib.ExitStack()
+    held.enter_context(other.lock(repr([key_of(r) for r in records[: judge.AT_A_TIME]])))
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        held.close()
+
+    monkeypatch.setattr(judge.time, "sleep", sleep)
+    steady = Steady()
+    assert judge.run(run, steady, judge.UNIT_TESTS, lambda said: None) == 0
+    assert waits == [judge.POLL_SECONDS]
+    assert len(lines(run / JUDGED)) == len(records) == 12
+    assert steady.questions == 12 * 5
+    judge.run(run, steady, judge.UNIT_TESTS, lambda said: None)
+    assert steady.questions == 12 * 5
+
+
+def test_a_question_that_is_too_long_fails_alone(run, model, tmp_path):
+    short = shutil.copytree(model, tmp_path / "short")
+    config = json.loads((short / "config.json").read_text())
+    for limit, failed in ((20, 12), (4096, 0)):
+        (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": limit}))
+        shutil.rmtree(run / JUDGED, ignore_errors=True)
+        words = ("--backend", "transformers", "--model", short)
+        output = invoke("judge", run, *words, code=int(failed > 0))
+        assert f"{failed} failed" in output
+    steady = Steady()
+
+    def answer(questions):
+        if any("Query: 22\n" in q for q in questions):
+            raise ValueError("too long")
+        return Steady.answer(steady, questions)
+
+    shutil.rmtree(run / JUDGED)
+    steady.answer = answer
+    found = judge.run(run, steady, judge.UNIT_TESTS, lambda said: None)
+    assert found == sum(r["prompt"] == "22" for r in read_records(run)) > 0
+    reasons = {r["prompt"]: r["reason"] for r in read_records(run / JUDGED)}
+    assert {p for p, reason in reasons.items() if reason == "too long"} == {"22"}
+
+
+def test_a_tokenizer_with_more_tokens_than_the_judge_is_no_traceback(run, model, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "small")
+    network = Qwen2ForCausalLM.from_pretrained(folder)
+    network.resize_token_embeddings(50)
+    network.save_pretrained(folder)
+    output = invoke("judge", run, "--backend", "transformers", "--model", folder, code=1)
+    assert "12 failed" in output
+    assert "the judge has 50 tokens, its tokenizer more" in output
+
+
+def test_code_of_a_judge_never_runs(run, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *a: pytest.fail("asks whether to run code"))
+    for name, change in (
+        ("other", {"model_type": "evil"}),
+        ("known", {"model_type": "t5"}),
+    ):
+        folder = shutil.copytree(model, tmp_path / name)
+        config = json.loads((folder / "config.json").read_text()) | change
+        config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "evil.py").write_text("raise SystemExit('run')")
+        with pytest.raises(ValueError, match=f"model_type: got '{change['model_type']}'"):
+            invoke("judge", run, "--backend", "transformers", "--model", folder)
+
+
+def test_the_run_is_looked_for_before_the_judge_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(judge, "load_judge", lambda *a: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match="no run folder"):
+        invoke("judge", tmp_path)
 
 
 def test_lmunit_without_its_package_says_what_to_install(run, monkeypatch):

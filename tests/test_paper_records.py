@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -11,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from building.records import ROOT
-from entrgi_ref.paper.records import RunFolder, key_of, read_declaration, read_records
+from entrgi_ref.paper.records import (
+    RunFolder,
+    key_of,
+    read_declaration,
+    read_experiment,
+    read_records,
+)
 
 DECLARATION = {"experiment": "main", "settings": {"top_p": 0.95}, "prompts": 4}
 
@@ -139,6 +146,25 @@ with RunFolder(Path({str(tmp_path)!r}), {DECLARATION!r}).lock("batch") as ours:
         assert ours
 
 
+def test_locks_may_be_deleted(tmp_path):
+    folder = opened(tmp_path)
+    shutil.rmtree(tmp_path / "claims")
+    with folder.lock("batch") as ours:
+        assert ours
+
+
+def test_a_folder_remembers_what_was_asked_of_it(tmp_path):
+    for asked in ({"seeds": [1]}, {"seeds": [1, 2]}, None, {"seeds": [1]}):
+        opened(tmp_path, asked=asked).close()
+    declared = read_declaration(tmp_path)
+    assert declared["asked"] == [{"seeds": [1]}, {"seeds": [1, 2]}]
+    assert {name: declared[name] for name in DECLARATION} == DECLARATION
+    with pytest.raises(ValueError, match="another run") as error:
+        RunFolder(tmp_path, DECLARATION | {"prompts": 5}, asked={"seeds": [3]})
+    assert "asked" not in str(error.value)
+    assert read_declaration(tmp_path) == declared
+
+
 def test_failed_prompts_are_tried_again_if_asked(tmp_path):
     write(tmp_path, record(0, status="failed"), record(1))
     assert len(opened(tmp_path).done) == 2
@@ -183,6 +209,14 @@ def test_a_folder_that_cannot_be_written_to_is_one_clear_error(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run\.json is damaged"):
         read_declaration(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="has no fingerprint"):
+        read_declaration(tmp_path)
+    (tmp_path / "run.json").write_text('{"fingerprint": "f", "experiment": "main"}')
+    with pytest.raises(
+        ValueError, match=r"is not the run of an experiment.* no benchmarks, prompts"
+    ):
+        read_experiment(tmp_path)
 
 
 def test_a_line_that_is_no_record_is_named(tmp_path):

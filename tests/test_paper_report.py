@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 from paper_runs import invoke, tiny_run
 
-from entrgi_ref.paper import figures, published, report
+from entrgi_ref.paper import benchmarks, figures, published, report
 from entrgi_ref.paper.experiments import EXPERIMENTS
 from entrgi_ref.paper.records import RunFolder
 from entrgi_ref.paper.summary import Run, value
@@ -35,7 +35,7 @@ PAPER = {
     "main_reward": "1.7B",
     "dtype": "bfloat16",
     "unmatched": "eos",
-    "benchmarks": {name: f"{name}@abc" for name in HUB},
+    "benchmarks": {name: f"{benchmarks.HUB[name].hub_id}@abc" for name in HUB},
 }
 
 
@@ -44,12 +44,26 @@ def reward_of(benchmark, method, seed, idx, k):
 
 
 def written(
-    folder, *, declaration=PAPER, benchmarks=HUB, seeds=(1, 2, 3), prompts=4, variants=({},)
+    folder,
+    *,
+    declaration=PAPER,
+    names=HUB,
+    methods=METHODS,
+    seeds=(1, 2, 3),
+    prompts=4,
+    variants=({},),
+    asked=(),
 ):
     """A run folder with made-up rewards, as if everything had been run."""
-    run = RunFolder(folder, declaration)
+    wanted = {
+        "methods": list(methods),
+        "seeds": list(seeds),
+        "variants": list(variants),
+        "prompts": dict.fromkeys(names, prompts),
+    }
+    run = RunFolder(folder, declaration, asked=wanted | dict(asked))
     for benchmark, method, seed, idx, variant in product(
-        benchmarks, METHODS, seeds, range(prompts), variants
+        names, methods, seeds, range(prompts), variants
     ):
         K = 7 if method == "bon_equal_compute" else 4
         shift = sum(v if isinstance(v, int) else len(v) for v in variant.values()) / 5
@@ -154,11 +168,11 @@ def test_what_is_not_comparable_is_said_to_be(tmp_path, change, words):
 
 
 def test_one_seed_has_no_error_and_missing_methods_are_named(tmp_path):
-    folder = written(tmp_path, seeds=(2,), benchmarks=HUB[:1])
+    folder = written(tmp_path, seeds=(2,), names=HUB[:1])
     text = invoke("report", folder)
     cells = cells_of(text, HUB[0])
     assert "±" not in cells["EntRGi", "Top@1 (reward), measured"]
-    assert "one seed" in text
+    assert "Measured: one seed (2), 64 prompts" in text
     assert "1 seeds instead of 3" in text
     assert cells_of(text, HUB[1])["EntRGi", "Top@1 (reward), measured"] == "not measured"
 
@@ -167,10 +181,75 @@ def test_an_unfinished_run_is_said_to_be(tmp_path):
     folder = written(tmp_path)
     (file,) = (folder / "records").glob("*.jsonl")
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-2]))
-    assert "not finished: 1 of 45 cells have fewer prompts" in invoke("report", folder)
+    assert "not finished: 2 prompts of 1 cells are missing" in invoke("report", folder)
     file.write_text("")
     with pytest.raises(ValueError, match="no records yet"):
         invoke("report", folder)
+
+
+def test_cells_that_were_never_reached_are_missing_too(tmp_path):
+    folder = written(tmp_path, methods=["bon"], seeds=[1, 2])
+    assert "not finished" not in invoke("report", folder)
+    written(tmp_path, methods=["aps"], seeds=[3], asked={"seeds": [1, 2, 3]})
+    text = invoke("report", folder)
+    assert "not finished: 24 prompts of 6 cells are missing" in text
+    assert "Best-of-N has seeds 1, 2 only. APS has seed 3 only." in text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"unmatched": "zero"}, "unmatched tokens zero instead of eos"),
+        (
+            {"benchmarks": PAPER["benchmarks"] | {"rm-bench": "8 prompts, ab"}},
+            "benchmark rm-bench (8 prompts, ab)",
+        ),
+    ],
+)
+def test_a_file_that_is_called_like_a_benchmark_is_none_of_the_papers(tmp_path, change, words):
+    text = invoke("report", written(tmp_path, declaration=PAPER | change, prompts=1))
+    assert f"numbers: {words}." in text
+    known = cells_of(text, "rm-bench")["EntRGi", "Top@1, published"]
+    assert known == ("5.70" if "unmatched" in change else "not in the paper")
+
+
+def test_nothing_published_stands_beside_other_experiments(tmp_path):
+    variants = tuple({"reward": size} for size in published.SKYWORK)
+    declaration = PAPER | {"experiment": "reward-size"}
+    invoke("report", written(tmp_path, declaration=declaration, variants=variants))
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "ublished" not in text
+    assert "COMPARABLE" not in text
+
+
+def test_latex_says_what_the_text_says(tmp_path):
+    name = "50%_of ${x}^~\\"
+    declaration = PAPER | {"benchmarks": {name: "4 prompts, ab"}, "prompts": 8}
+    invoke("report", written(tmp_path, declaration=declaration, names=HUB[:1], prompts=1))
+    tex = (tmp_path / "report" / "report.tex").read_text()
+    escaped = r"50\%\_of \$\{x\}\textasciicircum{}\textasciitilde{}\textbackslash{}"
+    assert rf"\caption{{{escaped}, rewards" in tex
+    (line,) = [line for line in tex.splitlines() if "NOT COMPARABLE" in line]
+    assert line.startswith(r"\par\smallskip\footnotesize Measured: ")
+    assert "%" not in line.replace(r"\%", "")
+
+
+def test_two_reward_models_in_folders_of_one_name_are_exported_apart(tmp_path):
+    variants = ({"reward": "A"}, {"reward": "B"})
+    rewards = {"A": {"name": "reward"}, "B": {"name": "reward"}}
+    declaration = PAPER | {"experiment": "reward-size", "rewards": rewards, "main_reward": "A"}
+    folder = written(tmp_path, declaration=declaration, variants=variants, seeds=[1], names=HUB[:1])
+    (file,) = (folder / "records").glob("*.jsonl")
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    for record in records:  # as a run writes it
+        record["settings"]["reward"] = record["variant"]["reward"]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    invoke("export", folder)
+    files = sorted((folder / "export").iterdir())
+    assert len(files) == 10
+    for path in files:
+        results = json.loads(path.read_text())["results"]
+        assert [result["idx"] for result in results] == [0, 1, 2, 3]
 
 
 def test_latex_holds_the_same_numbers(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from paper_runs import (
     PROMPTS,
+    TINY_BASE,
     FailingDenoiser,
     FailingReward,
     TinyTestbed,
@@ -30,6 +31,7 @@ from entrgi_ref.models import checkpoints
 from entrgi_ref.paper import commands, runner
 from entrgi_ref.paper.benchmarks import load
 from entrgi_ref.paper.records import read_declaration, read_records
+from entrgi_ref.paper.runner import Plan
 
 pytestmark = pytest.mark.xdist_group("paper_run")  # its runs are made once
 
@@ -247,7 +249,15 @@ def test_an_over_long_prompt_fails_alone_and_the_exit_code_says_so(tmp_path):
     assert "3 prompts in" in output
     assert "1 of them failed" in output
     report = invoke("report", tmp_path / "run")
-    assert "1 prompts failed" in report or "1 prompt failed" in report
+    assert "1 prompt failed and is left out" in report
+    words[0] = "plan"  # the calibration takes prompts that can be answered
+    words[words.index("--out") + 1] = str(tmp_path / "new")
+    assert "forward passes" in invoke(*words)
+    path.write_text(json.dumps({"prompt": rows[1]}))
+    with pytest.raises(ValueError, match=r"none can be answered, .*positions"):
+        invoke(*words)
+    path.write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows))
+    words[0], words[words.index("--out") + 1] = "run", str(tmp_path / "run")
     assert invoke(*words, code=1).count("1 of them failed") == 1  # still so, but not tried again
 
 
@@ -257,6 +267,11 @@ def test_a_network_that_does_not_load_is_nobodys_fault(tmp_path, benchmark):
     words[words.index(str(REWARD))] = f"broken={tmp_path}"
     with pytest.raises(ValueError, match=r"config\.json"):
         invoke(*words)
+    assert not (tmp_path / "run" / "run.json").exists()
+    words[words.index(f"broken={tmp_path}")] = str(REWARD)
+    with pytest.raises(ValueError, match=r"unmatched: got 'none'"):
+        invoke(*words, "--unmatched", "none")
+    assert not (tmp_path / "run" / "run.json").exists()  # the next try is not another run
     testbed = TinyTestbed()
     testbed.reward = lambda name: (_ for _ in ()).throw(ValueError("no weights"))
     with pytest.raises(ValueError, match="no weights"):
@@ -357,14 +372,25 @@ def test_plan_counts_the_work(run, benchmark, tmp_path):
     assert not (tmp_path / "none").exists()
     words[words.index("--out") + 1] = str(run)
     assert "nothing is left to do" in invoke(*words)
+    with pytest.raises(ValueError, match="another run"):
+        invoke(*words, "--top-p", "0.9")
 
 
-def test_list_says_what_there_is_and_how_far_it_is(run):
+def test_list_says_what_there_is_and_how_far_it_is(run, tmp_path):
     output = invoke("list", run)
     for name in ("main", "error-by-step", "error-vs-entropy", "reward-size", "gradient-steps"):
         assert f"\n{name} " in f"\n{output}"
     assert "60 prompts done, 0 failed" in output
     assert "questions bon_equal_compute, seed 2: 6 of 6" in output
+    (tmp_path / "run.json").write_text("{")
+    output = invoke("list", tmp_path, run)
+    assert "cannot be read: " in output
+    assert "60 prompts done, 0 failed" in output
+
+
+def test_list_knows_how_many_prompts_there_are(tmp_path):
+    tiny_run(tmp_path, prompts=64, asked=True)
+    assert "digits bon, seed 1: 5 of 5" in commands.listing([tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -374,6 +400,10 @@ def test_list_says_what_there_is_and_how_far_it_is(run):
         (["run", "main", "--methods", "ep"], "methods: got 'ep'"),
         (["run", "main", "--seeds", "1,x"], "seeds: got '1,x'"),
         (["run", "main", "--seeds", "1,1"], "seeds: got"),
+        (["run", "main", "--seeds", "1,-1"], "seeds: got -1"),
+        (["run", "main", "--seeds", str(2**63)], f"seeds: got {2**63}"),
+        (["run", "main", "--gradient-steps", "-1"], "gradient_steps: got -1"),
+        (["run", "error-by-step", "--gradient-steps", "0"], "gradient_steps: got 0"),
         (["run", "main", "--prompts", "0"], "prompts: got 0"),
         (["run", "main", "--batch-size", "many"], "batch_size: got 'many'"),
         (["run", "main", "--temperature", "0"], "temperature: got 0"),
@@ -381,7 +411,7 @@ def test_list_says_what_there_is_and_how_far_it_is(run):
         (["run", "main", "--benchmark", "nowhere.jsonl"], "no file nowhere.jsonl"),
         (["report", "nowhere"], "nowhere is no run folder"),
         (["export", "nowhere"], "nowhere is no run folder"),
-        (["judge", "nowhere", "--backend", "x"], "backend: got 'x'"),
+        (["judge", "nowhere", "--backend", "x"], "nowhere is no run folder"),
     ],
 )
 def test_bad_input_is_one_clear_line(words, message):
@@ -393,10 +423,34 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(run, benchmark, tmp
     output = invoke(*arguments(benchmark, tmp_path, "--methods", "bon", "--seeds", "1"))
     assert "6 of 6 prompts: questions bon seed 1, Top@1 " in output
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    with commands.Progress(4, 1, loud=True) as progress:
+    done = iter([1, 3])  # another process has written one
+    with commands.Progress(4, lambda: next(done), loud=True) as progress:
         progress(read_records(run)[0])
-        assert progress.bar.n == 2
+        assert progress.bar.n == 3
         assert "Top@1" in progress.bar.postfix
+
+
+def test_what_others_have_done_counts_in_the_time_left(run, monkeypatch, capsys):
+    clock = iter([0.0, 30.0])
+    monkeypatch.setattr(commands.time, "perf_counter", lambda: next(clock))
+    done = iter([10, 16])
+    with commands.Progress(20, lambda: next(done), loud=True) as progress:
+        progress(read_records(run)[0])
+    said = capsys.readouterr().err
+    assert "10 of 20 prompts are done already" in said
+    assert "16 of 20 prompts: " in said
+    assert ", 20 s left" in said
+
+
+def test_gradient_steps_may_be_chosen(tmp_path):
+    for experiment, expected in (("main", {2}), ("gradient-steps", {2})):
+        plan = Plan.of(experiment, TINY_BASE, [1], 1, 1, ["entrgi"], gradient_steps=2)
+        testbed = TinyTestbed()
+        found = {plan.settings(testbed, cell).guidance.steps for cell in plan.cells(testbed)}
+        assert found == expected
+    plain = Plan.of("gradient-steps", TINY_BASE, [1], 1, 1, ["entrgi"])
+    assert plan.declaration(TinyTestbed()) == plain.declaration(TinyTestbed())
+    assert len(plain.asked(TinyTestbed())["variants"]) == 2 * 6
 
 
 def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch):

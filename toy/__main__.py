@@ -17,6 +17,7 @@ from entrgi_ref.options import (
     Methods,
     Order,
     Out,
+    OwnGradientSteps,
     Prompts,
     RetryFailed,
     Seed,
@@ -251,7 +252,8 @@ def run(
     batch_size: BatchSize = "64",
     quick: Quick = False,
     trajectories: Trajectories = 4,
-    gradient_steps: GradientSteps = 3,
+    denoising_steps: DenoisingSteps = 16,
+    gradient_steps: OwnGradientSteps = None,
     step_size: StepSize = 0.5,
     temperature: Temperature = 0.7,
     top_p: TopP = 0.95,
@@ -276,14 +278,15 @@ def run(
 
     base = replace(
         BASE,
-        guidance=GuidanceConfig(steps=gradient_steps, step_size=step_size),
+        guidance=GuidanceConfig(step_size=step_size),
         trajectories=trajectories,
+        denoising_steps=denoising_steps,
         temperature=temperature,
         top_p=top_p,
         order=order,
     )
     chosen = names_list(methods)
-    plan = Plan.of(experiment, base, seed_list(seeds), prompts, batch_size, chosen)
+    plan = Plan.of(experiment, base, seed_list(seeds), prompts, batch_size, chosen, gradient_steps)
     testbed = ToyTestbed(
         lambda name: load_testbed(name, quick, training_seed, 1.0, threads), quick, training_seed
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.utils import logging
 
 from .. import checks
@@ -97,6 +98,41 @@ def require_numbers(config: Mapping[str, Any]) -> None:
         value = config.get(field, 1)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{field}: got {value!r}, expected a number")
+
+
+def known_config(
+    folder: Path, models: Mapping[type[PretrainedConfig], Any], kind: str
+) -> PretrainedConfig:
+    """The configuration, if transformers itself has models of its type among `models`.
+
+    A type that it lacks would be looked for in the checkpoint's own code. Raises `ValueError`.
+    """
+    written = read_config(folder)
+    name = written.get("model_type")
+    if not isinstance(name, str) or name not in CONFIG_MAPPING:
+        raise ValueError(f"model_type: got {name!r}, which transformers does not know")
+    if CONFIG_MAPPING[name] not in models:
+        raise ValueError(f"model_type: got {name!r}, of which there are no {kind}")
+    require_numbers(written)
+    rope(written)  # refuses what is no object
+    try:
+        with quiet():
+            config: PretrainedConfig = CONFIG_MAPPING[name].from_pretrained(
+                folder, local_files_only=True
+            )
+    except Exception as error:  # transformers has kinds of its own for values of a wrong type
+        raise ValueError(f"config.json: {one_line(error)}") from error
+    return config
+
+
+def require_positions(model: str, length: int, network: Network) -> None:
+    """Raise `ValueError` for a sequence longer than the model has positions."""
+    limit = int(getattr(network.config, "max_position_embeddings", None) or 2**31)
+    if length > limit:
+        raise ValueError(
+            f"prompt: with the answer it takes {length} positions, {model} has {limit}; shorten "
+            "the prompt or lower new_tokens"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

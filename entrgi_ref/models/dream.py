@@ -103,7 +103,7 @@ class Dream:
     ) -> Float[Tensor, "n V"]:
         """The logits at the masked positions. Nothing of size [S, L, V] is ever made."""
         length, new_tokens = tokens.shape[1], masked.shape[1]
-        require_positions("Dream", length, self.network.config.max_position_embeddings)
+        checkpoints.require_positions("Dream", length, self.network)
         hidden = self.network.model(
             input_ids=tokens,
             # A mask that is given is all the mask there is: nothing is causal.
@@ -135,15 +135,6 @@ def positions(valid: Bool[Tensor, "S L"]) -> Int[Tensor, "S L"]:
     # The number of Falses before the first True, also where more of them follow it.
     padding = length - torch.where(valid, length - index, 0).amax(1, keepdim=True)
     return (index - padding).clamp_min(0)
-
-
-def require_positions(model: str, length: int, limit: int) -> None:
-    """Raise `ValueError` for a sequence longer than the model has positions."""
-    if length > limit:
-        raise ValueError(
-            f"prompt: with the answer it takes {length} positions, {model} has {limit}; shorten "
-            "the prompt or lower new_tokens"
-        )
 
 
 TRANSLATED = {

@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
-    CONFIG_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForSequenceClassification,
     PretrainedConfig,
@@ -29,7 +28,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from .. import checks
 from . import checkpoints
 from .checkpoints import Network
-from .dream import Dream, positions, require_positions
+from .dream import Dream, positions
 from .tokenizers import around_response, conversation, load_tokenizer, padded
 from .vocabulary import VocabularyMap
 
@@ -174,7 +173,7 @@ class SequenceReward:
         cache: Cache | None = None,
     ) -> Float[Tensor, "S read d"]:
         read, length = embedded.shape[1], visible.shape[1]
-        require_positions("the reward model", length, _limit(self.network))
+        checkpoints.require_positions("the reward model", length, self.network)
         at = torch.arange(length, device=visible.device)
         causal = at[-read:, None] >= at
         # A hidden token sees itself: a row with nothing to see would be nan in some kernels.
@@ -289,21 +288,13 @@ class SequenceStepReward:
 
 def _config(folder: Path) -> PretrainedConfig:
     """The configuration of a reward model, if it is one that can be read in two parts."""
+    config = checkpoints.known_config(
+        folder, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "sequence classifiers"
+    )
     written = checkpoints.read_config(folder)
-    kind = written.get("model_type")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        raise ValueError(f"model_type: got {kind!r}, which transformers does not know")
-    if CONFIG_MAPPING[kind] not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise ValueError(f"model_type: got {kind!r}, of which there are no sequence classifiers")
-    checkpoints.require_numbers(written)
     position = checkpoints.rope(written)["rope_type"]
     if written.get("quantization_config"):
         raise ValueError("quantization_config: quantised checkpoints are not supported")
-    try:
-        with checkpoints.quiet():
-            config = CONFIG_MAPPING[kind].from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers has kinds of its own for values of a wrong type
-        raise ValueError(f"config.json: {checkpoints.one_line(error)}") from error
     if config.num_labels != 1:
         raise ValueError(f"num_labels: got {config.num_labels}, expected a reward model with 1")
     sliding = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
@@ -319,10 +310,6 @@ def _config(folder: Path) -> PretrainedConfig:
             "prefix cannot be read once"
         )
     return config
-
-
-def _limit(network: Network) -> int:
-    return int(getattr(network.config, "max_position_embeddings", None) or 2**31)
 
 
 def _fallback(tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:

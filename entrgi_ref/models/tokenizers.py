@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -16,9 +17,19 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint: of class `kind`, or of the class that it names itself.
 
-    Raises `ValueError` if its files do not load or it has no chat template.
+    Raises `ValueError` if its files do not load, if it has no chat template, or if its class is
+    code of its own.
     """
-    kind = kind or SAME_AS.get(_declared_class(folder))
+    written = _written(folder / "tokenizer_config.json")
+    declared = str(written.get("tokenizer_class"))
+    kind = kind or SAME_AS.get(declared)
+    maps = [written.get("auto_map") or {}, _written(folder / "config.json").get("auto_map") or {}]
+    own = any("AutoTokenizer" in map or isinstance(map, list) for map in maps)
+    if kind is None and own and not hasattr(transformers, declared):
+        raise ValueError(
+            f"tokenizer_class: got {declared!r} in {folder}, which transformers does not know, and "
+            "a checkpoint's own code is not run"
+        )
     loader = getattr(transformers, kind) if kind else AutoTokenizer
     files = ("tokenizer.json", "vocab.json", "tokenizer.model")
     if not any((folder / file).is_file() for file in files):
@@ -40,12 +51,11 @@ SAME_AS = {"DreamTokenizer": "Qwen2Tokenizer"}
 """Classes of remote code, and those of transformers that give the same ids."""
 
 
-def _declared_class(folder: Path) -> str:
+def _written(file: Path) -> dict[str, Any]:
     try:
-        written = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        return str(written.get("tokenizer_class"))
-    except (OSError, ValueError, AttributeError):
-        return ""
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def token_strings(tokenizer: PreTrainedTokenizerBase, width: int) -> tuple[str | None, ...]:

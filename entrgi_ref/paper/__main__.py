@@ -18,12 +18,12 @@ from ..options import (
     Device,
     Dtype,
     ExperimentName,
-    GradientSteps,
     Methods,
     NewTokens,
     Order,
     Out,
     OwnDenoisingSteps,
+    OwnGradientSteps,
     Prompts,
     RetryFailed,
     RunPath,
@@ -33,6 +33,7 @@ from ..options import (
     TopP,
     Trajectories,
     Unmatched,
+    guidance_dtype,
     names_list,
     run_app,
     seed_list,
@@ -103,7 +104,7 @@ def _declared(act: Callable[[Plan, DreamTestbed, Path, bool], None]) -> Callable
         dtype: Dtype = "auto",
         new_tokens: NewTokens = 128,
         denoising_steps: OwnDenoisingSteps = None,
-        gradient_steps: GradientSteps = 3,
+        gradient_steps: OwnGradientSteps = None,
         step_size: StepSize = 0.5,
         temperature: Temperature = 0.7,
         top_p: TopP = 0.95,
@@ -119,9 +120,8 @@ def _declared(act: Callable[[Plan, DreamTestbed, Path, bool], None]) -> Callable
         from .runner import Plan
         from .testbed import DreamTestbed, reward_paths
 
-        precision = "float64" if dtype == "float64" else "float32"
         base = SamplingConfig(
-            GuidanceConfig(steps=gradient_steps, step_size=step_size, dtype=precision),
+            GuidanceConfig(step_size=step_size, dtype=guidance_dtype(dtype)),
             trajectories=trajectories,
             new_tokens=new_tokens,
             denoising_steps=new_tokens if denoising_steps is None else denoising_steps,
@@ -136,6 +136,7 @@ def _declared(act: Callable[[Plan, DreamTestbed, Path, bool], None]) -> Callable
             prompts,
             batch_size,
             names_list(methods),
+            gradient_steps,
         )
         folder = RESULTS / experiment if out is None else out
         testbed = DreamTestbed(
@@ -208,7 +209,9 @@ def judge(
     from .commands import local_device
     from .judge import load_judge, read_unit_tests
     from .judge import run as run_judge
+    from .records import read_experiment
 
+    read_experiment(out)  # before a judge of 72 billion parameters is loaded
     tests = read_unit_tests(unit_tests)
     scorer = load_judge(backend, model, local_device(device), dtype, batch_size, gpus)
     if run_judge(out, scorer, tests, typer.echo):

@@ -84,13 +84,22 @@ def _from_file(path: Path) -> Benchmark:
 
 def _json_lines(path: Path) -> list[Any]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # Lines end where JSON's do: a text may hold other characters at which str.splitlines splits.
+    for number, line in enumerate(read_text("benchmark", path).split("\n"), 1):
         if line.strip():
             try:
                 rows.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"benchmark: {path}, line {number}: not JSON ({error})") from error
     return rows
+
+
+def read_text(name: str, path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: {path} is not text in UTF-8 ({error})") from error
 
 
 def _parquet(path: Path) -> list[Any]:
@@ -100,7 +109,12 @@ def _parquet(path: Path) -> list[Any]:
         raise ValueError(
             "benchmark: .parquet files need the extra `paper`: pip install 'entrgi-ref[paper]'"
         ) from error
-    return list(parquet.read_table(path).to_pylist())
+    try:
+        return list(parquet.read_table(path).to_pylist())
+    except Exception as error:  # of many kinds; the reader needs one line
+        raise ValueError(
+            f"benchmark: {path} is no parquet file that can be read: {error}"
+        ) from error
 
 
 def _prompt(row: Any, path: Path, number: int) -> str:

@@ -17,7 +17,15 @@ from ..config import SamplingConfig
 from ..denoising import generate, schedule
 from .benchmarks import HUB
 from .experiments import EXPERIMENTS
-from .records import Record, RunFolder, key_of, read_declaration, read_records
+from .records import (
+    Record,
+    RunFolder,
+    key_of,
+    read_declaration,
+    read_experiment,
+    read_records,
+    require_same,
+)
 from .runner import Plan, Runner, batches
 from .testbed import Testbed
 
@@ -56,10 +64,18 @@ def run(
     retry_failed: bool = False,
 ) -> int:
     """Run an experiment into a folder, or go on with it. Returns how many prompts have failed."""
-    folder = RunFolder(out, plan.declaration(testbed), retry_failed=retry_failed)
+    if not (out / "run.json").is_file():
+        testbed.reward(testbed.main_reward)  # what cannot be loaded is not declared
+    folder = RunFolder(
+        out, plan.declaration(testbed), asked=plan.asked(testbed), retry_failed=retry_failed
+    )
     expected = [key for batch in batches(plan, testbed) for key in batch.keys]
     loud = rank() == 0
-    with Progress(len(expected), sum(key in folder.done for key in expected), loud) as progress:
+
+    def done() -> int:
+        return sum(key in folder.done for key in expected)
+
+    with Progress(len(expected), done, loud) as progress:
         runner = Runner(plan, testbed, folder, progress.say if loud else quiet, progress)
         try:
             runner.run()
@@ -89,22 +105,25 @@ class Progress:
     each cell.
     """
 
-    def __init__(self, total: int, done: int, loud: bool):
+    def __init__(self, total: int, done: Callable[[], int], loud: bool):
+        """`done` counts what all processes together have done."""
         self.live = loud and sys.stderr.isatty()
         self.loud, self.total, self.done = loud, total, done
+        self.before = done()
         self.cell: tuple[Any, ...] | None = None
         self.top1: list[float] = []
         self.start = time.perf_counter()
-        self.mine = 0
         self.bar: Any = None
 
     def __enter__(self) -> Progress:
         if self.live:
             from tqdm import tqdm
 
-            self.bar = tqdm(total=self.total, initial=self.done, unit="prompt", dynamic_ncols=True)
-        elif self.loud and self.done:
-            self.say(f"{self.done} of {self.total} prompts are done already")
+            self.bar = tqdm(
+                total=self.total, initial=self.before, unit="prompt", dynamic_ncols=True
+            )
+        elif self.loud and self.before:
+            self.say(f"{self.before} of {self.total} prompts are done already")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -125,12 +144,10 @@ class Progress:
         if cell != self.cell:
             self._end_of_cell()
             self.cell, self.top1 = cell, []
-        self.done += 1
-        self.mine += 1
         if record["rewards"]:
             self.top1.append(max(record["rewards"]))
         if self.bar is not None:
-            self.bar.update()
+            self.bar.update(self.done() - self.bar.n)
             self.bar.set_postfix_str(self._means())
 
     def _means(self) -> str:
@@ -140,9 +157,10 @@ class Progress:
 
     def _end_of_cell(self) -> None:
         if self.cell is not None and self.loud and not self.live:
-            left = (time.perf_counter() - self.start) / self.mine * (self.total - self.done)
+            done, seconds = self.done(), time.perf_counter() - self.start
+            left = seconds / max(1, done - self.before) * (self.total - done)
             rest = f", {duration(left)} left" if left > 0 else ""
-            self.say(f"{self.done} of {self.total} prompts: {self._means()}{rest}")
+            self.say(f"{done} of {self.total} prompts: {self._means()}{rest}")
 
 
 def listing(folders: Sequence[Path]) -> str:
@@ -150,11 +168,17 @@ def listing(folders: Sequence[Path]) -> str:
     width = max(map(len, EXPERIMENTS))
     lines = [f"{name:{width}}  {e.regenerates}" for name, e in EXPERIMENTS.items()]
     for folder in folders:
-        declared, records = read_declaration(folder), read_records(folder)
+        try:
+            declared, records = read_experiment(folder), read_records(folder)
+        except ValueError as error:
+            lines.append(f"\n{folder}: cannot be read: {error}")
+            continue
         failed = sum(record["status"] == "failed" for record in records)
         lines.append(
-            f"\n{folder}: {declared['experiment']}, {len(records)} prompts done, {failed} failed"
+            f"\n{folder}: {declared['experiment']}, {len(records) - failed} prompts done, "
+            f"{failed} failed"
         )
+        wanted = {name: n for asked in declared["asked"] for name, n in asked["prompts"].items()}
         cells = Counter(
             (
                 record["benchmark"],
@@ -166,7 +190,8 @@ def listing(folders: Sequence[Path]) -> str:
         )
         for (benchmark, method, variant, seed), count in cells.items():
             what = " ".join(part for part in (benchmark, method, variant) if part)
-            lines.append(f"  {what}, seed {seed}: {count} of {declared['prompts']}")
+            of = wanted.get(benchmark, declared["prompts"])
+            lines.append(f"  {what}, seed {seed}: {count} of {of}")
     if not folders:
         lines.append("\nNo runs yet below results/.")
     return "\n".join(lines)
@@ -188,6 +213,7 @@ def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:
     """
     done = set()
     if (out / "run.json").is_file():
+        require_same(out, plan.declaration(testbed))
         done = {key_of(record) for record in read_records(out)}
     todo = [batch for batch in batches(plan, testbed) if not done.issuperset(batch.keys)]
     if not todo:
@@ -200,10 +226,8 @@ def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:
         trajectories = len(batch.prompts) * config.trajectories
         work.append((steps_run(config), config.guidance.steps, trajectories))
 
-    sample = todo[0].prompts
-    unguided = _seconds_per_step(plan, testbed, sample, gradient_steps=0)
-    guided = _seconds_per_step(plan, testbed, sample, gradient_steps=1)
-    gradient, rows = max(0.0, guided - unguided), len(sample) * plan.base.trajectories
+    prompts, unguided, guided = _calibration(plan, testbed, [batch.prompts for batch in todo])
+    gradient, rows = max(0.0, guided - unguided), prompts * plan.base.trajectories
     seconds = sum(steps * (unguided + M * gradient) * n / rows for steps, M, n in work)
     return (
         f"{len(settings)} cells, {sum(len(batch.prompts) for batch in todo)} prompts in "
@@ -214,6 +238,21 @@ def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:
         f"about {duration(seconds)} on one {testbed.device}\n"
         f"peak memory of a batch of {rows} trajectories: {_peak_memory()}"
     )
+
+
+def _calibration(
+    plan: Plan, testbed: Testbed, samples: Sequence[Sequence[str]]
+) -> tuple[int, float, float]:
+    """How many prompts the first of `samples` has that can be answered, and the seconds of a
+    denoising step without and with a gradient step.
+    """
+    for sample in samples:
+        try:
+            unguided = _seconds_per_step(plan, testbed, sample, gradient_steps=0)
+            return len(sample), unguided, _seconds_per_step(plan, testbed, sample, gradient_steps=1)
+        except ValueError as error:  # such as a prompt that is too long: a run records it
+            reason = error
+    raise ValueError(f"prompts: none can be answered, the last because of {reason}")
 
 
 def steps_run(config: SamplingConfig) -> int:

@@ -51,9 +51,9 @@ def _name(record: Record, declaration: Mapping[str, Any], aggregation_names: boo
 
 def _reward(record: Record, declaration: Mapping[str, Any]) -> str:
     name = str(record["settings"]["reward"])
-    rewards = declaration["rewards"]
-    known = rewards[name]["name"] if isinstance(rewards, Mapping) else name
-    return str(known).rsplit("/", 1)[-1]
+    known = {key: str(of["name"]).rsplit("/", 1)[-1] for key, of in declaration["rewards"].items()}
+    # Two folders of one name would be one file: then they go by what the run calls them.
+    return known[name] if list(known.values()).count(known[name]) == 1 else name
 
 
 def _contents(records: list[Record], declaration: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,19 +66,32 @@ def _grid(rows: int, columns: int, width: float = 3.4, height: float = 2.8) -> t
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+def _legend_below(figure: Figure, axes: Axes, title: str | None = None) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / ENTRY)))
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, title=title, title_fontsize=8
+    )
 
 
-def _say_what_bars_are(figure: Figure) -> None:
-    figure.supxlabel("bars: one standard error over the seeds", fontsize=8)
+ENTRY = 1.6
+"""The width of an entry of a legend, in inches."""
+
+
+def _bars(run: Run) -> str:
+    """What the bars are."""
+    several = len({record["seed"] for record in run.records}) > 1
+    return "bars: one standard error over the seeds" if several else "one seed: no standard errors"
+
+
+def _title(benchmark: str) -> str:
+    return textwrap.fill(benchmark, 30)
 
 
 def main(run: Run) -> Figure:
     """A dot per method with its standard error, for each benchmark and measure."""
     figure, axes = _grid(len(run.benchmarks), len(run.measures), height=2.2)
-    _say_what_bars_are(figure)
+    figure.supxlabel(_bars(run), fontsize=8)
     for row, benchmark in zip(axes, run.benchmarks, strict=True):
         for axis, name in zip(row, run.measures, strict=True):
             for y, method in enumerate(reversed(run.methods)):
@@ -90,7 +104,9 @@ def main(run: Run) -> Figure:
             labels = [STYLES[method][0] for method in reversed(run.methods)]
             first = axis is row[0]
             axis.set_yticks(range(len(labels)), labels if first else [""] * len(labels))
-            axis.set(title=benchmark, xlabel=f"{MEASURES[name].label} ({MEASURES[name].unit})")
+            axis.set(
+                title=_title(benchmark), xlabel=f"{MEASURES[name].label} ({MEASURES[name].unit})"
+            )
             axis.margins(x=0.15, y=0.15)
             axis.grid(axis="x", alpha=0.25)
     return figure
@@ -135,7 +151,7 @@ def error_by_step(run: Run) -> Figure:
         axis.set_ylim(bottom=0)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.25)
-    _legend_below(figure, axes[0, 1], len(run.methods) + 1)
+    _legend_below(figure, axes[0, 1])
     return figure
 
 
@@ -171,7 +187,7 @@ def error_vs_entropy(run: Run) -> Figure:
                     rasterized=True,
                 )
             axis.set_ylim(0, edges["error_edges"][highest + 1])
-            axis.set_title(f"{STYLES[method][0]}, {benchmark}")
+            axis.set_title(_title(f"{STYLES[method][0]}, {benchmark}"))
             if i == len(methods) - 1:
                 axis.set_xlabel("entropy (nats)")
             if j == 0:
@@ -247,7 +263,6 @@ def _lines(
 ) -> tuple[Figure, Any]:
     """Measures down, benchmarks across, a line per method."""
     figure, axes = _grid(len(run.measures), len(run.benchmarks))
-    _say_what_bars_are(figure)
     for i, measure in enumerate(run.measures):
         for j, benchmark in enumerate(run.benchmarks):
             axis = axes[i, j]
@@ -259,11 +274,11 @@ def _lines(
                     axis.errorbar(
                         x, y, yerr=error, color=colour, marker=marker, capsize=3, label=label
                     )
-            axis.set(title=benchmark, xlabel=x_label)
+            axis.set(title=_title(benchmark), xlabel=x_label)
             if j == 0:
                 axis.set_ylabel(f"{MEASURES[measure].label}{against}\n({MEASURES[measure].unit})")
             axis.grid(alpha=0.25)
-    _legend_below(figure, axes[0, 0], len(methods))
+    _legend_below(figure, axes[0, 0], _bars(run))
     return figure, axes
 
 

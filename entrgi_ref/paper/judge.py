@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from .. import checks
+from .benchmarks import read_text
 from .records import (
     JUDGED,
     Record,
@@ -23,10 +25,10 @@ from .records import (
     best,
     fingerprint,
     key_of,
-    read_declaration,
+    read_experiment,
     read_records,
 )
-from .runner import versions
+from .runner import POLL_SECONDS, versions
 
 UNIT_TESTS = (
     "Does the response deal with what the query asks for?",
@@ -93,7 +95,7 @@ def read_unit_tests(file: Path | None) -> tuple[str, ...]:
         return UNIT_TESTS
     if not file.is_file():
         raise ValueError(f"unit_tests: there is no file {file}")
-    tests = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+    tests = tuple(line.strip() for line in read_text("unit_tests", file).splitlines())
     tests = tuple(test for test in tests if test)
     if not tests:
         raise ValueError(f"unit_tests: {file} is empty")
@@ -126,22 +128,32 @@ class TransformersJudge:
     @classmethod
     def load(cls, model: str, device: str, dtype: str, batch_size: int) -> TransformersJudge:
         """Load a folder or a hub id."""
-        from transformers import AutoModelForCausalLM
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
         from ..models import checkpoints
         from ..models.tokenizers import load_tokenizer
 
         where = checkpoints.device_of(device)
+        precision = checkpoints.dtype_of(dtype, where)
         folder = checkpoints.locate(model)
+        config = checkpoints.known_config(folder, MODEL_FOR_CAUSAL_LM_MAPPING, "causal models")
         tokenizer = load_tokenizer(folder)
         network = checkpoints.load(
-            AutoModelForCausalLM, folder, dtype=checkpoints.dtype_of(dtype, where), device=where
+            AutoModelForCausalLM, folder, dtype=precision, device=where, config=config
         )
-        declaration = {"backend": "transformers", "model": checkpoints.identity(model)}
+        declaration = {
+            "backend": "transformers",
+            "model": checkpoints.identity(model),
+            "dtype": str(precision).removeprefix("torch."),
+        }
         return cls(declaration, network, tokenizer, batch_size)
 
     def answer(self, questions: Sequence[str]) -> list[Generated]:
-        """Greedy, with the log-probabilities of all tokens that are digits."""
+        """Greedy, with the log-probabilities of all tokens that are digits.
+
+        Raises `ValueError` if a question is longer than the model's positions, or has tokens that
+        it lacks.
+        """
         return [
             generated
             for start in range(0, len(questions), self.batch_size)
@@ -151,11 +163,16 @@ class TransformersJudge:
     def _answer(self, questions: Sequence[str]) -> list[Generated]:
         import torch
 
+        from ..models.checkpoints import require_positions
         from ..models.tokenizers import conversation, padded
 
         texts = [conversation(self.tokenizer, text) for text in questions]
         end = self.tokenizer.eos_token_id
         tokens, valid = padded(self.tokenizer, texts, 0, self.network.device)
+        require_positions("the judge", tokens.shape[1] + NEW_TOKENS, self.network)
+        width = len(self.network.get_input_embeddings().weight)
+        if int(tokens.max()) >= width:
+            raise ValueError(f"the judge has {width} tokens, its tokenizer more")
         with torch.no_grad():
             found = self.network.generate(
                 tokens,
@@ -180,7 +197,8 @@ class TransformersJudge:
 
     def _digits(self) -> dict[int, str]:
         """The tokens that are a digit, by their ids."""
-        ids = self.tokenizer.get_vocab().values()
+        width = len(self.network.get_input_embeddings().weight)
+        ids = [index for index in self.tokenizer.get_vocab().values() if index < width]
         return {i: text for i in ids if (text := self.tokenizer.decode([i])).strip() in DIGITS}
 
 
@@ -242,30 +260,29 @@ def run(folder: Path, judge: Judge, tests: Sequence[str], say: Callable[[str], N
 
     Several processes may do it together: each takes the next prompts that nobody holds.
     """
-    run_of = read_declaration(folder)["fingerprint"]
+    run_of = read_experiment(folder)["fingerprint"]
     declaration = {"run": run_of, "unit_tests": list(tests), **judge.declaration}
     wanted = [record for record in read_records(folder) if record["status"] == "ok"]
     judged = RunFolder(folder / JUDGED, declaration)
+    left = [wanted[start : start + AT_A_TIME] for start in range(0, len(wanted), AT_A_TIME)]
     try:
-        for start in range(0, len(wanted), AT_A_TIME):
-            part = wanted[start : start + AT_A_TIME]
-            with judged.lock(repr([key_of(record) for record in part])) as ours:
-                if not ours:
-                    continue
-                judged.refresh()
-                if judged.done.issuperset(key_of(record) for record in part):
-                    continue
-                questions = [
-                    question(record["prompt"], record["responses"][best(record)], test)
-                    for record in part
-                    for test in tests
-                ]
-                # All of them again, if some are missing: the same batches, the same rounding.
-                answers = judge.answer(questions)
-                for i, record in enumerate(part):
-                    mine = answers[i * len(tests) : (i + 1) * len(tests)]
-                    judged.write(_judgement(record, best(record), mine, declaration))
-                say(f"{start + len(part)} of {len(wanted)} answers judged")
+        while True:
+            judged.refresh()
+            left = [part for part in left if not judged.done.issuperset(map(key_of, part))]
+            if not left:
+                break
+            before = len(judged.done)
+            for part in left:
+                with judged.lock(repr([key_of(record) for record in part])) as ours:
+                    judged.refresh()
+                    if not ours or judged.done.issuperset(map(key_of, part)):
+                        continue
+                    for record, answers in _judged(judge, part, tests):
+                        judged.write(_judgement(record, best(record), answers, declaration))
+                    there = sum(key_of(record) in judged.done for record in wanted)
+                    say(f"{there} of {len(wanted)} answers judged")
+            if len(judged.done) == before:
+                time.sleep(POLL_SECONDS)  # others hold all that is left; one of them may die
     finally:
         judged.close()
     found = read_records(folder / JUDGED)
@@ -278,20 +295,51 @@ def run(folder: Path, judge: Judge, tests: Sequence[str], say: Callable[[str], N
     return len(failed)
 
 
+def _judged(
+    judge: Judge, part: Sequence[Record], tests: Sequence[str]
+) -> Iterator[tuple[Record, Sequence[Generated] | str]]:
+    """The answers to the questions about each record, or the reason why there are none.
+
+    Of all records of a part, also if some are judged already: the same batches, the same rounding.
+    """
+    questions = [
+        question(record["prompt"], record["responses"][best(record)], test)
+        for record in part
+        for test in tests
+    ]
+    try:
+        answers = judge.answer(questions)
+    except ValueError as error:
+        if len(part) == 1:
+            yield part[0], " ".join(str(error).split())
+        else:
+            for record in part:
+                yield from _judged(judge, [record], tests)
+        return
+    for i, record in enumerate(part):
+        yield record, answers[i * len(tests) : (i + 1) * len(tests)]
+
+
 def _judgement(
-    record: Record, chosen: int, answers: Sequence[Generated], declaration: Mapping[str, Any]
+    record: Record,
+    chosen: int,
+    answers: Sequence[Generated] | str,
+    declaration: Mapping[str, Any],
 ) -> Record:
     identity = ("experiment", "benchmark", "method", "variant", "seed", "idx", "prompt")
+    scores: list[float] = []
+    reason = answers if isinstance(answers, str) else None
+    generated: Sequence[Generated] = [] if isinstance(answers, str) else answers
     try:
-        scores, reason = [score(answer) for answer in answers], None
+        scores = [score(one) for one in generated]
     except ValueError as error:
-        scores, reason = [], str(error)
+        reason = str(error)
     return {
         **{name: record[name] for name in identity},
         "response": record["responses"][chosen],
         "scores": scores,
-        "score": statistics.fmean(scores) if scores else None,
-        "answers": ["".join(token for token, _ in answer) for answer in answers],
+        "score": None if reason else statistics.fmean(scores),
+        "answers": ["".join(token for token, _ in one) for one in generated],
         "status": "failed" if reason else "ok",
         "reason": reason,
         "fingerprint": fingerprint(declaration),

@@ -1,8 +1,9 @@
 """A run folder: a line of JSON per prompt, written as soon as it is known, safe to stop and resume.
 
-    OUT/run.json          what the run is: its settings, whose hash is the fingerprint
+    OUT/run.json          what the run is: its settings, whose hash is the fingerprint, and what
+                          has been asked of it so far
     OUT/records/*.jsonl   the records, one file per process that ever wrote here
-    OUT/claims/           locks of batches that are being computed; empty files, safe to delete
+    OUT/claims/           locks of batches; empty files, safe to delete when no process runs
 
 A process writes to a file of its own, so none can spoil another's. A batch is computed by whoever
 holds its lock. The system drops a lock when its holder dies, so that nothing has to be cleaned up.
@@ -58,19 +59,26 @@ def fingerprint(declaration: Mapping[str, Any]) -> str:
 class RunFolder:
     """A run folder that is open for writing."""
 
-    def __init__(self, path: Path, declaration: Mapping[str, Any], *, retry_failed: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        declaration: Mapping[str, Any],
+        *,
+        asked: Mapping[str, Any] | None = None,
+        retry_failed: bool = False,
+    ):
         """Open `path`, or make it.
 
-        `declaration` is what the run is. With `retry_failed`, what has failed counts as missing.
-        Raises `ValueError` if the folder holds another run, with the fields that differ, or cannot
-        be written to.
+        `declaration` is what the run is, `asked` what is to be computed now, of which a folder may
+        be given more later. With `retry_failed`, what has failed counts as missing. Raises
+        `ValueError` if the folder holds another run, with the fields that differ, or cannot be
+        written to.
         """
         self.path = path
         try:
             (path / "records").mkdir(parents=True, exist_ok=True)
-            (path / "claims").mkdir(exist_ok=True)
             with self.lock("declaration", wait=True):
-                _declare(path / "run.json", declaration)
+                _declare(path / "run.json", declaration, asked)
                 for file in sorted((path / "records").glob("*.jsonl")):
                     _mend(file)
             name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -86,6 +94,7 @@ class RunFolder:
     def lock(self, name: str, *, wait: bool = False) -> Iterator[bool]:
         """Hold a lock of this folder, if no other process does. Yields whether it is held."""
         digest = hashlib.blake2b(name.encode(), digest_size=12).hexdigest()
+        (self.path / "claims").mkdir(exist_ok=True)
         descriptor = os.open(self.path / "claims" / digest, os.O_CREAT | os.O_RDWR, 0o666)
         try:
             try:
@@ -157,38 +166,65 @@ def read_records(path: Path) -> list[Record]:
 
 
 def read_declaration(path: Path) -> dict[str, Any]:
-    """What the run in a folder is."""
+    """What the run, or the judging of one, in a folder is."""
     if not (path / "run.json").is_file():
         raise ValueError(f"out: {path} is no run folder, it has no run.json")
     return _declared(path / "run.json")
 
 
+def read_experiment(path: Path) -> dict[str, Any]:
+    """What the run of an experiment in a folder is."""
+    declared = read_declaration(path)
+    missing = {"experiment", "testbed", "settings", "prompts", "benchmarks"} - set(declared)
+    if missing:
+        raise ValueError(
+            f"out: {path} is not the run of an experiment, its run.json has no "
+            f"{', '.join(sorted(missing))}"
+        )
+    return declared
+
+
 def _declared(file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        declared = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"out: {file} is damaged ({error})") from error
+    if "fingerprint" not in declared:
+        raise ValueError(f"out: {file} is damaged (it has no fingerprint)")
+    return declared
 
 
-def _declare(file: Path, declaration: Mapping[str, Any]) -> None:
-    declared = {"fingerprint": fingerprint(declaration), **declaration}
+def _declare(
+    file: Path, declaration: Mapping[str, Any], asked: Mapping[str, Any] | None = None
+) -> None:
+    before = []
     if file.is_file():
-        there = _declared(file)
-        if there.get("fingerprint") != declared["fingerprint"]:
-            differing = "; ".join(
-                f"{name}: {before!r} there, {now!r} here"
-                for name, before, now in _differences(there, declared)
-                if name != "fingerprint"
-            )
-            raise ValueError(
-                f"out: {file.parent} holds another run ({differing}); give another folder, or the "
-                "settings of that run"
-            )
-        return
+        require_same(file.parent, declaration)
+        before = list(_declared(file).get("asked", []))
+        if asked is None or asked in before:
+            return
+    declared = {"fingerprint": fingerprint(declaration), **declaration}
+    declared["asked"] = [*before, *([] if asked is None else [asked])]
     # Written aside and moved into place, so that it is there as a whole or not at all.
     aside = file.with_suffix(f".{os.getpid()}")
     aside.write_text(json.dumps(declared, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(aside, file)
+
+
+def require_same(path: Path, declaration: Mapping[str, Any]) -> None:
+    """Raise `ValueError` if the folder holds a run that is another one, with what differs."""
+    there = _declared(path / "run.json")
+    here = {"fingerprint": fingerprint(declaration), **declaration}
+    if there["fingerprint"] != here["fingerprint"]:
+        differing = "; ".join(
+            f"{name}: {before!r} there, {now!r} here"
+            for name, before, now in _differences(there, here)
+            if name not in ("fingerprint", "asked")
+        )
+        raise ValueError(
+            f"out: {path} holds another run ({differing}); give another folder, or the settings "
+            "of that run"
+        )
 
 
 def _differences(a: Any, b: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

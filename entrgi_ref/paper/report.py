@@ -6,9 +6,12 @@ authors' page), *not measured*, or *not available* (in the paper, but not to us)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from . import figures
 from .benchmarks import HUB
@@ -52,8 +55,8 @@ class Table:
         ]
         return f"**{self.title}**\n\n" + "\n".join(f"| {line} |" for line in lines)
 
-    def latex(self) -> str:
-        """As a `table` for the package booktabs."""
+    def latex(self, note: str) -> str:
+        """As a `table` for the package booktabs, with a note below."""
         align = "l" * self.words + "r" * (len(self.heads) - self.words)
         rows = [" & ".join(map(_tex, row)) + r" \\" for row in (self.heads, *self.rows)]
         return "\n".join(
@@ -67,15 +70,25 @@ class Table:
                 *rows[1:],
                 r"\bottomrule",
                 r"\end{tabular}",
+                rf"\par\smallskip\footnotesize {_tex(note)}",
                 r"\end{table}",
             ]
         )
 
 
 def _tex(text: str) -> str:
-    for sign, command in (("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#")):
-        text = text.replace(sign, command)
-    return text.replace("±", r"$\pm$").replace("−", "$-$")
+    return "".join(TEX.get(sign, sign) for sign in text)
+
+
+TEX = {sign: f"\\{sign}" for sign in "&%_#${}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+}
+"""Characters that mean something to LaTeX, or that it lacks."""
 
 
 def write(folder: Path, to: Path) -> tuple[str, list[Path]]:
@@ -90,8 +103,8 @@ def write(folder: Path, to: Path) -> tuple[str, list[Path]]:
     text = "\n\n".join([table.markdown() for table in found] + [" ".join(notes)])
     title = f"# {run.declaration['experiment']}: {run.declaration['testbed']}"
     (to / "report.md").write_text(f"{title}\n\n{text}\n\n{pictures}\n", encoding="utf-8")
-    tex = [f"% {note}" for note in notes] + [table.latex() for table in found]
-    (to / "report.tex").write_text("\n\n".join(tex) + "\n", encoding="utf-8")
+    tex = "\n\n".join(table.latex(" ".join(notes)) for table in found)
+    (to / "report.tex").write_text(tex + "\n", encoding="utf-8")
     return text + "\n", [to / "report.md", to / "report.tex", *drawn]
 
 
@@ -121,7 +134,7 @@ def _main(run: Run, benchmark: str) -> Table:
         for name in names:
             row.append(_measured(run, name, benchmark=benchmark, method=method))
             if not run.toy:
-                row.append(_published(benchmark, method, name))
+                row.append(_published(run, benchmark, method, name))
         rows.append(tuple(row))
     return Table(
         f"{benchmark}, rewards by {run.declaration['main_reward']}", tuple(heads), tuple(rows)
@@ -138,12 +151,17 @@ def _measured(run: Run, measure: str, **fields: object) -> str:
     return "not measured" if found is None else found.text()
 
 
-def _published(benchmark: str, method: str, measure: str) -> str:
+def _published(run: Run, benchmark: str, method: str, measure: str) -> str:
+    if method in OURS or not _is_the_papers(run, benchmark):
+        return "not in the paper"
     found = published(benchmark, method, measure)
-    if found is not None:
-        return f"{found:.2f}"
-    ours = method in OURS or benchmark not in HUB
-    return "not in the paper" if ours else "not available"
+    return "not available" if found is None else f"{found:.2f}"
+
+
+def _is_the_papers(run: Run, benchmark: str) -> bool:
+    """Whether a benchmark is one of the paper's, and not a file of the same name."""
+    source = str(run.declaration["benchmarks"][benchmark])
+    return benchmark in HUB and source.startswith(f"{HUB[benchmark].hub_id}@")
 
 
 def _with_variants(run: Run, benchmark: str, fields: Sequence[str]) -> Table:
@@ -177,23 +195,30 @@ def _combinations(run: Run, fields: Sequence[str]) -> Iterator[tuple[object, ...
 def _notes(run: Run) -> Iterator[str]:
     """What a reader must know to read the numbers."""
     seeds = sorted({record["seed"] for record in run.records})
-    several = len(seeds) > 1
-    yield (
-        f"Measured: {'mean ± standard error over' if several else 'one seed,'} "
-        f"{len(seeds) if several else ''} {'seeds' if several else ''} "
-        f"({', '.join(map(str, seeds))}), {run.declaration['prompts']} prompts per benchmark and "
-        "seed at most."
-    ).replace("  ", " ")
+    listed = ", ".join(map(str, seeds))
+    how = (
+        f"one seed ({listed})"
+        if len(seeds) == 1
+        else f"mean ± standard error over {len(seeds)} seeds ({listed})"
+    )
+    yield (f"Measured: {how}, {run.declaration['prompts']} prompts per benchmark and seed at most.")
     if run.failed:
-        yield f"{len(run.failed)} prompts failed and are left out."
+        yield (
+            "1 prompt failed and is left out."
+            if len(run.failed) == 1
+            else f"{len(run.failed)} prompts failed and are left out."
+        )
     missing = _unfinished(run)
     if missing:
         yield f"The run is not finished: {missing}."
+    yield from _fewer_seeds(run, seeds)
     if run.unjudged:
         yield f"{run.unjudged} answers are not judged and are left out of LMUnit."
     if run.toy:
         yield "Nothing is published for the toy; its gold score takes the place of LMUnit."
         return
+    if run.declaration["experiment"] != "main":
+        return  # nothing published stands beside it
     yield (
         "Published: Top@1 of the authors' page; the paper's other numbers were not available "
         "(`not available`)."
@@ -204,13 +229,32 @@ def _notes(run: Run) -> Iterator[str]:
 
 
 def _unfinished(run: Run) -> str:
-    counts: dict[tuple[object, ...], int] = {}
-    for record in [*run.records, *run.failed]:
-        cell = (record["benchmark"], record["method"], str(record["variant"]), record["seed"])
-        counts[cell] = counts.get(cell, 0) + 1
-    most = {b: max((n for c, n in counts.items() if c[0] == b), default=0) for b in run.benchmarks}
-    short = [cell for cell, n in counts.items() if n < most[str(cell[0])]]
-    return f"{len(short)} of {len(counts)} cells have fewer prompts than others" if short else ""
+    """Which of the prompts that were asked for have no record."""
+    there = Counter(_cell(record) for record in [*run.records, *run.failed])
+    wanted: dict[tuple[object, ...], int] = {}
+    for asked in run.declaration.get("asked", []):
+        for benchmark, count in asked["prompts"].items():
+            for method, variant, seed in product(
+                asked["methods"], asked["variants"], asked["seeds"]
+            ):
+                cell = {"benchmark": benchmark, "method": method, "variant": variant, "seed": seed}
+                wanted[_cell(cell)] = count
+    short = {cell: n - there[cell] for cell, n in wanted.items() if there[cell] < n}
+    return f"{sum(short.values())} prompts of {len(short)} cells are missing" if short else ""
+
+
+def _cell(record: Mapping[str, Any]) -> tuple[object, ...]:
+    variant = tuple(sorted(record["variant"].items()))
+    return (record["benchmark"], record["method"], variant, record["seed"])
+
+
+def _fewer_seeds(run: Run, seeds: Sequence[int]) -> Iterator[str]:
+    """The methods that were not run with all seeds."""
+    for method in run.methods:
+        of = sorted({record["seed"] for record in run.select(method=method)})
+        if of != list(seeds):
+            which = f"seed{'s' if len(of) > 1 else ''} {', '.join(map(str, of))}"
+            yield f"{LABELS[method]} has {which} only."
 
 
 def _different(run: Run) -> Iterator[str]:
@@ -232,6 +276,11 @@ def _different(run: Run) -> Iterator[str]:
         yield f"dtype {declared['dtype']} instead of bfloat16"
     if declared["prompts"] != PROMPTS:
         yield f"{declared['prompts']} prompts instead of {PROMPTS}"
+    if declared.get("unmatched", "eos") != "eos":
+        yield f"unmatched tokens {declared['unmatched']} instead of eos"
+    for benchmark in run.benchmarks:
+        if not _is_the_papers(run, benchmark):
+            yield f"benchmark {benchmark} ({declared['benchmarks'][benchmark]})"
     seeds = {record["seed"] for record in run.records}
     if len(seeds) != SEEDS:
         yield f"{len(seeds)} seeds instead of {SEEDS}"

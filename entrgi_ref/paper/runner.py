@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..checks import choice
+from ..checks import choice, integer
 from ..config import SamplingConfig
 from ..denoising import Generation, generate
 from .errors_by_prompt import ErrorsByPrompt
@@ -52,14 +52,31 @@ class Plan:
         prompts: int,
         batch_size: str | int,
         methods: Sequence[str] = (),
+        gradient_steps: int | None = None,
     ) -> Plan:
-        """Check and complete what the command line says."""
+        """Check and complete what the command line says.
+
+        `gradient_steps` takes the place of the M of `base`, or of those that the experiment varies.
+        """
         choice("experiment", name, EXPERIMENTS)
         experiment = EXPERIMENTS[name]
+        if gradient_steps is not None:
+            integer("gradient_steps", gradient_steps, minimum=0)
+            if experiment.gradient_steps == (None,):
+                base = replace(base, guidance=replace(base.guidance, steps=gradient_steps))
+            else:
+                experiment = replace(experiment, gradient_steps=(gradient_steps,))
+        if experiment.observed and base.guidance.steps == 0:
+            raise ValueError(
+                f"gradient_steps: got 0, expected 1 or more: {name} shows their errors"
+            )
         for method in methods:
             choice("methods", method, experiment.methods)
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"seeds: got {list(seeds)}, expected different integers")
+        for seed in seeds:
+            if not 0 <= seed < 2**63:
+                raise ValueError(f"seeds: got {seed}, expected integers from 0 to 2^63 - 1")
         if prompts < 1:
             raise ValueError(f"prompts: got {prompts}, expected an integer of at least 1")
         size = None if batch_size == "auto" else _batch_size(batch_size)
@@ -99,6 +116,17 @@ class Plan:
     def reward(testbed: Testbed, cell: Cell) -> str:
         """The reward model of a cell."""
         return str(cell.variant.get("reward", testbed.main_reward))
+
+    def asked(self, testbed: Testbed) -> dict[str, Any]:
+        """What of the run is to be computed: which cells, and how many prompts in each."""
+        return {
+            "methods": list(self.methods),
+            "seeds": list(self.seeds),
+            "variants": [
+                dict(v) for v in self.experiment.variants(testbed.rewards, testbed.main_reward)
+            ],
+            "prompts": {b.name: min(self.prompts, len(b.prompts)) for b in testbed.benchmarks},
+        }
 
     def declaration(self, testbed: Testbed) -> dict[str, Any]:
         """What the run is. Seeds and methods are left out: a folder may be given more of them."""

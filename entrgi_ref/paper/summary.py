@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .experiments import METHODS
-from .records import JUDGED, Key, Record, best, key_of, read_declaration, read_records
+from .records import JUDGED, Key, Record, best, key_of, read_experiment, read_records
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Run:
     @classmethod
     def read(cls, folder: Path) -> Run:
         """Read a run, finished or not, and its judgements if there are some."""
-        declaration, records = read_declaration(folder), read_records(folder)
+        declaration, records = read_experiment(folder), read_records(folder)
         judged: dict[Key, float] = {}
         if (folder / JUDGED / "run.json").is_file():
             found = read_records(folder / JUDGED)

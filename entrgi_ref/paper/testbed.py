@@ -159,8 +159,8 @@ def reward_paths(given: Sequence[str]) -> dict[str, str]:
     paths: dict[str, str] = {}
     for one in given:
         name, equals, path = one.partition("=")
-        if not equals:
-            name, path = SIZES.get(one.partition("@")[0], Path(one).name), one
+        if not equals or Path(one).is_dir():
+            name, path = SIZES.get(one.partition("@")[0], Path(one).resolve().name), one
         if name in paths:
             raise ValueError(f"reward: {name!r} is given twice; name them by NAME=PATH")
         paths[name] = path
