@@ -46,8 +46,8 @@ test-site: docs  ## the built site in a browser: needs Chromium
 	touch $@
 
 lint: setup  ## style and types
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check docs entrgi_ref tests toy
+	$(BIN)/ruff format --check docs entrgi_ref tests toy
 	$(BIN)/mypy
 
 clean:  ## remove the environment, caches and results

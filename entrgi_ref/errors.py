@@ -33,7 +33,7 @@ def discreteness_error(
 ) -> Float[Tensor, "n"]:
     r"""Eq. 8, $\mathcal D = \lVert \hat e - \tilde e \rVert = (1-w)\lVert \tilde e - \bar e\rVert$.
 
-    The distance from the reward model's input to the embedding of a real token. Not negative, in
+    The distance from the reward model's input to the embedding of the drawn token. Not negative, in
     units of the embedding, 0 for APS. E + D does not depend on w: the two trade one for one.
     Source: named in the seed; the formula: ours.
     """

@@ -121,7 +121,8 @@ Methods = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="The run folder. A run that is there is gone on with. By default results/EXPERIMENT.",
+        help="The run folder. A run that is there is gone on with. By default results/EXPERIMENT, "
+        "on the toy results/toy/EXPERIMENT.",
         show_default=False,
     ),
 ]

@@ -1,12 +1,13 @@
 """What the README says is what the run records hold."""
 
 import json
+import math
 import subprocess
 
 import numpy as np
 import pytest
 
-from building import records
+from building import facts, records
 from building.records import RECORDS, ROOT
 from toy import dial
 from toy.statistics import student
@@ -87,6 +88,13 @@ def test_claims_about_the_demo():
 
     cosines = {m: r["cosine_of_mean"]["mean"] for m, r in records.read("gradients")["rows"].items()}
     assert cosines["w = 0.5"] >= cosines["entrgi"]
+
+
+def test_what_guidance_costs_on_the_toy():
+    ratio = facts.cost_of_guidance()
+    assert f"costs {ratio:.1f} times as much" in README
+    equal = {row["method"]: row["trajectories"] for row in records.read("demo")["rows"]}
+    assert equal["bon_equal_compute"] == math.ceil(4 * ratio)
 
 
 def test_claims_about_the_dial():

@@ -4,13 +4,14 @@ import functools
 import http.server
 import json
 import os
+import posixpath
 import random
 import re
 import shutil
 import threading
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlparse
+from urllib.parse import unquote, urlparse
 
 import pytest
 import torch
@@ -72,9 +73,10 @@ def test_links_anchors_and_files_are_there(name):
         url = urlparse(target)
         if url.scheme or url.netloc:
             continue
-        path = (
-            unquote(urlparse(urljoin(f"/{name}", url.path)).path).lstrip("/") if url.path else name
-        )
+        # Not above the site, which may stand below the root of its host.
+        folder = posixpath.dirname(name)
+        path = posixpath.normpath(posixpath.join(folder, unquote(url.path))) if url.path else name
+        assert not path.startswith(("..", "/")), f"{name} -> {target}"
         file = SITE / path
         file = file / "index.html" if file.is_dir() else file
         assert file.is_file(), f"{name} -> {target}"
@@ -93,16 +95,21 @@ def test_pictures_have_words_and_nothing_comes_from_elsewhere(name):
 
 @pytest.fixture(scope="module")
 def server():
+    """The site below the root of its host, as on GitHub Pages."""
     handler = functools.partial(Quiet, directory=SITE)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
         threading.Thread(target=http_server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http_server.server_port}"
+        yield f"http://127.0.0.1:{http_server.server_port}/entrgi_ref"
         http_server.shutdown()
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
+
+    def translate_path(self, path):
+        below = path.removeprefix("/entrgi_ref")
+        return super().translate_path(below if below != path else "/nowhere")
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +130,12 @@ def axe():
     return script.read_text(encoding="utf-8")
 
 
+def below(url):
+    """Where the server keeps a file of the host's root."""
+    parsed_url = urlparse(url)
+    return parsed_url._replace(path=f"/entrgi_ref{parsed_url.path}").geturl()
+
+
 VIEWS = [(scheme, width) for scheme in ("light", "dark") for width in (1280, 390)]
 
 
@@ -141,6 +154,9 @@ def test_every_page_in_a_browser(browser, server, axe, name, scheme, width):
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: requested.append(request.url))
+    if name == "404.html":  # at the root, see above
+        server = server.removesuffix("/entrgi_ref")
+        context.route("**/*", lambda route: route.continue_(url=below(route.request.url)))
     page.goto(f"{server}/{name}", wait_until="load")
     page.evaluate("document.fonts.ready.then(() => null)")
     page.wait_for_timeout(50)
@@ -317,6 +333,19 @@ def test_the_stepper_steps_by_keyboard_and_points_into_generate(opened, scheme):
         line = page.locator(f"[id='{anchor.replace('codelineno', 'span')}']")
         assert line.count() == 1
         assert line.inner_text().strip().startswith(start_of_line)
+
+
+@browsing
+@pytest.mark.parametrize("name", ["algorithm.html", "dial.html"])
+def test_pages_open_from_a_folder(browser, name):
+    page = browser.new_page()
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((SITE / name).as_uri(), wait_until="load")
+    assert complaints == []
+    for figure in page.locator(".interactive, #stepper").all():
+        assert figure.locator("svg").count()
+    page.close()
 
 
 @browsing

@@ -19,6 +19,7 @@ from entrgi_ref.compute import Costs
 from toy import dial, exact, ledger, spread, table
 from toy.__main__ import FIRST_TRAINING_SEED, app, main
 from toy.demo import BASE, compare, methods_of
+from toy.language import VOCABULARY
 from toy.statistics import bootstrap, student
 from toy.testbed import Testbed as Toy
 from toy.testbed import held_out_prompts
@@ -49,7 +50,10 @@ def test_example_of_the_readme(quick, monkeypatch, capsys):
     ]
     monkeypatch.setattr(Toy, "load", lambda name, seed: quick)
     exec(example, {})
-    assert -3 < float(capsys.readouterr().out.removeprefix("tensor(").rstrip(")\n")) < 3
+    for line in capsys.readouterr().out.splitlines():
+        reward, answer = re.match(r"tensor\((\S+)\) (.+)", line).groups()
+        assert -3 < float(reward) < 3
+        assert set(answer.split()) <= set(VOCABULARY)
 
 
 def rows_of(markdown: str) -> list[list[str]]:

@@ -42,7 +42,9 @@ FIRST_TRAINING_SEED = 10
 Quick = Annotated[
     bool,
     typer.Option(
-        "--quick", help="Fewer prompts, one seed, smaller networks: seconds instead of a minute."
+        "--quick",
+        help="Smaller networks, trained in seconds; where there is a choice fewer prompts and one "
+        "seed. To try things out: the numbers are others.",
     ),
 ]
 Reward = Annotated[
@@ -65,7 +67,13 @@ Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 def demo(
     context: typer.Context,
     quick: Quick = False,
-    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("results/demo"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder for the results. By default results/demo, or results/demo-quick.",
+            show_default=False,
+        ),
+    ] = None,
     reward: Reward = "medium",
     trajectories: Trajectories = 4,
     denoising_steps: DenoisingSteps = 16,
@@ -100,7 +108,10 @@ def demo(
         order=order,
     )
     testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
-    table, files = run_demo(testbed, config, QUICK if quick else FULL, out, typer.echo)
+    folder = out or Path("results/demo-quick" if quick else "results/demo")
+    table, files = run_demo(testbed, config, QUICK if quick else FULL, folder, typer.echo)
+    if quick:
+        table += "\nThe networks are the quick ones: not those of the documentation's numbers.\n"
     typer.echo(f"\n{table}\nWritten:")
     for file in files:
         typer.echo(f"  {file}")

@@ -5,7 +5,7 @@ Best-of-N.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,9 +96,16 @@ class Row:
 
 
 def summarise(records: Sequence[Record]) -> list[Row]:
-    """The table's rows, one per method, in the order of the records."""
+    """The table's rows, one per method, in the order of the records.
+
+    Raises `ValueError` if none of them is `bon`, to which the differences are taken.
+    """
     rows = []
-    for method in dict.fromkeys(record["method"] for record in records):
+    methods = dict.fromkeys(record["method"] for record in records)
+    if "bon" not in methods:
+        raise ValueError(f"methods: got {', '.join(methods)}, expected `bon` among them")
+    entrgi = seconds_by_seed(records, "entrgi" if "entrgi" in methods else "bon")
+    for method in methods:
         values = {measure: by_prompt(records, method, measure) for measure in MEASURES}
         against = {
             measure: values[measure] - by_prompt(records, "bon", measure) for measure in MEASURES
@@ -110,11 +117,15 @@ def summarise(records: Sequence[Record]) -> list[Row]:
                 trajectories=len(next(r for r in records if r["method"] == method)["rewards"]),
                 measures={measure: bootstrap(values[measure]) for measure in MEASURES},
                 differences={measure: bootstrap(against[measure]) for measure in MEASURES},
-                seconds=student(seconds),
-                time_ratio=float(np.median(seconds / seconds_by_seed(records, "entrgi"))),
+                seconds=_not_negative(student(seconds)),
+                time_ratio=float(np.median(seconds / entrgi)) if "entrgi" in methods else np.nan,
             )
         )
     return rows
+
+
+def _not_negative(seconds: Estimate) -> Estimate:
+    return replace(seconds, low=max(0.0, seconds.low))
 
 
 REWARD_AND_GOLD = ("top1", "average", "gold_best", "gold_mean")

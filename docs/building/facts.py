@@ -65,6 +65,7 @@ def computed(source: str) -> float:
 
     names: dict[str, Any] = {
         "config": entrgi_ref.SamplingConfig(),
+        "cost_of_guidance": cost_of_guidance(),
         "entrgi_ref": entrgi_ref,
         "language": language,
         "log": math.log,
@@ -75,6 +76,21 @@ def computed(source: str) -> float:
         "training": training,
     }
     return float(eval(source.removeprefix("="), names))
+
+
+def cost_of_guidance() -> float:
+    """What an answer of the demo costs with guidance, over what it costs without."""
+    from dataclasses import replace
+
+    from toy.demo import BASE
+    from toy.models import ToyDenoiser, ToyReward
+    from toy.testbed import Testbed
+    from toy.training import DENOISER, REWARDS
+
+    networks: list[Any] = [DENOISER.build(), REWARDS["medium"].build()]  # sizes count, not weights
+    costs = Testbed(ToyDenoiser(networks[0]), ToyReward(networks[1]), "").costs
+    unguided = replace(BASE, guidance=replace(BASE.guidance, steps=0))
+    return costs.per_trajectory(BASE) / costs.per_trajectory(unguided)
 
 
 def as_number(text: str) -> float:

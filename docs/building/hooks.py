@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shlex
 import sys
@@ -39,7 +40,7 @@ from entrgi_ref.paper.benchmarks import HUB  # noqa: E402
 from entrgi_ref.paper.experiments import METHODS  # noqa: E402
 from entrgi_ref.paper.published import TOP1  # noqa: E402
 
-WIDE = ("demo", "overoptimisation")
+WIDE = ("demo", "overoptimisation", "idea", "gradients", "climb", "weight", "commit", "temperature")
 """Pictures that small screens scroll instead of shrinking."""
 MACRO = re.compile(r"\{\{ *([a-z]+)((?: [^}]*)?) *\}\}")
 TRACE_LINES = (
@@ -206,6 +207,12 @@ def generated() -> dict[str, str]:
 
 
 # What mkdocs calls.
+
+
+def on_config(config: Any) -> Any:
+    """Take the address where the site is published, if it is known: page 404 has links to it."""
+    config.site_url = os.environ.get("SITE_URL", "")
+    return config
 
 
 def on_files(files: Any, config: Any) -> Any:
