@@ -14,6 +14,9 @@ from paper_runs import benchmark_file
 from building import examples, facts, figures, hooks, records, sources, symbols
 from building.records import ROOT
 from entrgi_ref import EQUATIONS, IMPLEMENTATIONS
+from entrgi_ref.paper import report
+from entrgi_ref.paper.benchmarks import HUB
+from entrgi_ref.paper.published import TOP1
 from entrgi_ref.relaxation import __doc__ as LETTERS
 
 DOCS = ROOT / "docs"
@@ -215,6 +218,23 @@ def test_macros_of_every_page_work(page):
     expanded = hooks.expand(text_of(page))
     assert "{{" not in expanded
     assert "?" not in re.findall(r"\[\?\]", expanded)
+
+
+def test_the_main_table_is_what_was_published():
+    rows = [
+        [cell.strip() for cell in r.strip("|").split("|")] for r in hooks.published().split("\n")
+    ]
+    found = {(benchmark, method): known for benchmark, method, known, _ in rows[2:]}
+    assert {measured for *_, measured in rows[2:]} == {"not measured"}
+    expected = {
+        (benchmark, label): "not in the paper" if method in report.OURS else "not available"
+        for benchmark in HUB
+        for method, label in report.LABELS.items()
+    }
+    for (benchmark, method), number in TOP1.items():
+        expected[benchmark, report.LABELS[method]] = f"{number:.2f}"
+    assert found == expected
+    assert report.OURS == ("bon_equal_compute",)
 
 
 def test_the_pictures_of_the_readme_are_the_records(tmp_path):

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from checkpoints import DREAM, REWARD, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.__main__ import app
+from entrgi_ref.trace import printable
 
 PROMPT = "explain how entropy sets the weight"
 TINY = ["--dream", str(DREAM), "--reward", str(REWARD), "--new-tokens", "6", "--device", "cpu"]
@@ -54,6 +55,22 @@ def test_prints_every_reward_and_the_best_answer(tmp_path):
     best = max(range(4), key=written["rewards"].__getitem__)
     assert [bool(star) for _, star in printed] == [k == best for k in range(4)]
     assert f"Top@1 {max(written['rewards']):+.2f}" in output
+
+
+def test_the_best_answer_is_printed_and_shown_wherever_it_stands(tmp_path):
+    for seed in range(9):
+        output = invoke("--out", str(tmp_path), "--seed", str(seed))
+        written = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
+        best = max(range(4), key=written["rewards"].__getitem__)
+        if best > 0:
+            break
+    assert best > 0
+    expected = "".join(f"{printable(s)}\n" for s in written["responses"][best].splitlines())
+    assert output.partition("(entrgi)\n\n")[2].partition("\nWritten:")[0] == expected
+    page = (tmp_path / "trace.html").read_text(encoding="utf-8")
+    panels = json.loads(re.search(r"= (\{\"prompt\".*\});", page)[1])["panels"]
+    shown = panels[1]["results"]["reward of the answer"]
+    assert shown == f"{max(written['rewards']):.2f}"
 
 
 def test_trace_page_is_unguided_beside_guided(tmp_path):

@@ -17,7 +17,7 @@ from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_toke
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import SequenceReward, VocabularyMap
 from entrgi_ref.models.dream import positions
-from entrgi_ref.models.tokenizers import around_response
+from entrgi_ref.models.tokenizers import around_response, padded
 
 SOURCE = Path(entrgi_ref.__file__).parent
 SMALL = SamplingConfig(
@@ -105,6 +105,46 @@ def test_prompts_are_padded_on_the_left(single):
     assert not encoded.valid[0, 0]
     assert encoded.valid[:, -1].all()
     assert encoded.keys != denoiser.encode([LONG, SHORT]).keys
+
+
+def test_a_response_is_all_its_tokens_but_the_special_ones(single):
+    """It is not cut at its end."""
+    denoiser, _ = single
+    first, *_, second = denoiser.tokenizer("why not", add_special_tokens=False)["input_ids"]
+    row = [first, denoiser.eos_id, second, denoiser.pad_id]
+    expected = denoiser.tokenizer.decode([first, second])
+    assert len(expected) >= 2
+    assert denoiser.decode(torch.tensor([row, row[::-1]]))[0] == expected
+
+
+def test_the_template_alone_writes_special_tokens(as_users_run_it):
+    """A tokenizer that begins texts by a token of its own would do so before the suffix too."""
+
+    def tokenizer(text, add_special_tokens=True):
+        return {"input_ids": [0] * add_special_tokens + [len(word) for word in text.split()]}
+
+    tokens, valid = padded(tokenizer, ["a bb", "ccc"], 9, torch.device("cpu"))
+    assert tokens.tolist() == [[1, 2], [9, 3]]
+    assert valid.tolist() == [[True, True], [False, True]]
+
+
+def test_networks_are_frozen(single):
+    for network in (single[0].network, single[1].network):
+        assert not network.training
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_norms_keep_their_epsilon_in_double_precision(tmp_path):
+    folder = changed(DREAM, tmp_path, config={"rms_norm_eps": 0.25})
+    found = []
+    for dtype in ("float32", "float64"):
+        denoiser, _ = pair(dtype, dream=folder)
+        tokens = torch.cat([denoiser.encode([SHORT]).tokens, torch.full((1, 2), 384)], 1)
+        every = torch.ones_like(tokens, dtype=torch.bool)
+        found.append(denoiser(tokens, every, every[:, -2:]).double())
+    torch.testing.assert_close(*found, atol=2e-5, rtol=0)
+    denoiser, _ = pair("float64")
+    assert (denoiser(tokens, every, every[:, -2:]) - found[1]).abs().max() > 1e-3
 
 
 def test_a_prompt_that_holds_the_end_of_a_turn_is_not_cut(single):
@@ -199,6 +239,22 @@ def test_prefix_cache_is_used_and_never_grows(double):
     assert bound.cache.get_seq_length() == bound.valid.shape[1]
 
 
+@pytest.mark.parametrize("prefix_cache", [True, False])
+def test_every_token_sees_something(double, prefix_cache):
+    """Hidden tokens and padding see themselves: a row of nothing is nan in some kernels."""
+    denoiser, reward = double
+    reward = replace(reward, prefix_cache=prefix_cache)
+    step = inputs(denoiser, reward, [SHORT, LONG], hidden=(1, 6))
+    masks = []
+    hook = reward.network.model.register_forward_pre_hook(
+        lambda module, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    value_and_gradient(reward, [SHORT, LONG], *step)
+    hook.remove()
+    assert len(masks) == 1 + prefix_cache
+    assert all(mask.any(-1).all() for mask in masks)
+
+
 def test_gradient_is_that_of_finite_differences(double):
     denoiser, reward = double
     response, masked, mixed, candidates = inputs(denoiser, reward, [SHORT, LONG])
@@ -285,6 +341,7 @@ def test_final_scores_are_the_models_own(single):
     tokenizer = AutoTokenizer.from_pretrained(REWARD)
     prompts, answers = [SHORT, LONG] * 10, ["yes", "no, a longer one", "", "a\nb"] * 5
     found = reward.score(prompts, answers)
+    assert found.shape == (20,)
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         turns = [
             {"role": "user", "content": prompt},
@@ -312,6 +369,33 @@ def test_prefix_and_suffix_are_the_templates(tmp_path):
         "<|im_start|>assistant\n<think>\n\n</think>\n\n"
     )
     assert suffix == "<|im_end|>\n"
+
+
+OPEN_ENDED = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}"
+    "{% if not loop.last %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("prefix_cache", [True, False])
+def test_the_score_is_at_the_true_last_token_where_nothing_follows_an_answer(
+    tmp_path, prefix_cache
+):
+    """With a template that ends with the answer, the last token seen is not the last one read."""
+    folder = changed(REWARD, tmp_path, tokenizer={"chat_template": OPEN_ENDED})
+    denoiser, reward = pair("float32", reward=folder, prefix_cache=prefix_cache)
+    plain = AutoModelForSequenceClassification.from_pretrained(REWARD, dtype=torch.float32)
+    before, after = around_response(reward.tokenizer, LONG)
+    assert after == ""
+    response, masked, mixed, candidates = inputs(denoiser, reward, [SHORT, LONG], hidden=[6])
+    found = reward.bind([SHORT, LONG], 1).at(response, masked)(mixed, candidates)
+    table = plain.get_input_embeddings()
+    answer = table(reward.vocabulary.ids[response[1]]).clone()
+    answer[masked[1]] = mixed[4:]
+    ids = torch.tensor(reward.tokenizer(before)["input_ids"])
+    embedded = torch.cat([table(ids), answer[:5]])  # the end is at position 5
+    hidden = plain.model(inputs_embeds=embedded[None]).last_hidden_state[0, -1]
+    torch.testing.assert_close(found[1], plain.score(hidden)[0], atol=2e-5, rtol=0)
 
 
 def test_other_architectures(tmp_path):
@@ -422,6 +506,15 @@ def test_unmatched_tokens_become_the_unknown_token_or_the_end(single, tmp_path):
     _, reward = pair("float32", unmatched="zero")
     assert reward.embeddings[383:].abs().max() == 0
     assert reward.embeddings[:383].abs().amin(0).max() > 0
+
+
+def test_tokens_beyond_the_reward_models_table_are_unmatched(tmp_path):
+    """Its tokenizer may know more of them than it has embeddings."""
+    more = [f"<|more{i}|>" for i in range(8)]
+    folder = changed(REWARD, tmp_path, tokenizer={"additional_special_tokens": [*more, "<|mask|>"]})
+    _, reward = pair("float32", reward=folder)
+    assert reward.tokenizer.get_vocab()["<|mask|>"] >= 388
+    assert reward.vocabulary.unmatched == ("<|beginoftext|>", "<|mask|>")
 
 
 # --- safety and cost

@@ -5,14 +5,18 @@ import os
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
-from checkpoints import DREAM, REMOVED, REWARD, SHORT, changed, pair
+from checkpoints import DREAM, LONG, REMOVED, REWARD, SHORT, changed, pair
 from entrgi_ref import SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward
+from entrgi_ref.models.checkpoints import dtype_of, locate, quiet, require_positions
 from entrgi_ref.models.dream import qwen2_config
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
@@ -59,6 +63,10 @@ def test_dreams_configuration_as_on_the_hub():
     config = qwen2_config(hub)
     for field in ("hidden_size", "num_attention_heads", "vocab_size", "rms_norm_eps"):
         assert getattr(config, field) == hub[field]
+    other = {"rms_norm_eps": 1e-5, "hidden_act": "gelu", "max_position_embeddings": 77}
+    other |= {"initializer_range": 0.5, "tie_word_embeddings": True, "eos_token_id": 3}
+    for field, value in other.items():
+        assert getattr(qwen2_config(hub | {field: value}), field) == value
     assert config.rope_parameters["rope_theta"] == 1e6
     assert set(config.layer_types) == {"full_attention"}
     newer = {k: v for k, v in hub.items() if k not in ("rope_theta", "rope_scaling")}
@@ -137,6 +145,39 @@ def test_the_hub_is_asked_for_data_alone(monkeypatch):
     Dream.from_pretrained("some/model", revision="abc", dtype="float32", device="cpu")
     assert (asked["id"], asked["revision"]) == ("some/model", "abc")
     assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in asked["allow_patterns"])
+    files = ["config.json", "model-00001-of-00004.safetensors", "model.safetensors.index.json"]
+    files += [
+        "vocab.json",
+        "merges.txt",
+        "tokenizer.json",
+        "tokenizer.model",
+        "chat_template.jinja",
+    ]
+    for file in files:
+        assert any(fnmatch(file, pattern) for pattern in asked["allow_patterns"]), file
+
+
+def test_every_revision_reaches_the_hub(monkeypatch):
+    """That of an argument, of an option, or behind the id."""
+    import huggingface_hub
+
+    from entrgi_ref.__main__ import app
+
+    asked = []
+
+    def fetch(hub_id, revision, **options):
+        asked.append((hub_id, revision))
+        return str({"some/dream": DREAM, "some/reward": REWARD}[hub_id])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    words = "--dream some/dream --reward some/reward --dream-revision a --reward-revision b"
+    more = "--new-tokens 2 --device cpu --trajectories 1 --method bon"
+    done = CliRunner().invoke(app, ["hello", *f"{words} {more}".split()])
+    assert done.exit_code == 0, done.output
+    assert asked == [("some/dream", "a"), ("some/reward", "b")]
+    assert locate("some/dream@c") == DREAM
+    assert locate("some/dream") == DREAM
+    assert asked[2:] == [("some/dream", "c"), ("some/dream", None)]
 
 
 def test_shards_are_read(tmp_path):
@@ -239,6 +280,27 @@ def reward_of(folder):
             {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
             "rope_type: got 'dynamic'",
         ),
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "longrope",
+                    "factor": 2.0,
+                    "original_max_position_embeddings": 256,
+                    "short_factor": [1.0] * 6,
+                    "long_factor": [2.0] * 6,
+                }
+            },
+            "rope_type: got 'longrope'",
+        ),
+        # Either says that a window slides: newer configurations by layer, older ones by a switch.
+        (
+            {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8},
+            "layer_types: got sliding_attention, expected full_attention only",
+        ),
+        (
+            {"layer_types": ["full_attention"] * 2, "use_sliding_window": True},
+            "use_sliding_window: got True",
+        ),
     ],
 )
 def test_reward_models_that_cannot_be_used(config, pattern, tmp_path):
@@ -328,6 +390,22 @@ def test_a_template_that_hides_the_answer(tmp_path):
         reward.bind([SHORT], 1)
 
 
+def test_a_template_that_shows_the_answer_twice(tmp_path):
+    template = "{% for m in messages %}{{ m['content'] * loop.index }}{% endfor %}"
+    reward = reward_of(changed(REWARD, tmp_path, tokenizer={"chat_template": template}))
+    with pytest.raises(ValueError, match="shows an answer 2 times"):
+        reward.bind([SHORT], 1)
+
+
+def test_a_template_whose_end_depends_on_the_prompt():
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ messages[0]['content'] }}"
+    _, reward = pair("float32")
+    reward.tokenizer.chat_template = template
+    reward.bind([SHORT, SHORT], 1)
+    with pytest.raises(ValueError, match="after an answer varies"):
+        reward.bind([SHORT, LONG], 1)
+
+
 def test_a_prompt_longer_than_the_models_positions():
     config = SamplingConfig(new_tokens=8, denoising_steps=8, trajectories=1)
     for name in ("dream", "reward"):
@@ -350,6 +428,29 @@ def test_devices_and_dtypes_that_are_not_there():
         Dream.from_pretrained(DREAM, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"unmatched: .* expected one of 'eos', 'zero'"):
         pair("float32", unmatched="skip")
+
+
+def test_a_sequence_may_fill_all_positions():
+    network = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=40))
+    require_positions("Dream", 40, network)
+    with pytest.raises(ValueError, match="takes 41 positions, Dream has 40"):
+        require_positions("Dream", 41, network)
+
+
+def test_automatic_dtypes_are_the_papers_on_a_gpu():
+    assert dtype_of("auto", torch.device("cuda")) == torch.bfloat16
+    assert dtype_of("auto", torch.device("cpu")) == torch.float32
+
+
+def test_transformers_is_quiet_no_longer_than_it_must_be():
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()
+    before = logging.get_verbosity()
+    with quiet():
+        assert not logging.is_progress_bar_enabled()
+    assert logging.is_progress_bar_enabled()
+    assert logging.get_verbosity() == before
 
 
 # --- the command line

@@ -37,6 +37,16 @@ def test_local_files(tmp_path, field):
     assert benchmarks.load(str(tmp_path / "a.jsonl")).source != found[0].source
 
 
+def test_other_prompts_or_another_order_are_another_source(tmp_path):
+    sources = set()
+    for i, prompts in enumerate((["a", "bc"], ["ab", "c"], ["bc", "a"], ["a", "bc", "a"])):
+        path = tmp_path / str(i) / "same.jsonl"
+        path.parent.mkdir()
+        path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+        sources.add(benchmarks.load(str(path)).source)
+    assert len(sources) == 4
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -98,6 +108,15 @@ def hub(monkeypatch):
     return asked
 
 
+def test_the_papers_benchmarks_are_those_of_its_authors():
+    """Hub id, split, field and number of rows."""
+    assert {name: tuple(vars(source).values()) for name, source in benchmarks.HUB.items()} == {
+        "reward-bench-2": ("allenai/reward-bench-2", "test", "prompt", 1865),
+        "judge-bench": ("ScalerLab/JudgeBench", "gpt", "question", 350),
+        "rm-bench": ("THU-KEG/RM-Bench", "train", "prompt", 1327),
+    }
+
+
 def test_the_hubs_are_read_at_a_commit_that_is_written_down(hub):
     found = benchmarks.load("judge-bench")
     assert hub == [
@@ -113,6 +132,9 @@ def test_a_pinned_commit_needs_no_question(hub):
     benchmarks.load("reward-bench-2", {"reward-bench-2": COMMIT})
     assert [one[0] for one in hub] == ["load", "load"]
     assert hub[1] == ("load", "allenai/reward-bench-2", "test", COMMIT)
+    other = COMMIT[::-1]
+    benchmarks.load(f"rm-bench@{other}", {"rm-bench": COMMIT})
+    assert hub[2] == ("load", "THU-KEG/RM-Bench", "train", other)  # what is asked for by name
 
 
 def test_a_run_goes_on_with_the_commits_that_it_began_with(tmp_path):
@@ -128,6 +150,10 @@ def test_a_run_goes_on_with_the_commits_that_it_began_with(tmp_path):
 def test_another_number_of_rows_is_refused(hub, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: {"prompt": ["one"]})
     with pytest.raises(ValueError, match="has 1 rows, expected 1327"):
+        benchmarks.load("rm-bench")
+    more = {"prompt": ["one"] * 1328}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: more)
+    with pytest.raises(ValueError, match="has 1328 rows, expected 1327"):
         benchmarks.load("rm-bench")
 
 

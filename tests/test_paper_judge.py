@@ -11,12 +11,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from paper_runs import invoke, lines, tiny_run
+from paper_runs import FailingReward, TinyTestbed, invoke, lines, tiny_run
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from checkpoints import DREAM
 from entrgi_ref.paper import judge
-from entrgi_ref.paper.records import JUDGED, RunFolder, key_of, read_records
+from entrgi_ref.paper.records import (
+    JUDGED,
+    RunFolder,
+    key_of,
+    read_declaration,
+    read_records,
+)
 from entrgi_ref.paper.summary import Run
 
 
@@ -168,6 +174,11 @@ def test_score_is_the_weighted_digit(p):
     expected = sum(k * q for k, q in enumerate(p, 1)) / sum(p)
     assert judge.score([("4", choices)]) == pytest.approx(expected)
     assert 1 <= judge.score([("4", choices)]) <= 5 + 1e-9
+
+
+def test_the_spellings_of_a_digit_count_together():
+    choices = {"4": math.log(0.1), " 4": math.log(0.3), "4 ": math.log(0.2), "1": math.log(0.4)}
+    assert judge.score([("4", choices)]) == pytest.approx(0.6 * 4 + 0.4)
 
 
 def test_the_digit_is_the_one_after_score():
@@ -323,6 +334,37 @@ def test_the_run_is_looked_for_before_the_judge_is_loaded(tmp_path, monkeypatch)
     monkeypatch.setattr(judge, "load_judge", lambda *a: pytest.fail("loaded"))
     with pytest.raises(ValueError, match="no run folder"):
         invoke("judge", tmp_path)
+
+
+class Spoken:
+    """A judge that likes everything, and counts how often it is asked."""
+
+    def __init__(self, name):
+        self.declaration = {"backend": "test", "model": {"name": name}}
+        self.asked = 0
+
+    def answer(self, questions):
+        self.asked += len(questions)
+        return [[("5", {"5": 0.0})] for _ in questions]
+
+
+def test_another_judge_is_refused_in_the_same_folder(run):
+    one, other = Spoken("one"), Spoken("other")
+    assert judge.run(run, one, judge.UNIT_TESTS, print) == 0
+    assert one.asked == 12 * 5
+    with pytest.raises(ValueError, match=r"another run.*model\.name: 'one' there, 'other' here"):
+        judge.run(run, other, judge.UNIT_TESTS, print)
+    judge.run(run, one, judge.UNIT_TESTS, print)
+    assert one.asked == 12 * 5  # what is judged is not asked again
+    assert read_declaration(run / JUDGED)["run"] == read_declaration(run)["fingerprint"]
+
+
+def test_prompts_that_failed_are_not_judged(tmp_path):
+    tiny_run(tmp_path, TinyTestbed(judge=FailingReward(2, dislikes=("22",))))
+    failed = [record for record in read_records(tmp_path) if record["status"] == "failed"]
+    assert len(failed) == 2
+    assert judge.run(tmp_path, Spoken("one"), judge.UNIT_TESTS, print) == 0
+    assert len(read_records(tmp_path / JUDGED)) == len(read_records(tmp_path)) - 2
 
 
 def test_lmunit_without_its_package_says_what_to_install(run, monkeypatch):

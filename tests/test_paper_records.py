@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 
 import pytest
@@ -54,6 +55,38 @@ def test_a_record_is_on_the_disk_when_write_returns(tmp_path, monkeypatch):
         (file,) = (tmp_path / "records").glob("*.jsonl")
         assert len(file.read_bytes().splitlines()) == idx + 1
         assert synced[-1] == file.stat().st_size
+
+
+def test_a_record_is_written_as_a_whole_by_a_system_that_takes_little_at_a_time(
+    tmp_path, monkeypatch
+):
+    write_some = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write_some(file, data[:7]))
+    write(tmp_path, record(0), record(1))
+    assert read_records(tmp_path) == [record(0), record(1)]
+
+
+def test_a_run_folder_holds_nothing_else(tmp_path):
+    """`run.json` is written aside and moved into place."""
+    write(tmp_path, record(0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["claims", "records", "run.json"]
+
+
+def test_opening_a_folder_waits_for_whoever_declares_it(tmp_path):
+    folder, opening = opened(tmp_path), threading.Thread(target=opened, args=[tmp_path])
+    with folder.lock("declaration"):
+        opening.start()
+        opening.join(0.3)
+        assert opening.is_alive()
+    opening.join(30)
+    assert not opening.is_alive()
+
+
+def test_the_order_of_a_declarations_fields_does_not_matter(tmp_path):
+    write(tmp_path, record(0))
+    RunFolder(tmp_path, dict(reversed(DECLARATION.items())))
+    swapped = [{"a": 1, "b": 2}, {"b": 2, "a": 1}]
+    assert len({key_of(record(0, variant=variant)) for variant in swapped}) == 1
 
 
 @settings(max_examples=60)
@@ -174,6 +207,13 @@ def test_failed_prompts_are_tried_again_if_asked(tmp_path):
     assert read_records(tmp_path) == [record(0, answers=["now"]), record(1)]
     folder.refresh()
     assert len(folder.done) == 2
+    folder.close()
+    # Whatever the names of the files say of their order.
+    files = {"failed" in file.read_text(): file for file in (tmp_path / "records").iterdir()}
+    for names in (("a", "b"), ("d", "c")):
+        for failed, name in zip((True, False), names, strict=True):
+            files[failed] = files[failed].rename(tmp_path / "records" / f"{name}.jsonl")
+        assert read_records(tmp_path) == [record(0, answers=["now"]), record(1)]
 
 
 def test_a_full_disk_is_one_clear_error_and_what_was_written_stays(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from itertools import product
 
@@ -167,6 +168,12 @@ def test_what_is_not_comparable_is_said_to_be(tmp_path, change, words):
     assert f"NOT COMPARABLE to the published numbers: {words}." in text
 
 
+@pytest.mark.parametrize("seeds", [(1, 2), (1, 2, 3, 4)])
+def test_another_number_of_seeds_is_not_comparable(tmp_path, seeds):
+    text = invoke("report", written(tmp_path, seeds=seeds, prompts=1))
+    assert f"NOT COMPARABLE to the published numbers: {len(seeds)} seeds instead of 3." in text
+
+
 def test_one_seed_has_no_error_and_missing_methods_are_named(tmp_path):
     folder = written(tmp_path, seeds=(2,), names=HUB[:1])
     text = invoke("report", folder)
@@ -280,6 +287,29 @@ def test_figures_open_and_show_every_method(tmp_path):
         assert f">{label}<" in text or f"{label}</" in text
 
 
+def bars_of(axis):
+    """Each point with error bars: label, x, y, length of each half of its bar."""
+    for container in axis.containers:
+        line, _, (bars,) = container
+        for x, y, segment in zip(*line.get_data(), bars.get_segments(), strict=True):
+            yield container.get_label(), x, y, np.ptp(segment, axis=0).max() / 2
+
+
+def test_the_main_figure_shows_mean_and_error_beside_the_methods_name(tmp_path):
+    run = Run.read(written(tmp_path))
+    axes = np.reshape(figures.main(run).axes, (3, 2))
+    for row, benchmark in zip(axes, HUB, strict=True):
+        names = [label.get_text() for label in row[0].get_yticklabels()]
+        for axis, measure in zip(row, run.measures, strict=True):
+            assert axis.get_title() == benchmark
+            points = {names[y]: (x, half) for _, x, y, half in bars_of(axis)}
+            for method in METHODS:
+                found = run.value(measure, benchmark=benchmark, method=method)
+                label, *_ = figures.STYLES[method]
+                assert points[label] == pytest.approx((found.mean, found.error))
+    assert len({colour for _, colour, _ in figures.STYLES.values()}) == len(METHODS)
+
+
 @pytest.mark.parametrize("name", ["error-by-step", "error-vs-entropy"])
 def test_figures_of_errors_open(tmp_path, name):
     tiny_run(tmp_path, experiment=name, methods=["aps", "entrgi"])
@@ -305,6 +335,34 @@ def test_error_by_step_weighs_positions_alike(tmp_path):
     assert line.get_xdata()[0] == first[0]["step"] + 1
 
 
+def test_both_panels_of_figure_2_and_the_histograms_of_figure_3(tmp_path):
+    tiny_run(tmp_path, experiment="error-by-step", methods=["aps", "entrgi"])
+    run = Run.read(tmp_path)
+    left, right = figures.error_by_step(run).axes
+    for axis, name in ((left, "E"), (right, "entropy")):
+        for method in ("aps", "entrgi"):
+            label, *_ = figures.STYLES[method]
+            (line,) = [l for l in axis.lines if l.get_label() == label]
+            steps = [s for r in run.select(method=method) for s in r["errors"]["steps"]]
+            for x, y in zip(*line.get_data(), strict=True):
+                here = [s for s in steps if s["step"] + 1 == x]
+                weights = [s["n"] for s in here]
+                assert y == pytest.approx(np.average([s[name] for s in here], weights=weights))
+    (line,) = [l for l in right.lines if l.get_label() == "log K"]
+    assert set(line.get_ydata()) == {math.log(14)}
+    assert "log K" not in [l.get_label() for l in left.lines]
+
+    panels = [axis for axis in figures.error_vs_entropy(run).axes if axis.get_title()]
+    for axis, method in zip(panels, ("aps", "entrgi"), strict=True):
+        found = [r["errors"]["histogram"] for r in run.select(method=method)]
+        counts = sum(np.array(histogram["counts"]) for histogram in found)  # [entropy, E]
+        (image,) = [c for c in axis.collections if hasattr(c, "get_coordinates")]
+        assert np.array_equal(image.get_array().filled(0), counts.T)
+        x, y = np.moveaxis(image.get_coordinates(), -1, 0)
+        assert x[0].tolist() == pytest.approx(found[0]["entropy_edges"])
+        assert y[:, 0].tolist() == pytest.approx(found[0]["error_edges"])
+
+
 def test_figure_5_is_the_change_against_one_step_over_all_sizes(tmp_path):
     variants = [{"reward": r, "gradient_steps": M} for r in ("0.6B", "4B") for M in (1, 2, 8)]
     declaration = PAPER | {"experiment": "gradient-steps"}
@@ -317,6 +375,16 @@ def test_figure_5_is_the_change_against_one_step_over_all_sizes(tmp_path):
             assert list(line.get_xdata()) == [1, 2, 8]
             assert list(line.get_ydata()) == pytest.approx([0, 1 / 5, 7 / 5])  # see `shift`
     assert ("EntRGi", "M") in cells_of(text, "rm-bench")
+    # The change is the same at every seed, so its error is none: unlike that of one row.
+    assert all(half == pytest.approx(0) for axis in axes[:6] for *_, half in bars_of(axis))
+    block = text.partition("**rm-bench**")[2]
+    rows = [re.findall(r"[^|\s]+", row) for row in re.findall(r"\| EntRGi .*", block)]
+    run = Run.read(folder)
+    assert [row[1:3] for row in rows] == [[r, str(M)] for r in ("0.6B", "4B") for M in (1, 2, 8)]
+    for row in rows:
+        fields = {"reward": row[1], "gradient_steps": int(row[2])}
+        found = run.value("top1", benchmark="rm-bench", method="entrgi", **fields)
+        assert row[3] == f"{found.mean:.2f}".replace("-", "−")
 
 
 def test_figure_4_is_by_size(tmp_path):
@@ -325,7 +393,52 @@ def test_figure_4_is_by_size(tmp_path):
     folder = written(tmp_path, declaration=declaration, variants=variants, prompts=2)
     axes = figures.reward_size(Run.read(folder)).axes
     assert [t.get_text() for t in axes[0].get_xticklabels()] == ["0.6B", "1.7B", "4B"]
+    run = Run.read(folder)
+    for axis, (measure, benchmark) in zip(axes, product(run.measures, HUB), strict=True):
+        points = {(label, x): (y, half) for label, x, y, half in bars_of(axis)}
+        for method, (x, size) in product(METHODS, enumerate(("0.6B", "1.7B", "4B"))):
+            found = run.value(measure, benchmark=benchmark, method=method, reward=size)
+            label, *_ = figures.STYLES[method]
+            assert points[label, x] == pytest.approx((found.mean, found.error))
     report.write(folder, tmp_path / "report")
+
+
+def test_reward_models_come_in_the_order_of_the_declaration(tmp_path):
+    sizes = ("small", "medium", "large")
+    rewards = {size: {"name": size} for size in sizes}
+    declaration = PAPER | {"experiment": "reward-size", "rewards": rewards, "main_reward": "small"}
+    variants = [{"reward": size} for size in sorted(sizes)]
+    run = Run.read(written(tmp_path, declaration=declaration, variants=variants, prompts=1))
+    assert run.variants("reward") == list(sizes)
+
+
+def rewritten(folder, change):
+    """A run folder whose records are changed."""
+    (file,) = (folder / "records").glob("*.jsonl")
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(record | change(record)) + "\n" for record in records))
+    return folder
+
+
+def test_gold_is_that_of_the_answer_with_the_largest_reward(tmp_path):
+    folder = written(tmp_path, declaration=PAPER | {"testbed": "toy"}, names=HUB[:1])
+    rewritten(folder, lambda record: {"gold": [-reward for reward in record["rewards"]]})
+    cells = cells_of(invoke("report", folder), HUB[0])
+    run = Run.read(folder)
+    for method in METHODS:
+        found = run.value("gold", method=method)
+        assert found.mean == pytest.approx(-run.value("top1", method=method).mean)
+        cell = cells[report.LABELS[method], "Gold of the best (points), measured"]
+        assert cell == found.text()
+
+
+def test_prompts_that_failed_are_not_missing(tmp_path):
+    folder = written(tmp_path, names=HUB[:1])
+    failed = {"status": "failed", "reason": "nan", "rewards": [], "responses": []}
+    rewritten(folder, lambda record: failed if record["seed"] == 2 and record["idx"] else {})
+    text = invoke("report", folder)
+    assert "15 prompts failed and are left out" in text
+    assert "not finished" not in text
 
 
 def test_every_experiment_has_a_figure():
@@ -396,3 +509,31 @@ def test_exports_are_the_authors_layout(tmp_path):
             assert result["avgN_reward"] == pytest.approx(np.mean(result["all_rewards"]))
     invoke("export", tmp_path, "--to", tmp_path / "named", "--aggregation-names")
     assert all("_MNT128_" in path.name for path in (tmp_path / "named").iterdir())
+
+
+def test_what_an_export_says_of_its_settings(tmp_path):
+    """The authors' names, and beside them everything that is ours."""
+    settings = {**PAPER["settings"], "denoising_steps": 64, "order": "anchor", "top_p": 0.9}
+    folder = written(tmp_path, declaration=PAPER | {"settings": settings}, prompts=1)
+    invoke("export", folder, "--to", tmp_path / "out")
+    for method, steps, K in (("entrgi", 3, 4), ("bon_equal_compute", 0, 7)):
+        M = f"_M{steps}" if steps else ""
+        stem = f"rm-bench_Skywork-Reward-V2-Qwen3-1.7B_k{K}_temp0.7_T64{M}_{method}_seed2"
+        content = json.loads((tmp_path / "out" / f"{stem}.json").read_text(encoding="utf-8"))
+        assert content["method"] == method
+        ours = content["config"].pop("entrgi_ref")
+        assert ours["fingerprint"] == "f"
+        assert ours["settings"]["denoising_steps"] == 64
+        assert content["config"] == {
+            "benchmark": "rm-bench",
+            "reward_model": "Skywork-Reward-V2-Qwen3-1.7B",
+            "K": K,
+            "T": 64,
+            "M": steps,
+            "eta": 0.5,
+            "temperature": 0.7,
+            "top_p": 0.9,
+            "max_new_tokens": 128,
+            "alg": "anchor",
+            "seed": 2,
+        }

@@ -1,12 +1,16 @@
 """`python -m entrgi_ref.paper run`: every record once, the same whatever happens on the way."""
 
+import inspect
+import itertools
 import json
 import random
 import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paper_runs
@@ -24,14 +28,17 @@ from paper_runs import (
     lines,
     tiny_run,
 )
+from safetensors.torch import load_file, save_file
 
-from checkpoints import DREAM, REWARD, pair
+from checkpoints import DREAM, REWARD, changed, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import checkpoints
-from entrgi_ref.paper import commands, runner
+from entrgi_ref.paper import commands, published, runner
 from entrgi_ref.paper.benchmarks import load
-from entrgi_ref.paper.records import read_declaration, read_records
-from entrgi_ref.paper.runner import Plan
+from entrgi_ref.paper.errors_by_prompt import ErrorsByPrompt
+from entrgi_ref.paper.records import RunFolder, read_declaration, read_records
+from entrgi_ref.paper.runner import Plan, Runner
+from entrgi_ref.paper.testbed import DreamTestbed, reward_paths
 
 pytestmark = pytest.mark.xdist_group("paper_run")  # its runs are made once
 
@@ -463,7 +470,33 @@ def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch):
     assert commands.local_device("auto") == "auto"
 
 
-def test_paths_do_not_count_but_contents_do(tmp_path):
+def test_the_main_reward_is_the_one_called_so_or_the_first():
+    assert DreamTestbed("dream", reward_paths([]), []).main_reward == "1.7B"
+    assert DreamTestbed("dream", reward_paths(["z=1", "a=2"]), []).main_reward == "z"
+
+
+def test_each_cell_gets_the_reward_model_that_it_asks_for(tmp_path):
+    """One is held at a time, with the settings of the run."""
+    other = changed(REWARD, tmp_path)
+    weights = load_file(other / "model.safetensors")
+    weights["score.weight"] = -weights["score.weight"]
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    paths = {"one": str(REWARD), "other": str(other)}
+    testbed = DreamTestbed(str(DREAM), paths, [], "float64", "cpu", "zero")
+    one = testbed.reward("one")
+    assert testbed.reward("one") is one
+    found, opposite = (testbed.reward(name).score(["why"], ["so"]) for name in ("one", "other"))
+    assert found == -opposite != 0
+    assert testbed.reward("one") is not one
+    assert found.dtype == torch.float64
+    assert one.embeddings[383:].abs().max() == 0  # unmatched
+    declared = testbed.declaration
+    assert (declared["dtype"], declared["unmatched"]) == ("float64", "zero")
+    automatic = DreamTestbed(str(DREAM), paths, [], requested_device="cpu").declaration
+    assert automatic["dtype"] == "float32"  # what it means here, not what was said
+
+
+def test_paths_do_not_count_but_contents_do(tmp_path, monkeypatch):
     copy = Path(shutil.copytree(DREAM, tmp_path / DREAM.name))
     assert checkpoints.identity(copy) == checkpoints.identity(DREAM)
     weights = copy / "model.safetensors"
@@ -471,6 +504,15 @@ def test_paths_do_not_count_but_contents_do(tmp_path):
     data[-1] ^= 1
     weights.write_bytes(data)
     assert checkpoints.identity(copy) != checkpoints.identity(DREAM)
+    monkeypatch.setattr(checkpoints, "SAMPLED", 64)  # its size, beginning and end, if it is large
+    known = checkpoints.identity(DREAM)
+    for place in (0, -1):
+        changed_there = bytearray((DREAM / "model.safetensors").read_bytes())
+        changed_there[place] ^= 1
+        weights.write_bytes(changed_there)
+        assert checkpoints.identity(copy) != known
+    weights.write_bytes((DREAM / "model.safetensors").read_bytes())
+    assert checkpoints.identity(copy) == known
     assert checkpoints.identity(REWARD)["name"] == "reward-tiny"
     cached = tmp_path / "models--Dream-org--Dream-v0" / "snapshots" / "abc123"
     cached.mkdir(parents=True)
@@ -479,6 +521,135 @@ def test_paths_do_not_count_but_contents_do(tmp_path):
 
 def test_prompts_are_those_of_the_benchmark(benchmark):
     assert sorted(load(str(benchmark)).prompts) == sorted(PROMPTS)
+
+
+def plan_of(name="main", base=TINY_BASE, seeds=(1,), prompts=4, methods=("bon", "entrgi")):
+    return Plan.of(name, base, list(seeds), prompts, 2, methods)
+
+
+def test_cells_come_seed_by_seed_and_one_reward_model_after_another():
+    """A run that is stopped early has something of each; loading a model takes long."""
+    plan = plan_of("gradient-steps", seeds=(5, 2), methods=())
+    cells = list(plan.cells(TinyTestbed()))
+    assert len(cells) == 2 * 2 * 6 * 3
+    order = [(cell.seed, cell.variant["reward"]) for cell in cells]
+    expected = [(5, "small"), (5, "large"), (2, "small"), (2, "large")]
+    assert [key for key, _ in itertools.groupby(order)] == expected
+
+
+def test_another_batch_size_is_another_run(tmp_path):
+    """Which prompts share a batch decides the rounding of their rewards."""
+    tiny_run(tmp_path, batch_size=2)
+    with pytest.raises(ValueError, match="batch_size: 2 there, 3 here"):
+        tiny_run(tmp_path, batch_size=3)
+
+
+def test_what_another_process_has_just_done_is_not_done_again(tmp_path):
+    plan, testbed = plan_of(), TinyTestbed()
+    folders = [RunFolder(tmp_path, plan.declaration(testbed)) for _ in range(2)]
+    first, second = (Runner(plan, testbed, folder, print) for folder in folders)
+    first.run()
+    testbed.denoise.calls = 0
+    assert all(second._take(batch) for batch in runner.batches(plan, testbed))
+    assert testbed.denoise.calls == 0
+    assert len(by_key(tmp_path)) == 8
+    for folder in folders:
+        folder.close()
+
+
+def test_out_of_memory_on_a_cpu_is_known_too(tmp_path):
+    class Full(FailingDenoiser):
+        def __call__(self, tokens, valid, masked):
+            if len(tokens) > 4:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return super().__call__(tokens, valid, masked)
+
+    said = tiny_run(tmp_path, TinyTestbed(denoise=Full(1)), batch_size="auto", methods=["bon"])
+    assert said == ["out of memory with 5 prompts, going on with 2"]
+    assert {r["status"] for r in lines(tmp_path)} == {"ok"}
+
+
+def test_only_what_was_asked_for_is_counted(tmp_path):
+    bad = TinyTestbed(judge=FailingReward(2, dislikes=("22",)), prompts=("1", "22"))
+    said = []
+    assert commands.run(plan_of(seeds=[1]), bad, tmp_path, said.append) == 2
+    assert commands.run(plan_of(seeds=[2]), bad, tmp_path, said.append) == 2
+    good = TinyTestbed(prompts=("1", "22"))
+    assert commands.run(plan_of(seeds=[3]), good, tmp_path, said.append) == 0
+    assert f"4 prompts in {tmp_path}, 0 of them failed" in said
+
+
+def test_the_time_left_is_by_what_has_been_done_since_the_start(monkeypatch, capsys):
+    clock, done = iter([100.0, 110.0]), [7]
+    monkeypatch.setattr(commands.time, "perf_counter", lambda: next(clock))
+    record = {"benchmark": "b", "method": "bon", "variant": {}, "seed": 1, "rewards": [1.0, 3.0]}
+    with commands.Progress(10, lambda: done[0], loud=True) as progress:
+        done[0] += 1
+        progress(record)
+    assert "8 of 10 prompts: b bon seed 1, Top@1 3.00, 20 s left" in capsys.readouterr().err
+
+
+def test_the_plans_time_is_that_of_its_steps(tmp_path, monkeypatch):
+    base = replace(TINY_BASE, guidance=replace(TINY_BASE.guidance, steps=3))
+    now, steps = [0.0], commands.steps_run(base)
+
+    def takes_its_time(denoiser, reward, prompts, config):
+        now[0] += 40 + config.denoising_steps * (10 + 20 * config.guidance.steps)
+
+    monkeypatch.setattr(commands, "generate", takes_its_time)
+    monkeypatch.setattr(commands.time, "perf_counter", lambda: now[0])
+    text = commands.estimate(plan_of(base=base), TinyTestbed(), tmp_path)
+    seconds = 2 * steps * 10 + 2 * steps * (10 + 3 * 20)  # two batches of each method
+    assert f"about {commands.duration(seconds)} on one cpu" in text
+    assert commands.duration(45) == "45 s"
+    assert commands.duration(720) == "12 min"
+    assert commands.duration(3.5 * 3600) == "3.5 h"
+
+
+def test_one_process_of_all_nodes_speaks(monkeypatch):
+    monkeypatch.setenv("RANK", "8")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert commands.rank() == 8
+    monkeypatch.delenv("RANK")
+    assert commands.rank() == 0
+
+
+def test_what_is_off_the_scale_is_in_the_last_bin(as_users_run_it):
+    errors = ErrorsByPrompt(2, 2, torch.eye(4))
+    masked = torch.tensor([[True], [False], [False], [True]])
+    step = {"E": torch.tensor([[100.0, 0.0]]), "entropy": torch.tensor([[9.0, 0.0]])}
+    errors(SimpleNamespace(step=0, masked=masked, **step))
+    first, second = (np.array(errors.of(i)["histogram"]["counts"]) for i in range(2))
+    assert (first.sum(), first[-1, -1]) == (1, 1)
+    assert (second.sum(), second[0, 0]) == (1, 1)
+
+
+def test_the_defaults_of_the_command_line_are_the_papers():
+    """And those of the package, which the report compares a run's settings with."""
+    from entrgi_ref import __main__ as single
+    from entrgi_ref.paper import __main__ as paper
+
+    config = SamplingConfig()
+    guidance = {"gradient_steps": config.guidance.steps, "step_size": config.guidance.step_size}
+    names = ("trajectories", "new_tokens", "temperature", "top_p", "order")
+    expected = guidance | {name: getattr(config, name) for name in names}
+    expected |= {"denoising_steps": None, "unmatched": "eos", "authors": False, "dtype": "auto"}
+    own = {"seeds": "1,2,3", "prompts": 64, "batch_size": "4", "dream": published.DREAM}
+    own |= {"gradient_steps": None}  # the experiment's
+    commands_of = {c.name or c.callback.__name__: c.callback for c in paper.app.registered_commands}
+    for command, more in (
+        (single.answer, {"method": config.guidance.weight}),
+        (commands_of["run"], own),
+        (commands_of["plan"], own),
+    ):
+        found = {n: p.default for n, p in inspect.signature(command).parameters.items()}
+        for name, value in (expected | more | {"device": "auto"}).items():
+            assert found[name] == value, name
+    assert {name: getattr(config, name) for name in published.SETTINGS} == published.SETTINGS
+    assert {"steps": config.guidance.steps, "step_size": 0.5} == published.GUIDANCE
+    assert (published.PROMPTS, published.SEEDS) == (64, 3)
+    assert published.DREAM == "Dream-org/Dream-v0-Instruct-7B"
+    assert published.SKYWORK["1.7B"] == "Skywork/Skywork-Reward-V2-Qwen3-1.7B"
 
 
 def test_polling_is_patient():

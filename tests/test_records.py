@@ -40,6 +40,23 @@ def test_records_say_where_they_come_from(path):
     assert found.stdout.strip() == "commit"
 
 
+def test_regimes_are_what_their_labels_say():
+    for name, label in records.REGIMES.items():
+        record = records.read(name)
+        steps = int(label[4]) if label.startswith("M = ") else 3
+        assert record["settings"]["guidance"]["steps"] == steps
+        assert ("--reward small" in record["command"]) == label.startswith("a smaller reward model")
+        assert ("--embedding-std 3" in record["command"]) == label.endswith("three times as large")
+    for table, measure in (("regimes", "gold_mean"), ("regimes-top1", "top1")):
+        lines = records.TABLES[table]().splitlines()[2:]
+        for line, (name, label) in zip(lines, records.REGIMES.items(), strict=True):
+            first, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+            assert first == label
+            for method, cell in zip(GUIDED, cells, strict=True):
+                mean = np.mean(records.read(name)["rows"][method][measure])
+                assert cell.split()[0].replace("−", "-") == f"{mean:+.2f}"
+
+
 def test_demo_is_the_size_that_the_readme_says():
     demo, pairs = records.read("demo"), records.read("spread")
     for record in (demo, pairs):

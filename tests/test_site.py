@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,7 @@ from entrgi_ref import (
     soft_embedding,
     token_distribution,
 )
+from entrgi_ref.trace import weight_colour
 
 SITE = ROOT / "site"
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -283,6 +285,163 @@ def test_the_figure_works_by_keyboard(opened):
     assert rewards == sorted(set(rewards))
     page.get_by_role("button", name="Reset").press("Enter")
     assert page.inner_text("#relaxation output >> nth=0") == "2.00"
+
+
+def line_through(values, places):
+    """The straight line from numbers to places in a picture; it must fit."""
+    slope, start = np.polyfit(values, places, 1)
+    assert places == pytest.approx(np.multiply(values, slope) + start, abs=0.05)
+    return slope, lambda value: slope * value + start
+
+
+ATTRIBUTES = """
+    marks => marks.map(mark => Object.fromEntries(mark.getAttributeNames().map(
+        name => [name, isNaN(mark.getAttribute(name)) ? mark.getAttribute(name)
+                                                      : Number(mark.getAttribute(name))])))
+"""
+
+
+def marks(page, selector):
+    """The attributes of all marks of a picture."""
+    return page.eval_on_selector_all(selector, ATTRIBUTES)
+
+
+@browsing
+def test_the_figure_draws_what_it_computes(opened):
+    page = opened("algorithm.html")
+    page.select_option("#relaxation select >> nth=1", "4")  # another token
+    step = page.evaluate("EntRGi.step(EntRGi.LOGITS, 0.7, 4, 'entrgi')")
+    table = page.evaluate("EntRGi.EMBEDDINGS")
+    plane, bars = "#relaxation svg[aria-label^=Soft]", "#relaxation svg[aria-label^=Prob]"
+    tokens = marks(page, f"{plane} circle[opacity='0.55']")
+    right, x = line_through([e[0] for e in table], [mark["cx"] for mark in tokens])
+    up, y = line_through([e[1] for e in table], [mark["cy"] for mark in tokens])
+    assert (right > 0, up < 0) == (True, True)
+    sizes = [mark["r"] for mark in tokens]
+    assert np.argsort(sizes).tolist() == np.argsort(step["q"]).tolist()
+
+    (soft,) = marks(page, f"{plane} rect")
+    centre = soft["x"] + soft["width"] / 2, soft["y"] + soft["height"] / 2
+    assert centre == pytest.approx((x(step["soft"][0]), y(step["soft"][1])))
+    (mixed,) = marks(page, f"{plane} circle[fill='var(--mixed)']")
+    assert (mixed["cx"], mixed["cy"]) == pytest.approx((x(step["mixed"][0]), y(step["mixed"][1])))
+    (hard,) = marks(page, f"{plane} > g > polygon[fill='var(--hard)']")
+    corners = [tuple(map(float, corner.split(","))) for corner in hard["points"].split()]
+    assert np.mean(corners, 0)[0] == pytest.approx(x(step["hard"][0]))
+    assert np.mean(corners, 0)[1] == pytest.approx(y(step["hard"][1]), abs=3)
+    pull = np.array([step["gradient"][0], -step["gradient"][1]])  # down is positive in a picture
+    arrows = marks(page, f"{plane} g[stroke-width='2'] line")
+    for arrow, start in zip(arrows, (step["soft"], step["mixed"]), strict=True):
+        assert (arrow["x1"], arrow["y1"]) == pytest.approx((x(start[0]), y(start[1])))
+        along = np.array([arrow["x2"] - arrow["x1"], arrow["y2"] - arrow["y1"]])
+        assert along / np.hypot(*along) == pytest.approx(pull / np.hypot(*pull))
+
+    q = marks(page, f"{bars} rect[fill='var(--soft)']")
+    scale, _ = line_through(step["q"], [mark["height"] for mark in q])
+    assert [mark["height"] for mark in q] == pytest.approx([scale * p for p in step["q"]])
+    slopes = marks(page, f"{bars} rect[fill='var(--mixed)']")
+    middle = max(mark["y"] for mark in slopes)
+    signed = [mark["height"] * (1 if mark["y"] < middle else -1) for mark in slopes]
+    assert np.sign(signed).tolist() == np.sign(step["logitGradient"]).tolist()
+
+
+@browsing
+def test_the_dial_draws_the_records_numbers(opened):
+    page = opened("dial.html")
+    rows = json.loads((ROOT / "docs" / "records" / "dial.json").read_text())["rows"]
+    titles = {"top1": "Reward of the best", "gold_best": "Gold of the best"}
+    titles |= {"gold_mean": "Gold, mean", "valid": "Valid answers"}
+    for key, w in (("", "entropy"), ("Home", 0)):
+        page.focus("#dial input")
+        if key:
+            page.keyboard.press(key)
+        mine = sorted((r for r in rows if r["w"] == w and r["M"]), key=lambda r: r["M"])
+        (none,) = [r for r in rows if r["M"] == 0]
+        for measure, title in titles.items():
+            chart = f"#dial svg[aria-label^='{title}']"
+            dots = marks(page, f"{chart} circle")
+            right, _ = line_through([r["M"] for r in mine], [dot["cx"] for dot in dots])
+            means = [r["measures"][measure]["mean"] for r in mine]
+            up, y = line_through(means, [dot["cy"] for dot in dots])
+            assert (right > 0, up < 0) == (True, True)
+            bars = marks(page, f"{chart} line[stroke='var(--mixed)']")
+            for row, bar in zip(mine, bars, strict=True):
+                ends = row["measures"][measure]
+                assert (bar["y1"], bar["y2"]) == pytest.approx((y(ends["low"]), y(ends["high"])))
+            (flat,) = marks(page, f"{chart} line[stroke-dasharray]")
+            assert flat["y1"] == flat["y2"] == pytest.approx(y(none["measures"][measure]["mean"]))
+            lines = [
+                tuple(float(point.split(",")[1]) for point in mark["points"].split())
+                for mark in marks(page, f"{chart} polyline")
+            ]
+            assert len(set(lines)) == len({r["w"] for r in rows if r["M"]})
+            assert lines[-1] == pytest.approx([dot["cy"] for dot in dots])
+
+
+@browsing
+def test_the_stepper_shows_the_recorded_frames(opened):
+    page = opened("dial.html", reduced_motion="reduce")
+    panels = json.loads((ROOT / "docs" / "records" / "trajectory.json").read_text())["panels"]
+    last = len(panels[0]["frames"]) - 1
+    number = lambda x: f"{x:.2f}".replace("-", "\u2212")  # noqa: E731
+    for at in (0, 1, 7, last):
+        page.evaluate(
+            """at => {
+                const slider = document.querySelector("#stepper input");
+                slider.value = at;
+                slider.dispatchEvent(new Event("input"));
+            }""",
+            at,
+        )
+        for p, panel in enumerate(panels):
+            frame = panel["frames"][at]
+            slots = page.locator(f"#stepper section >> nth={p} >> ol.slots > li")
+            texts = slots.evaluate_all("all => all.map(li => [...li.childNodes].map("
+                                       "node => node.textContent))")  # fmt: skip
+            classes = slots.evaluate_all("all => all.map(li => li.className)")
+            colours = slots.evaluate_all("all => all.map(li => li.style.background)")
+            new = panel["frames"][at - 1]["committed"] if at else []
+            for position, token in enumerate(frame["tokens"]):
+                if position not in frame["positions"]:
+                    mark = "new" if position in new else "\u00a0"
+                    assert texts[position] == [token, mark]
+                    assert classes[position] == ""
+                    continue
+                i = frame["positions"].index(position)
+                weight = frame["weight"][i]
+                assert texts[position] == [frame["candidates"][i], f"w {number(weight)}"]
+                chosen = position in frame["committed"]
+                assert classes[position] == ("masked chosen" if chosen else "masked")
+                colour = ", ".join(map(str, weight_colour(weight)))
+                assert colours[position] == f"rgb({colour})"
+                label = slots.nth(position).get_attribute("aria-label")
+                assert label.startswith(f"position {position + 1}, candidate ")
+                assert f"entropy {number(frame['entropy'][i])} nats" in label
+                if frame["E"]:
+                    assert f"E = {number(frame['E'][i])}, D = {number(frame['D'][i])}" in label
+        links = page.locator("#stepper .lines a").all_inner_texts()
+        assert links == (["predict", "guide", "draw", "commit"] if at < last else ["score"])
+        where = page.inner_text("#stepper output")
+        step = panels[0]["frames"][at]["step"]
+        assert where.startswith("the answer" if at == last else f"denoising step {step + 1},")
+
+    guided = panels[1]["frames"][:-1]
+    charts = "#stepper section >> nth=1 >> figure >> nth="
+    for chart, colour, name in (
+        (0, "var(--text)", "rewards"),
+        (1, "var(--E)", "mean_E"),
+        (1, "var(--D)", "mean_D"),
+    ):
+        dots = page.locator(f"{charts}{chart} >> circle[fill='{colour}']")
+        dots = dots.evaluate_all(ATTRIBUTES)
+        numbers = [
+            (s + (m + 0.5) / len(frame[name]), value)
+            for s, frame in enumerate(guided)
+            for m, value in enumerate(frame[name])
+        ]
+        right, _ = line_through([x for x, _ in numbers], [dot["cx"] for dot in dots])
+        up, _ = line_through([y for _, y in numbers], [dot["cy"] for dot in dots])
+        assert (right > 0, up < 0) == (True, True)
 
 
 @browsing

@@ -1,6 +1,7 @@
 """The demo end to end, on the quick networks; and that its numbers are those of its records."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -8,21 +9,33 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from entrgi_ref import (
+    GuidanceConfig,
+    SamplingConfig,
+    entropy,
+    entropy_weight,
+    generate,
+    nucleus,
+    token_distribution,
+)
 from entrgi_ref.compute import Costs
+from entrgi_ref.orders import ORDERS
+from entrgi_ref.trace import Recorder, TerminalView, words
 from toy import dial, exact, ledger, spread, table
 from toy.__main__ import FIRST_TRAINING_SEED, app, main
-from toy.demo import BASE, compare, methods_of
+from toy.demo import BASE, compare, errors_by_step, methods_of, records_of
+from toy.experiments import ToyTestbed
 from toy.language import VOCABULARY
 from toy.statistics import bootstrap, student
 from toy.testbed import Testbed as Toy
-from toy.testbed import held_out_prompts
+from toy.testbed import gold_score, held_out_prompts, log_likelihood, valid
 
 METHODS = ["bon", "bon_equal_compute", "expectation", "aps", "entrgi"]
 
@@ -241,6 +254,79 @@ def test_the_trace_shows_an_unguided_run_beside_a_guided_one(demo, quick):
             assert len(later["positions"]) == len(frame["positions"]) - len(frame["committed"])
 
 
+@pytest.mark.parametrize("steps", [0, 3])
+def test_frames_are_what_the_observer_saw(quick, steps):
+    """Of one trajectory in a batch of four."""
+    seen, recorder = [], Recorder(quick.denoiser)
+    config = replace(BASE, guidance=GuidanceConfig(steps=steps), trajectories=2)
+
+    def observe(record):
+        seen.append(record)
+        recorder(record)
+
+    prompts = held_out_prompts(2)
+    generation = generate(quick.denoiser, quick.reward, prompts, config, observe=observe)
+    close = functools.partial(pytest.approx, abs=1e-4)
+    for row in (1, 2):
+        *frames, answer = recorder.frames(row)
+        for frame, step in zip(frames, seen, strict=True):
+            mine = step.masked.nonzero()[:, 0] == row
+            assert (frame["step"], frame["t"]) == (step.step, close(step.t))
+            assert frame["positions"] == step.masked[row].nonzero().flatten().tolist()
+            assert frame["committed"] == step.committed[row].nonzero().flatten().tolist()
+            words = [VOCABULARY[index] for index in step.candidates[mine].tolist()]
+            assert frame["candidates"] == words
+            if steps:
+                weight, H = step.weight[-1], step.entropy[-1]
+                assert frame["E"] == close(step.E[-1][mine].tolist())
+                assert frame["D"] == close(step.D[-1][mine].tolist())
+            else:  # what they would be
+                weight, H = entropy_weight(step.logits), entropy(step.logits)
+                assert frame["E"] == frame["D"] == []
+            assert frame["weight"] == close(weight[mine].tolist())
+            assert frame["entropy"] == close(H[mine].tolist())
+            assert frame["rewards"] == close(step.rewards[:, row].tolist())
+            assert frame["mean_E"] == close(step.E[:, mine].mean(1).tolist())
+            assert frame["mean_D"] == close(step.D[:, mine].mean(1).tolist())
+        final = generation.tokens.flatten(0, 1)[row].tolist()
+        assert answer["tokens"] == [VOCABULARY[index] for index in final]
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_the_terminal_shows_the_trajectory_that_is_watched(quick, steps, capsys):
+    """Committed words in brackets, weights of the last gradient step where it is masked."""
+    seen, view = [], TerminalView(quick.denoiser, trajectory=1, colour=False, separator="|")
+    config = replace(BASE, guidance=GuidanceConfig(steps=steps), trajectories=2)
+
+    def observe(record):
+        seen.append(record)
+        view(record)
+
+    generate(quick.denoiser, quick.reward, held_out_prompts(1), config, observe=observe)
+    for line, step in zip(capsys.readouterr().out.splitlines(), seen, strict=True):
+        weight = (step.weight[-1] if steps else entropy_weight(step.logits)).tolist()
+        at = dict(zip(map(tuple, step.masked.nonzero().tolist()), weight, strict=True))
+        slots = []
+        for position, index in enumerate(step.tokens[1].tolist()):
+            if step.committed[1, position]:
+                slots.append(f"[{VOCABULARY[index]}]")
+            elif (1, position) in at:
+                slots.append(f"{at[1, position]:.1f}".lstrip("0"))
+            else:
+                slots.append(VOCABULARY[index])
+        rewards = " → ".join(f"{r:+.2f}" for r in step.rewards[:, 1].tolist()) or "unguided"
+        head = f"{step.step + 1:4d}  t {step.t:.2f}"
+        assert line == f"{head}  {'|'.join(slots)}   R {rewards}"
+
+
+def test_signs_stand_for_what_would_not_be_seen(as_users_run_it):
+    """And nothing that a token holds commands the terminal."""
+    texts = ["a", "", "", "\x1b[2J", "\n\t", "é"]
+    denoiser = SimpleNamespace(decode=lambda tokens: texts, eos_id=1)
+    found = words(denoiser, torch.arange(6))
+    assert found == ["a", "⟨end⟩", "⟨special⟩", "\N{REPLACEMENT CHARACTER}[2J", "⏎⇥", "é"]
+
+
 def test_no_text_can_break_out_of_the_trace(tmp_path):
     from entrgi_ref.trace import write_trace
 
@@ -324,6 +410,58 @@ def test_settings_reach_the_demo(quick, tmp_path):
 # The numbers behind the table
 
 
+def test_records_are_of_their_own_prompt(quick):
+    prompts, config = held_out_prompts(3), replace(BASE, trajectories=2, seed=5)
+    generation = generate(quick.denoiser, quick.reward, prompts, config)
+    records = records_of(quick, "entrgi", generation, 12.0)
+    for idx, record in enumerate(records):
+        own, answers = [prompts[idx]] * 2, generation.responses[idx]
+        assert (record["prompt"], record["idx"], record["seed"]) == (prompts[idx], idx, 5)
+        assert record["responses"] == answers
+        likelihood = log_likelihood(quick.denoiser, own, answers)
+        assert record["log_likelihood"] == pytest.approx(likelihood.tolist(), abs=1e-4)
+        assert record["gold"] == list(map(gold_score, own, answers))
+        assert record["valid"] == list(map(valid, answers))
+        assert record["timing"]["seconds_per_prompt"] == 4
+
+
+def test_errors_by_step_are_the_distances_to_the_soft_embedding(quick):
+    prompts, methods = held_out_prompts(2), methods_of(BASE, quick)
+    curves = errors_by_step(quick, methods, prompts)
+    assert list(curves) == ["expectation", "aps", "entrgi"]
+    assert max(E for _, E in curves["expectation"]) < 1e-6
+    for method in ("aps", "entrgi"):
+        seen = []
+        generate(quick.denoiser, quick.reward, prompts, methods[method], observe=seen.append)
+        expected = [(step.step + 1, step.E.mean().item()) for step in seen]
+        assert curves[method] == [(step, pytest.approx(E)) for step, E in expected]
+
+
+def test_the_units_are_prompts_and_not_seeds():
+    """A prompt's seeds are no independent draws of prompts: they are averaged first."""
+
+    def record(method, idx, seed, reward, seconds):
+        return {
+            "method": method, "idx": idx, "seed": seed, "rewards": [reward, reward - 1],
+            "gold": [reward, 9.0], "log_likelihood": [-1.0] * 2, "valid": [True, False],
+            "timing": {"seconds_per_prompt": seconds},
+        }  # fmt: skip
+
+    records = [
+        record(method, idx, seed, shift + 10 * idx + seed, seconds * seed)
+        for method, shift, seconds in (("bon", 0, 1.0), ("entrgi", 5, 4.0))
+        for seed in (1, 3)
+        for idx in (0, 1, 2)
+    ]
+    assert table.by_prompt(records, "bon", "top1").tolist() == [2, 12, 22]
+    assert table.by_prompt(records, "entrgi", "gold_best").tolist() == [7, 17, 27]
+    unguided, guided = table.summarise(records)
+    assert unguided.measures["top1"] == bootstrap(np.array([2.0, 12.0, 22.0]))
+    assert guided.differences["top1"] == bootstrap(np.array([5.0] * 3))
+    assert (unguided.time_ratio, guided.time_ratio) == (0.25, 1)
+    assert unguided.seconds == student(np.array([1.0, 3.0]))
+
+
 def test_equal_compute_counts_every_pass():
     """3 denoising steps run; each costs one reading of the denoiser and 2 M of the reward model."""
     guided = SamplingConfig(GuidanceConfig(steps=3), 4, 4, 4)
@@ -380,6 +518,38 @@ def test_effects_of_the_ledgers_rows(quick):
     assert f"| {name} | {share:.3f} [" in ledger.markdown(found)
 
 
+def test_effects_are_over_all_seeds(quick, monkeypatch):
+    base, row = replace(BASE, trajectories=2), "8: ends not last"
+    only = {row: ledger.variants(base)[row]}
+    monkeypatch.setattr(ledger, "variants", lambda base: only)
+    prompts = held_out_prompts(3)
+    both, one, two = (
+        ledger.effects(quick, base, prompts, seeds)[row] for seeds in ([1, 2], [1], [2])
+    )
+    assert both["tokens"].mean == pytest.approx((one["tokens"].mean + two["tokens"].mean) / 2)
+    assert both["average"].mean == pytest.approx((one["average"].mean + two["average"].mean) / 2)
+    assert one["average"].mean != pytest.approx(two["average"].mean)
+
+
+def test_each_row_of_the_ledger_is_one_difference():
+    found = {}
+    for row, config in ledger.variants(BASE).items():
+        mine, base = map(dataclasses.asdict, (config, BASE))
+        mine, base = ({**fields.pop("guidance"), **fields} for fields in (mine, base))
+        found[row] = {name: value for name, value in mine.items() if value != base[name]}
+    assert found == {
+        "1: 1e-10 inside the logarithm": {"epsilon": 1e-10},
+        "1: entropy at tau": {"weight": "entrgi_tempered"},
+        "3: psi in bfloat16": {"dtype": "bfloat16"},
+        **{f"6: order {name}": {"order": name} for name in ORDERS if name != "entropy"},
+        "6: order origin": {"order": "origin"},
+        "7: empty steps run": {"skip_empty_steps": False},
+        "8: ends not last": {"eos_last": False},
+        "12: every id may be written": {"write_every_id": True},
+        "authors()": {"epsilon": 1e-10, "dtype": "denoiser", "write_every_id": True},
+    }
+
+
 def test_a_linear_reward_gives_every_weight_the_exact_gradient():
     """The control: enumeration, states and estimators all have to be right for this to hold."""
     found = exact.agreements(
@@ -418,6 +588,28 @@ def test_the_exact_gradient_is_that_of_the_expected_reward(quick):
         assert gradient[0, l, likely[l]].item() == pytest.approx(slope.item(), abs=2e-5)
 
 
+def test_draws_are_those_of_guidance_and_one_draw_is_one_draw(quick, monkeypatch):
+    """Of the nucleus, each trajectory its own; Expectation's gradient is the same for all."""
+    seen, estimated = [], exact.estimated_gradient
+
+    def spied(logits, reward, weight, tokens, temperature):
+        seen.append((logits, tokens))
+        return estimated(logits, reward, weight, tokens, temperature)
+
+    monkeypatch.setattr(exact, "estimated_gradient", spied)
+    base = replace(BASE, top_p=0.3, seed=2)
+    found = exact.agreements(quick, base, states=4, draws=16)
+    logits, tokens = seen[0]
+    assert all(torch.equal(tokens, again) for _, again in seen)
+    q = nucleus(token_distribution(logits, base.temperature), base.top_p)
+    assert (q.gather(1, tokens[:, None]) > 0).all()
+    assert len(set(map(tuple, tokens.view(4, 16, 2).transpose(0, 1).flatten(1).tolist()))) > 1
+    for name, agreement in found.items():
+        one, mean = agreement.cosine_of_one.mean, agreement.cosine_of_mean.mean
+        assert one <= mean + 1e-6 <= 1 + 1e-5
+        assert (one == pytest.approx(mean)) == (name == "expectation")
+
+
 def test_gradients_and_spread_run(quick, tmp_path):
     for command in (
         ["gradients", "--states", "3", "--draws", "2"],
@@ -452,6 +644,17 @@ def test_spread_is_the_difference_pair_by_pair():
     assert found["entrgi"]["top1"] == [1.5, -0.5]
     assert found["entrgi"]["gold_mean"] == [3.0, -1.0]
     assert "+0.50 [−12.21, +13.21], −0.50 to +1.50" in spread.markdown(found)
+
+
+def test_experiments_run_on_the_held_out_prompts_with_their_gold_score(quick):
+    testbed = ToyTestbed(lambda name: quick, quick=True, training_seed=FIRST_TRAINING_SEED)
+    (benchmark,) = testbed.benchmarks
+    assert list(benchmark.prompts) == held_out_prompts(96)
+    assert testbed.gold("sea castle gloomy", "the whale finds the knight") == 2
+    assert testbed.denoiser() is quick.denoiser
+    others = [ToyTestbed(lambda name: quick, q, seed) for q, seed in ((True, 11), (False, 10))]
+    declared = [json.dumps(one.declaration) for one in (testbed, *others)]
+    assert len(set(declared)) == 3
 
 
 # The dial

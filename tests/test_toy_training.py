@@ -2,14 +2,23 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from entrgi_ref import Denoiser, GuidanceConfig, Reward, SamplingConfig, generate
 from toy import testbed as toy_testbed
-from toy.language import EOS, ID, LENGTH, MASK, VOCABULARY
-from toy.models import ClosedFormReward, ToyDenoiser, ToyReward, encode_prompts, words_of
+from toy.language import EOS, ID, LENGTH, MASK, VOCABULARY, gold, split_prompts
+from toy.models import (
+    WRITABLE,
+    ClosedFormReward,
+    ToyDenoiser,
+    ToyReward,
+    encode_prompts,
+    words_of,
+)
 from toy.networks import Size
 from toy.testbed import gold_score, held_out_prompts, log_likelihood, valid
 from toy.training import (
@@ -20,6 +29,8 @@ from toy.training import (
     RewardRecipe,
     cache_key,
     cached,
+    corpus,
+    mixture,
     no_progress,
     train,
 )
@@ -48,8 +59,8 @@ def same(one, other) -> bool:
 @pytest.mark.parametrize("recipe", [TINY_DENOISER, TINY_REWARD])
 def test_training_depends_on_the_recipe_alone(recipe):
     torch.manual_seed(1)
-    first = train(recipe, no_progress)
     state = torch.get_rng_state()
+    first = train(recipe, no_progress)
     second = train(recipe, no_progress)
     assert torch.equal(torch.get_rng_state(), state)
     assert same(first, second)
@@ -58,7 +69,15 @@ def test_training_depends_on_the_recipe_alone(recipe):
 
 def test_training_keeps_the_number_of_threads():
     torch.set_num_threads(2)
-    train(TINY_REWARD, no_progress)
+    seen = set()
+
+    def track(steps, label):
+        for step in steps:
+            seen.add(torch.get_num_threads())
+            yield step
+
+    train(TINY_REWARD, track)
+    assert seen == {1}  # so that sums are added up in one order
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
 
@@ -71,6 +90,63 @@ def test_training_lowers_the_loss():
             generator = torch.Generator().manual_seed(0)
             losses.append(recipe.loss(network, tokens, targets, generator).item())
         assert losses[1] < 0.8 * losses[0]
+
+
+def test_the_mask_predictor_learns_from_what_is_not_masked():
+    """The prompt and some of the answer; how much of it is masked is uniform."""
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, tokens, masked):
+            seen.append((tokens, masked))
+            return torch.zeros(int(masked.sum()), len(VOCABULARY))
+
+    tokens, targets = replace(TINY_DENOISER, examples=4000).data(random.Random(0))
+    loss = TINY_DENOISER.loss(Spy(), tokens, targets, torch.Generator().manual_seed(0))
+    ((read, masked),) = seen
+    assert (read[masked] == ID[MASK]).all()
+    assert torch.equal(read[~masked], tokens[~masked])
+    assert not masked[:, :3].any()
+    assert loss.item() == pytest.approx(np.log(len(VOCABULARY)))
+    share = masked[:, 3:].double().mean(1)
+    assert share.mean().item() == pytest.approx(0.5, abs=0.03)
+    assert share.std().item() == pytest.approx((1 / 12 + 1 / 6 / LENGTH) ** 0.5, abs=0.03)
+
+
+def test_training_never_sees_the_held_out_prompts():
+    train_prompts, held_out = split_prompts()
+    for examples_of in (corpus, mixture):
+        prompts, _ = examples_of(random.Random(0), 2000)
+        assert not set(prompts) & set(held_out)
+        assert set(prompts) == set(train_prompts)
+
+
+def test_the_mixture_is_what_the_recipe_says():
+    """Half corpus, a quarter answers to another prompt, a quarter with up to 30% random words."""
+    plain, mixed = (make(random.Random(0), 4000) for make in (corpus, mixture))
+    prompts = np.array([a != b for a, b in zip(plain[0], mixed[0], strict=True)])
+    answers = np.array(
+        [
+            np.mean([v != w for v, w in zip(a, b, strict=True)])
+            for a, b in zip(plain[1], mixed[1], strict=True)
+        ]
+    )
+    assert prompts.mean() == pytest.approx(0.25, abs=0.03)
+    assert (answers > 0).mean() == pytest.approx(0.2, abs=0.03)  # in some of a quarter, none
+    assert not (prompts & (answers > 0)).any()
+    assert answers.mean() == pytest.approx(0.25 * 0.15, abs=0.005)
+    written = {word for answer in mixed[1] for word in answer}
+    assert written == {w for w, writable in zip(VOCABULARY, WRITABLE, strict=True) if writable}
+
+
+def test_reward_models_learn_the_gold_score_in_standard_deviations():
+    recipe = replace(TINY_REWARD, examples=300)
+    tokens, targets = recipe.data(random.Random(3))
+    examples = zip(*mixture(random.Random(3), 300), strict=True)
+    scores = np.array([gold(prompt, answer) for prompt, answer in examples])
+    expected = (scores - scores.mean()) / scores.std(ddof=1)
+    assert targets.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert (tokens[:, -1] == ID[EOS]).all()
 
 
 def test_progress_is_tracked():
@@ -115,6 +191,20 @@ def test_the_cache_key_is_that_of_the_configuration():
     ))]  # fmt: skip
     assert len({cache_key(recipe) for recipe in recipes}) == len(recipes)
     assert cache_key(TINY_REWARD) == cache_key(replace(TINY_REWARD))
+
+
+def test_other_code_and_another_torch_are_other_networks(monkeypatch):
+    keys, read = {cache_key(TINY_REWARD)}, Path.read_text
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", "0.1")
+        keys.add(cache_key(TINY_REWARD))
+    for changed in ("language.py", "models.py", "networks.py", "training.py"):
+        with monkeypatch.context() as patch:
+            mark = lambda path, name=changed: read(path) + "#" * (path.name == name)  # noqa: E731
+            patch.setattr(Path, "read_text", mark)
+            keys.add(cache_key(TINY_REWARD))
+    assert len(keys) == 6
+    assert cache_key(TINY_REWARD) in keys
 
 
 def test_reward_models_come_in_three_sizes():
@@ -186,6 +276,28 @@ def test_rewards_do_not_mix_trajectories(denoiser, reward):
     gradient = torch.autograd.grad(rewards[3], mixed)[0].view(6, LENGTH, -1)
     assert gradient[3].abs().sum() > 0
     assert gradient[[0, 1, 2, 4, 5]].abs().max() == 0
+
+
+def test_trajectories_of_a_prompt_stand_side_by_side(reward):
+    prompts, K = ["sea castle gloomy", "sky farm plain"], 3
+    responses = ["the whale finds the knight", "an eagle hides a goat", "the oak finds the whale"]
+    tokens = torch.tensor([[ID[w] for w in words_of(response)] for response in responses * 2])
+    nothing = torch.zeros_like(tokens, dtype=torch.bool)
+    found = reward.bind(prompts, K).at(tokens, nothing)(reward.embeddings[:0], tokens[0, :0])
+    for row, prompt in enumerate(prompts):
+        expected = reward.score([prompt] * K, responses)
+        torch.testing.assert_close(found[row * K : (row + 1) * K], expected)
+
+
+def test_a_reward_model_is_causal_and_read_off_the_last_position():
+    network = train(TINY_REWARD, no_progress)
+    embedded = torch.randn(2, 20, 16, generator=torch.Generator().manual_seed(0))
+    other = embedded.clone()
+    other[:, -1, 0] += 1
+    before, after = network.transformer(embedded), network.transformer(other)
+    torch.testing.assert_close(before[:, :-1], after[:, :-1])
+    assert (before[:, -1] - after[:, -1]).abs().max() > 1e-3
+    torch.testing.assert_close(network(embedded), network.head(before[:, -1]).squeeze(-1))
 
 
 def test_the_closed_form_by_hand():
