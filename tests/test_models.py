@@ -398,6 +398,22 @@ def test_the_score_is_at_the_true_last_token_where_nothing_follows_an_answer(
     torch.testing.assert_close(found[1], plain.score(hidden)[0], atol=2e-5, rtol=0)
 
 
+def test_the_score_is_at_the_prompt_where_nothing_else_is_seen(tmp_path):
+    """An answer that ends at once, and nothing after it: with and without the cache."""
+    folder = changed(REWARD, tmp_path, tokenizer={"chat_template": OPEN_ENDED})
+    denoiser, reward = pair("float64", reward=folder)
+    response = response_tokens(denoiser, 2, 4)
+    response[:, 0] = denoiser.eos_id
+    masked = torch.zeros_like(response, dtype=torch.bool)
+    found = [
+        replace(reward, prefix_cache=cache)
+        .bind([SHORT, LONG], 1)
+        .at(response, masked)(reward.embeddings[:0], response[0, :0])
+        for cache in (True, False)
+    ]
+    torch.testing.assert_close(found[0], found[1], atol=1e-10, rtol=0)
+
+
 def test_other_architectures(tmp_path):
     """A Llama reward model, with a beginning of sequence in its template, read in two parts."""
     from transformers import LlamaConfig, LlamaForSequenceClassification

@@ -276,6 +276,7 @@ def reward_of(folder):
         ({"model_type": "whisper"}, "model_type: got 'whisper'"),
         ({"model_type": REMOVED}, "model_type: got None"),
         ({"use_sliding_window": True, "max_window_layers": 1}, "layer_types|use_sliding_window"),
+        ({"model_type": "mistral", "sliding_window": 8}, "sliding_window: got 8"),
         (
             {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
             "rope_type: got 'dynamic'",

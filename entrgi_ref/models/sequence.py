@@ -121,10 +121,12 @@ class SequenceReward:
             raise ValueError("checkpoint: what its chat template writes after an answer varies")
         tokens, valid = self._tokens([prefix for prefix, _ in around])
         prefix = self.network.get_input_embeddings()(tokens)
-        cache = None
-        if self.prefix_cache:
-            cache = self._read_prefix(prefix, valid, trajectories)
         suffix = self._tokens([suffixes.pop()])[0]
+        cache = None
+        # Without a suffix all that follows the prompt may be hidden, and the prompt's last token is
+        # the one that is scored: then it has to be read.
+        if self.prefix_cache and suffix.shape[1]:
+            cache = self._read_prefix(prefix, valid, trajectories)
         return BoundSequenceReward(
             reward=self,
             prefix=None if cache else prefix.repeat_interleave(trajectories, 0),
@@ -304,6 +306,8 @@ def _config(folder: Path) -> PretrainedConfig:
         )
     if getattr(config, "use_sliding_window", False) not in (False, None):
         raise ValueError("use_sliding_window: got True, which is not supported")
+    if getattr(config, "sliding_window", None) is not None:  # those with a switch have put it out
+        raise ValueError(f"sliding_window: got {config.sliding_window}, which is not supported")
     if position in ("dynamic", "longrope"):
         raise ValueError(
             f"rope_type: got {position!r}, which depends on the length of the sequence, so that a "
