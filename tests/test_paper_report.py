@@ -420,6 +420,23 @@ def rewritten(folder, change):
     return folder
 
 
+def test_the_bars_of_figure_5_are_those_of_the_changes(tmp_path):
+    variants = [{"gradient_steps": M} for M in (1, 2)]
+    declaration = PAPER | {"experiment": "gradient-steps"}
+    folder = written(tmp_path, declaration=declaration, variants=variants, prompts=1)
+
+    def grown(record):
+        more = record["seed"] ** 2 * record["variant"]["gradient_steps"]
+        return {"rewards": [reward + more for reward in record["rewards"]]}
+
+    axes = figures.gradient_steps(Run.read(rewritten(folder, grown))).axes
+    changes = [1 / 5 + seed**2 for seed in (1, 2, 3)]
+    last = np.mean(changes), np.std(changes, ddof=1) / 3**0.5
+    for axis in axes[:6]:
+        for _, x, y, half in bars_of(axis):
+            assert (y, half) == pytest.approx((0, 0) if x == 1 else last)
+
+
 def test_gold_is_that_of_the_answer_with_the_largest_reward(tmp_path):
     folder = written(tmp_path, declaration=PAPER | {"testbed": "toy"}, names=HUB[:1])
     rewritten(folder, lambda record: {"gold": [-reward for reward in record["rewards"]]})

@@ -221,7 +221,7 @@ class LMUnitJudge:
             from vllm import SamplingParams
         except ImportError as error:
             raise ValueError(
-                "backend: lmunit needs the extra `judge` (pip install 'entrgi-ref[judge]') and "
+                "backend: lmunit needs the extra `judge` (in a clone: pip install '.[judge]') and "
                 "GPUs; transformers runs any causal model"
             ) from error
         from ..models import checkpoints
