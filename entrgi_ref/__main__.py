@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -80,6 +79,7 @@ def answer(
     """Answer one prompt by Dream, guided by a reward model, and print every trajectory's reward and
     the best answer.
     """
+    from .compute import memory
     from .config import SamplingConfig
 
     config = SamplingConfig(
@@ -100,7 +100,7 @@ def answer(
     from .models import Dream, SequenceReward
     from .trace import printable
 
-    with _memory("load both networks in 16 bits by --dtype bfloat16, or take a smaller reward"):
+    with memory("load both networks in 16 bits by --dtype bfloat16, or take a smaller reward"):
         denoiser = Dream.from_pretrained(dream, revision=dream_revision, dtype=dtype, device=device)
         judge = SequenceReward.from_pretrained(
             reward,
@@ -111,7 +111,7 @@ def answer(
             adapter=reward_adapter,
         )
     shown = "no guidance" if config.guidance.steps == 0 else method
-    with _memory(_what_to_lower(config)):
+    with memory(_what_to_lower(config)):
         generation = _generate(denoiser, judge, prompt, config, shown, watch, out)
     rewards = generation.rewards[0].tolist()
     typer.echo("\nreward  answer")
@@ -218,20 +218,6 @@ def _panel(shown: str, generation: Generation, recorder: Recorder) -> dict[str, 
         "frames": recorder.frames(best),
         "results": {"reward of the answer": f"{generation.rewards[0, best]:.2f}"},
     }
-
-
-@contextmanager
-def _memory(advice: str) -> Iterator[None]:
-    """Turn running out of memory into advice."""
-    import torch
-
-    try:
-        yield
-    except RuntimeError as error:  # as a CPU's is
-        full = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-        if not full:
-            raise
-        raise ValueError(f"out of memory: {advice}") from error
 
 
 def _what_to_lower(config: SamplingConfig) -> str:

@@ -286,6 +286,18 @@ def test_a_network_that_does_not_load_is_nobodys_fault(tmp_path, benchmark):
     assert lines(tmp_path / "tiny") == []
 
 
+def test_networks_that_do_not_fit_are_one_clear_line(tmp_path, benchmark, monkeypatch):
+    def full(*words, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for network in ("Dream", "SequenceReward"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"entrgi_ref.models.{network}.from_pretrained", full)
+            with pytest.raises(ValueError, match="out of memory: the networks do not fit"):
+                invoke(*arguments(benchmark, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_lost_device_ends_the_run(tmp_path):
     class Lost(FailingDenoiser):
         def __call__(self, *inputs):

@@ -178,7 +178,9 @@ def listing(folders: Sequence[Path]) -> str:
             f"\n{folder}: {declared['experiment']}, {len(records) - failed} prompts done, "
             f"{failed} failed"
         )
-        wanted = {name: n for asked in declared["asked"] for name, n in asked["prompts"].items()}
+        wanted = {
+            name: n for asked in declared.get("asked", []) for name, n in asked["prompts"].items()
+        }
         cells = Counter(
             (
                 record["benchmark"],

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..checks import choice, integer
+from ..compute import out_of_memory
 from ..config import SamplingConfig
 from ..denoising import Generation, generate
 from .errors_by_prompt import ErrorsByPrompt
@@ -254,7 +255,7 @@ class Runner:
             try:
                 yield from self._generated(part, config)
             except Exception as error:
-                full = _out_of_memory(error)
+                full = out_of_memory(error)
                 if isinstance(error, torch.AcceleratorError) and not full:
                     raise  # the device is lost, and with it every prompt that would come now
                 reason = " ".join(str(error).split()) or type(error).__name__
@@ -338,10 +339,6 @@ def versions() -> dict[str, str]:
     if "transformers" in sys.modules:
         found["transformers"] = sys.modules["transformers"].__version__
     return found
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _empty_cache() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import checks
-from ..compute import Costs
+from ..compute import Costs, memory
 from ..protocols import Denoiser, Reward
 from .benchmarks import Benchmark
 from .published import SKYWORK
@@ -52,6 +52,9 @@ class Testbed(Protocol):
 
     def gold(self, prompt: str, response: str) -> float | None:
         """The score that a program gives an answer, if there is one."""
+
+
+SMALLER = "the networks do not fit; load them by --dtype bfloat16, or take a smaller reward model"
 
 
 @dataclass(eq=False)
@@ -107,7 +110,8 @@ class DreamTestbed:
     def _denoiser(self) -> Dream:
         from ..models import Dream
 
-        return Dream.from_pretrained(self.path, dtype=self.dtype, device=self.requested_device)
+        with memory(SMALLER):
+            return Dream.from_pretrained(self.path, dtype=self.dtype, device=self.requested_device)
 
     def denoiser(self) -> Dream:
         return self._denoiser
@@ -118,12 +122,14 @@ class DreamTestbed:
 
             checks.choice("reward", name, self.rewards)
             self._reward = None  # the one before leaves the memory first
-            loaded = SequenceReward.from_pretrained(
-                self.reward_paths[name],
-                self.denoiser(),
-                dtype=self.dtype,
-                unmatched=self.unmatched,
-            )
+            denoiser = self.denoiser()
+            with memory(SMALLER):
+                loaded = SequenceReward.from_pretrained(
+                    self.reward_paths[name],
+                    denoiser,
+                    dtype=self.dtype,
+                    unmatched=self.unmatched,
+                )
             self._reward = (name, loaded)
         found: SequenceReward = self._reward[1]
         return found
