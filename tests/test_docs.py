@@ -1,6 +1,7 @@
 """What the documentation says is so: examples run, ids and names exist, numbers have a source."""
 
 import ast
+import importlib
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from paper_runs import benchmark_file
+from typer.testing import CliRunner
 
 from building import examples, facts, figures, hooks, records, sources, symbols
 from building.records import ROOT
@@ -92,15 +94,12 @@ def test_commands_and_options_of_shell_blocks_exist():
                 command = words[:1] if words and re.fullmatch("[a-z]+", words[0]) else []
                 key = (found[1], *command)
                 if key not in help_texts:
-                    help_texts[key] = subprocess.run(
-                        [sys.executable, "-m", found[1], *command, "--help"],
-                        capture_output=True,
-                        text=True,
-                        cwd=ROOT,
-                        env={"PATH": "", "COLUMNS": "200", "TERM": "dumb"},
+                    app = importlib.import_module(f"{found[1]}.__main__").app
+                    help_texts[key] = CliRunner().invoke(
+                        app, [*command, "--help"], terminal_width=200, env={"COLUMNS": "200"}
                     )
                 shown = help_texts[key]
-                assert shown.returncode == 0, (page, line)
+                assert shown.exit_code == 0, (page, line)
                 for option in [w for w in words if w.startswith("--")]:
                     assert option in shown.stdout, (page, line, option)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -67,7 +67,7 @@ def test_no_two_purposes_places_or_times_share_a_number():
 
 def test_numbers_look_uniform_along_every_field():
     """Kolmogorov-Smirnov distance and lag correlation, over neighbours in each field of the key."""
-    n = 4000
+    n = 2000
     row = torch.arange(n)
     zero = torch.zeros(n, dtype=torch.int64)
     draws = KeyedDraws.of(0, [1], n)

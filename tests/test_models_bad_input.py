@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from checkpoints import DREAM, LONG, REMOVED, REWARD, SHORT, changed, pair
-from entrgi_ref import SamplingConfig, generate
+from entrgi_ref import SamplingConfig, __main__, denoising, generate
 from entrgi_ref.models import Dream, SequenceReward
 from entrgi_ref.models.checkpoints import dtype_of, locate, quiet, require_positions
 from entrgi_ref.models.dream import qwen2_config
@@ -472,10 +472,8 @@ def run(*arguments):
     ("arguments", "pattern"),
     [
         (["--dream", "nowhere", "--reward", str(REWARD)], "no folder 'nowhere'"),
-        (["--dream", "some/model", "--reward", str(REWARD)], "'some/model' is no folder here"),
         ([*TINY, "--method", "entrgy"], "did you mean 'entrgi'"),
         ([*TINY, "--temperature", "0"], "temperature: got 0"),
-        ([*TINY, "--device", "cuda:9"], "device: got 'cuda:9'"),
         ([*TINY, "--new-tokens", "600"], "positions"),
         ([*TINY, "--temperature", "hot"], "--temperature"),
         ([*TINY, "--nosuch", "1"], "No such option"),
@@ -484,7 +482,25 @@ def run(*arguments):
         ([*TINY, "--out", str(REWARD / "config.json")], "out: cannot write .*config.json"),
     ],
 )
-def test_command_line_says_it_in_one_line(arguments, pattern):
+def test_command_line_says_it_in_one_line(arguments, pattern, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["entrgi_ref", "hello", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        __main__.main()
+    said = capfd.readouterr()
+    assert stop.value.code == 2
+    assert re.fullmatch(r"error: .*\n", said.err), said.err
+    assert re.search(pattern, said.err)
+    assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (["--dream", "some/model", "--reward", str(REWARD)], "'some/model' is no folder here"),
+        ([*TINY, "--device", "cuda:9"], "device: got 'cuda:9'"),
+    ],
+)
+def test_nothing_else_is_said_by_the_process(arguments, pattern):
     done = run("hello", *arguments)
     assert done.returncode == 2
     assert re.fullmatch(r"error: .*\n", done.stderr), done.stderr
@@ -504,8 +520,6 @@ def test_prompts_that_are_no_text(prompt):
     [(4, "lower --trajectories from 4 to 2"), (1, "lower --new-tokens from 4 to 2")],
 )
 def test_out_of_memory_says_what_to_lower(trajectories, advice, monkeypatch, capsys):
-    from entrgi_ref import __main__, denoising
-
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
