@@ -37,6 +37,7 @@ def test_every_page_is_in_the_navigation():
 # Python and shell
 
 
+@pytest.mark.xdist_group("quick")  # its networks are trained once
 @pytest.mark.parametrize("page", [p.relative_to(DOCS).as_posix() for p in examples.pages()])
 def test_python_blocks_print_what_stands_below_them(page, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -69,6 +70,7 @@ def test_markers_of_runnable_blocks_stand_above_one():
         assert markers == sum(found == page for found, _ in RUNNABLE), page
 
 
+@pytest.mark.xdist_group("quick")
 @pytest.mark.parametrize(("page", "command"), RUNNABLE)
 def test_shell_blocks_run(page, command, tmp_path):
     """In their quick variants, which stand beside them."""

@@ -28,7 +28,7 @@ from entrgi_ref import (
 from entrgi_ref.compute import Costs
 from entrgi_ref.orders import ORDERS
 from entrgi_ref.trace import Recorder, TerminalView, words
-from toy import dial, exact, ledger, spread, table
+from toy import dial, exact, ledger, spread, table, training
 from toy.__main__ import FIRST_TRAINING_SEED, app, main
 from toy.demo import BASE, compare, errors_by_step, methods_of, records_of
 from toy.experiments import ToyTestbed
@@ -612,7 +612,10 @@ def test_draws_are_those_of_guidance_and_one_draw_is_one_draw(quick, monkeypatch
         assert (one == pytest.approx(mean)) == (name == "expectation")
 
 
-def test_gradients_and_spread_run(quick, tmp_path):
+def test_gradients_and_spread_run(tmp_path, monkeypatch):
+    for name in ("QUICK_DENOISER", "QUICK_REWARD"):  # hardly trained, but trained
+        recipe = dataclasses.replace(getattr(training, name), steps=60, examples=2000)
+        monkeypatch.setattr(f"toy.testbed.{name}", recipe)
     for command in (
         ["gradients", "--states", "3", "--draws", "2"],
         ["spread", "--pairs", "2", "--reward", "closed_form"],
