@@ -462,6 +462,8 @@ def test_the_units_are_prompts_and_not_seeds():
     seconds = student(np.array([1.0, 3.0]))
     assert seconds.low < 0
     assert unguided.seconds == dataclasses.replace(seconds, low=0.0)
+    single, _ = table.summarise([record for record in records if record["seed"] == 1])
+    assert single.seconds.text(3) == "1.000"  # one seed has no interval, and not one from 0
 
 
 def test_equal_compute_counts_every_pass():

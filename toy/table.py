@@ -125,7 +125,7 @@ def summarise(records: Sequence[Record]) -> list[Row]:
 
 
 def _not_negative(seconds: Estimate) -> Estimate:
-    return replace(seconds, low=max(0.0, seconds.low))
+    return replace(seconds, low=float(np.maximum(seconds.low, 0)))  # nan, of one seed, stays nan
 
 
 REWARD_AND_GOLD = ("top1", "average", "gold_best", "gold_mean")

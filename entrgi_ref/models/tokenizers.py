@@ -24,7 +24,7 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     declared = str(written.get("tokenizer_class"))
     kind = kind or SAME_AS.get(declared)
     maps = [written.get("auto_map") or {}, _written(folder / "config.json").get("auto_map") or {}]
-    own = any("AutoTokenizer" in map or isinstance(map, list) for map in maps)
+    own = any("AutoTokenizer" in found or isinstance(found, list) for found in maps)
     if kind is None and own and not hasattr(transformers, declared):
         raise ValueError(
             f"tokenizer_class: got {declared!r} in {folder}, which transformers does not know, and "
