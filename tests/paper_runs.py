@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from building.records import ROOT
 from checkpoints import DREAM, REWARD
 from entrgi_ref import GuidanceConfig, SamplingConfig
-from entrgi_ref.compute import Costs
 from entrgi_ref.paper.__main__ import app
 from entrgi_ref.paper.benchmarks import Benchmark
+from entrgi_ref.paper.costs import Costs
 from entrgi_ref.paper.records import RunFolder, key_of
 from entrgi_ref.paper.runner import Plan, Runner
 from tiny import TinyDenoiser, TinyReward

@@ -10,9 +10,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForSeq
 
 from checkpoints import DREAM, REWARD, response_tokens
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from entrgi_ref.commands.provenance import commit
 from entrgi_ref.models import Dream, SequenceReward, VocabularyMap
 from entrgi_ref.models.tokenizers import load_tokenizer, token_strings
-from entrgi_ref.provenance import commit
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,7 @@ def test_pictures_say_what_they_show_and_fail_loudly(monkeypatch):
 def test_the_trace_on_the_site_is_the_packages():
     made = hooks.generated()
     for kind in ("js", "css"):
-        source = ROOT / "entrgi_ref" / f"trace.{kind}"
+        source = ROOT / "entrgi_ref" / "watching" / f"page.{kind}"
         assert made[f"assets/trace/trace.{kind}"] == source.read_text(encoding="utf-8")
     assert '"label":"predict"' in made["assets/data/trajectory.js"]
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from checkpoints import DREAM, REWARD, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.__main__ import app
-from entrgi_ref.trace import printable
+from entrgi_ref.watching import printable
 
 PROMPT = "explain how entropy sets the weight"
 TINY = ["--dream", str(DREAM), "--reward", str(REWARD), "--new-tokens", "6", "--device", "cpu"]

@@ -63,7 +63,7 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package if node.level else ""
+            base = ".".join(package.split(".")[: 1 - node.level or None]) if node.level else ""
             found |= {f"{base}.{node.module or name.name}".strip(".") for name in node.names}
     return found
 

@@ -638,7 +638,7 @@ def test_what_is_off_the_scale_is_in_the_last_bin(as_users_run_it):
 
 def test_the_defaults_of_the_command_line_are_the_papers():
     """And those of the package, which the report compares a run's settings with."""
-    from entrgi_ref import __main__ as single
+    from entrgi_ref.commands import answer as single
     from entrgi_ref.paper import __main__ as paper
 
     config = SamplingConfig()

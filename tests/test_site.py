@@ -28,7 +28,7 @@ from entrgi_ref import (
     soft_embedding,
     token_distribution,
 )
-from entrgi_ref.trace import weight_colour
+from entrgi_ref.watching import weight_colour
 
 SITE = ROOT / "site"
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

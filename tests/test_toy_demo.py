@@ -25,9 +25,9 @@ from entrgi_ref import (
     nucleus,
     token_distribution,
 )
-from entrgi_ref.compute import Costs
 from entrgi_ref.orders import ORDERS
-from entrgi_ref.trace import Recorder, TerminalView, words
+from entrgi_ref.paper.costs import Costs
+from entrgi_ref.watching import Recorder, TerminalView, words
 from toy import dial, exact, ledger, spread, table, training
 from toy.__main__ import FIRST_TRAINING_SEED, app, main
 from toy.demo import BASE, compare, errors_by_step, methods_of, records_of
@@ -328,7 +328,7 @@ def test_signs_stand_for_what_would_not_be_seen(as_users_run_it):
 
 
 def test_no_text_can_break_out_of_the_trace(tmp_path):
-    from entrgi_ref.trace import write_trace
+    from entrgi_ref.watching import write_trace
 
     nasty = '</script><script>alert(1)</script><!-- \u2028 "TRACE" ${x}'
     write_trace(tmp_path / "trace.html", nasty, [])
@@ -378,7 +378,7 @@ def test_watch_shows_both_trajectories(quick):
 
 
 def test_watch_paints_the_weights_in_a_terminal(quick, capsys):
-    from entrgi_ref.trace import TerminalView, weight_colour
+    from entrgi_ref.watching import TerminalView, weight_colour
 
     view = TerminalView(quick.denoiser, colour=True)
     generate(quick.denoiser, quick.reward, ["sea castle gloomy"], BASE, observe=view)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from entrgi_ref.options import (
+from entrgi_ref.commands.options import (
     BatchSize,
     DenoisingSteps,
     ExperimentName,
@@ -139,7 +139,7 @@ def watch(
     are coloured by w.
     """
     from entrgi_ref import GuidanceConfig, SamplingConfig, generate
-    from entrgi_ref.trace import TerminalView
+    from entrgi_ref.watching import TerminalView
 
     from .language import LENGTH
     from .testbed import gold_score

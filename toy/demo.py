@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from entrgi_ref import DenoisingStep, Generation, SamplingConfig, generate
-from entrgi_ref.provenance import commit
-from entrgi_ref.trace import Recorder, write_trace
+from entrgi_ref.commands.provenance import commit
+from entrgi_ref.watching import Recorder, write_trace
 
 from .figures import Curves, draw_demo
 from .language import LENGTH

@@ -187,7 +187,9 @@ def generated() -> dict[str, str]:
     """Files that are made at every build: path on the site -> contents."""
     package = HERE.parent.parent / "entrgi_ref"
     made = {
-        f"assets/trace/trace.{kind}": (package / f"trace.{kind}").read_text(encoding="utf-8")
+        f"assets/trace/trace.{kind}": (package / "watching" / f"page.{kind}").read_text(
+            encoding="utf-8"
+        )
         for kind in ("js", "css")
     }
     trace = records.read("trajectory")

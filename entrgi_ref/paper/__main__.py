@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..options import (
+from ..commands.options import (
     Authors,
     BatchSize,
     Device,

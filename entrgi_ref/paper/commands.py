@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from ..commands.progress import Progress, duration, quiet
 from ..config import SamplingConfig
 from ..denoising import generate, schedule
 from .benchmarks import HUB
 from .experiments import EXPERIMENTS
 from .records import (
-    Record,
     RunFolder,
     key_of,
     read_declaration,
@@ -96,73 +95,6 @@ def run(
     return len(failed)
 
 
-def quiet(message: str) -> None:
-    """Say nothing."""
-
-
-class Progress:
-    """One bar over the prompts on a terminal, with means so far and the time left; else a line for
-    each cell.
-    """
-
-    def __init__(self, total: int, done: Callable[[], int], loud: bool):
-        """`done` counts what all processes together have done."""
-        self.live = loud and sys.stderr.isatty()
-        self.loud, self.total, self.done = loud, total, done
-        self.before = done()
-        self.cell: tuple[Any, ...] | None = None
-        self.top1: list[float] = []
-        self.start = time.perf_counter()
-        self.bar: Any = None
-
-    def __enter__(self) -> Progress:
-        if self.live:
-            from tqdm import tqdm
-
-            self.bar = tqdm(
-                total=self.total, initial=self.before, unit="prompt", dynamic_ncols=True
-            )
-        elif self.loud and self.before:
-            self.say(f"{self.before} of {self.total} prompts are done already")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._end_of_cell()
-        if self.bar is not None:
-            self.bar.close()
-
-    def say(self, message: str) -> None:
-        """Print a line without spoiling the bar."""
-        if self.bar is not None:
-            self.bar.write(message, file=sys.stderr)
-        else:
-            print(message, file=sys.stderr, flush=True)
-
-    def __call__(self, record: Record) -> None:
-        """Count a record."""
-        cell = (record["benchmark"], record["method"], str(record["variant"]), record["seed"])
-        if cell != self.cell:
-            self._end_of_cell()
-            self.cell, self.top1 = cell, []
-        if record["rewards"]:
-            self.top1.append(max(record["rewards"]))
-        if self.bar is not None:
-            self.bar.update(self.done() - self.bar.n)
-            self.bar.set_postfix_str(self._means())
-
-    def _means(self) -> str:
-        assert self.cell is not None
-        mean = f", Top@1 {sum(self.top1) / len(self.top1):.2f}" if self.top1 else ""
-        return f"{self.cell[0]} {self.cell[1]} seed {self.cell[3]}{mean}"
-
-    def _end_of_cell(self) -> None:
-        if self.cell is not None and self.loud and not self.live:
-            done, seconds = self.done(), time.perf_counter() - self.start
-            left = seconds / max(1, done - self.before) * (self.total - done)
-            rest = f", {duration(left)} left" if left > 0 else ""
-            self.say(f"{done} of {self.total} prompts: {self._means()}{rest}")
-
-
 def listing(folders: Sequence[Path]) -> str:
     """The experiments, what they regenerate, and how far the runs in `folders` are."""
     width = max(map(len, EXPERIMENTS))
@@ -197,13 +129,6 @@ def listing(folders: Sequence[Path]) -> str:
     if not folders:
         lines.append("\nNo runs yet below results/.")
     return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 45 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:

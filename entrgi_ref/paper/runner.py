@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..checks import choice, integer
-from ..compute import out_of_memory
+from ..commands.memory import out_of_memory
 from ..config import SamplingConfig
 from ..denoising import Generation, generate
 from .errors_by_prompt import ErrorsByPrompt

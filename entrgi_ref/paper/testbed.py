@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import checks
-from ..compute import Costs, memory
+from ..commands.memory import memory
 from ..protocols import Denoiser, Reward
 from .benchmarks import Benchmark
+from .costs import Costs
 from .published import SKYWORK
 
 if TYPE_CHECKING:

@@ -1,16 +1,12 @@
-"""What a run costs, how many unguided trajectories the same cost buys, and what is too much."""
+"""What a run costs, and how many unguided trajectories the same cost buys."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
-
-from .config import SamplingConfig
-from .denoising import schedule
+from ..config import SamplingConfig
+from ..denoising import schedule
 
 
 @dataclass(frozen=True)
@@ -37,19 +33,3 @@ class Costs:
         """K with which `unguided` costs as much as `guided`, rounded up: BoN at equal compute."""
         ratio = self.per_trajectory(guided) / self.per_trajectory(unguided)
         return math.ceil(round(guided.trajectories * ratio, 9))  # 4.0000000000000001 is 4
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether that is what an error means, on a GPU or on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-@contextmanager
-def memory(advice: str) -> Iterator[None]:
-    """Turn running out of memory into a `ValueError` with advice."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        raise ValueError(f"out of memory: {advice}") from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from .config import GuidanceConfig
+    from ..config import GuidanceConfig
 
 Trajectories = Annotated[
     int, typer.Option(help="K, answers per prompt. The paper's: 4 (Figure 4).")
@@ -169,8 +169,8 @@ def _fail(message: str) -> NoReturn:
 
 def guidance(method: str, gradient_steps: int, step_size: float, dtype: str) -> GuidanceConfig:
     """The settings that --method, --gradient-steps, --step-size and --dtype stand for."""
-    from .checks import choice
-    from .config import GuidanceConfig
+    from ..checks import choice
+    from ..config import GuidanceConfig
 
     choice("method", method, METHODS)
     precision = guidance_dtype(dtype)

@@ -1,0 +1,15 @@
+"""A denoising trajectory to look at: as one self-contained web page, and live in the terminal.
+
+    recorder.py   an observer of `generate` that keeps what is shown
+    page.py       the page, made of page.html, page.css and page.js
+    terminal.py   an observer that prints
+
+The algorithm knows nothing of them.
+"""
+
+from .page import write_trace
+from .recorder import Recorder
+from .terminal import TerminalView, weight_colour
+from .words import printable, words
+
+__all__ = ["Recorder", "TerminalView", "printable", "weight_colour", "words", "write_trace"]
