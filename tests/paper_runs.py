@@ -17,10 +17,11 @@ from building.records import ROOT
 from checkpoints import DREAM, REWARD
 from entrgi_ref import GuidanceConfig, SamplingConfig
 from entrgi_ref.paper.__main__ import app
-from entrgi_ref.paper.benchmarks import Benchmark
-from entrgi_ref.paper.costs import Costs
-from entrgi_ref.paper.records import RunFolder, key_of
-from entrgi_ref.paper.runner import Plan, Runner
+from entrgi_ref.paper.declared.benchmarks import Benchmark
+from entrgi_ref.paper.declared.costs import Costs
+from entrgi_ref.paper.declared.plan import Plan
+from entrgi_ref.paper.run.records import RunFolder, key_of
+from entrgi_ref.paper.run.runner import Runner
 from tiny import TinyDenoiser, TinyReward
 
 PROMPTS = [f"explain number {i}{' please' * (i % 4)}" for i in range(9)]

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from building import examples, facts, figures, hooks, records, sources, symbols
 from building.records import ROOT
 from entrgi_ref import EQUATIONS, IMPLEMENTATIONS
-from entrgi_ref.paper import report
-from entrgi_ref.paper.benchmarks import HUB
-from entrgi_ref.paper.published import TOP1
+from entrgi_ref.paper.declared.benchmarks import HUB
+from entrgi_ref.paper.declared.published import TOP1
+from entrgi_ref.paper.shown import report
 from entrgi_ref.relaxation import __doc__ as LETTERS
 
 DOCS = ROOT / "docs"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrgi_ref.paper import benchmarks
-from entrgi_ref.paper.commands import pinned
-from entrgi_ref.paper.testbed import reward_paths
+from entrgi_ref.paper.declared import benchmarks
+from entrgi_ref.paper.declared.testbed import reward_paths
+from entrgi_ref.paper.run.start import pinned
 
 PROMPTS = [f"prompt {i}" for i in range(50)]
 

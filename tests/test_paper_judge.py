@@ -15,15 +15,15 @@ from paper_runs import FailingReward, TinyTestbed, invoke, lines, tiny_run
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from checkpoints import DREAM
-from entrgi_ref.paper import judge
-from entrgi_ref.paper.records import (
+from entrgi_ref.paper.judged import backends, judge, judging
+from entrgi_ref.paper.run.records import (
     JUDGED,
     RunFolder,
     key_of,
     read_declaration,
     read_records,
 )
-from entrgi_ref.paper.summary import Run
+from entrgi_ref.paper.shown.summary import Run
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_an_answer_that_cannot_be_judged_is_counted(run, monkeypatch):
 
     said = []
     expected = sum(r["prompt"] == "22" for r in read_records(run))
-    assert judge.run(run, Silent(), judge.UNIT_TESTS, said.append) == expected > 0
+    assert judging.run(run, Silent(), judge.UNIT_TESTS, said.append) == expected > 0
     assert f"{expected} failed, mean score 3.000" in "\n".join(said)
     assert f"{expected} answers are not judged" in invoke("report", run)
 
@@ -264,20 +264,20 @@ def test_a_judge_waits_for_what_another_holds(run, monkeypatch):
     )
     records = read_records(run)
     held = contextlib.ExitStack()
-    held.enter_context(other.lock(repr([key_of(r) for r in records[: judge.AT_A_TIME]])))
+    held.enter_context(other.lock(repr([key_of(r) for r in records[: judging.AT_A_TIME]])))
     waits = []
 
     def sleep(seconds):
         waits.append(seconds)
         held.close()
 
-    monkeypatch.setattr(judge.time, "sleep", sleep)
+    monkeypatch.setattr(judging.time, "sleep", sleep)
     steady = Steady()
-    assert judge.run(run, steady, judge.UNIT_TESTS, lambda said: None) == 0
-    assert waits == [judge.POLL_SECONDS]
+    assert judging.run(run, steady, judge.UNIT_TESTS, lambda said: None) == 0
+    assert waits == [judging.POLL_SECONDS]
     assert len(lines(run / JUDGED)) == len(records) == 12
     assert steady.questions == 12 * 5
-    judge.run(run, steady, judge.UNIT_TESTS, lambda said: None)
+    judging.run(run, steady, judge.UNIT_TESTS, lambda said: None)
     assert steady.questions == 12 * 5
 
 
@@ -299,7 +299,7 @@ def test_a_question_that_is_too_long_fails_alone(run, model, tmp_path):
 
     shutil.rmtree(run / JUDGED)
     steady.answer = answer
-    found = judge.run(run, steady, judge.UNIT_TESTS, lambda said: None)
+    found = judging.run(run, steady, judge.UNIT_TESTS, lambda said: None)
     assert found == sum(r["prompt"] == "22" for r in read_records(run)) > 0
     reasons = {r["prompt"]: r["reason"] for r in read_records(run / JUDGED)}
     assert {p for p, reason in reasons.items() if reason == "too long"} == {"22"}
@@ -331,7 +331,7 @@ def test_code_of_a_judge_never_runs(run, model, tmp_path, monkeypatch):
 
 
 def test_the_run_is_looked_for_before_the_judge_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(judge, "load_judge", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr(backends, "load_judge", lambda *a: pytest.fail("loaded"))
     with pytest.raises(ValueError, match="no run folder"):
         invoke("judge", tmp_path)
 
@@ -350,11 +350,11 @@ class Spoken:
 
 def test_another_judge_is_refused_in_the_same_folder(run):
     one, other = Spoken("one"), Spoken("other")
-    assert judge.run(run, one, judge.UNIT_TESTS, print) == 0
+    assert judging.run(run, one, judge.UNIT_TESTS, print) == 0
     assert one.asked == 12 * 5
     with pytest.raises(ValueError, match=r"another run.*model\.name: 'one' there, 'other' here"):
-        judge.run(run, other, judge.UNIT_TESTS, print)
-    judge.run(run, one, judge.UNIT_TESTS, print)
+        judging.run(run, other, judge.UNIT_TESTS, print)
+    judging.run(run, one, judge.UNIT_TESTS, print)
     assert one.asked == 12 * 5  # what is judged is not asked again
     assert read_declaration(run / JUDGED)["run"] == read_declaration(run)["fingerprint"]
 
@@ -363,7 +363,7 @@ def test_prompts_that_failed_are_not_judged(tmp_path):
     tiny_run(tmp_path, TinyTestbed(judge=FailingReward(2, dislikes=("22",))))
     failed = [record for record in read_records(tmp_path) if record["status"] == "failed"]
     assert len(failed) == 2
-    assert judge.run(tmp_path, Spoken("one"), judge.UNIT_TESTS, print) == 0
+    assert judging.run(tmp_path, Spoken("one"), judge.UNIT_TESTS, print) == 0
     assert len(read_records(tmp_path / JUDGED)) == len(read_records(tmp_path)) - 2
 
 

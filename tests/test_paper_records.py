@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from building.records import ROOT
-from entrgi_ref.paper.records import (
+from entrgi_ref.paper.run.records import (
     RunFolder,
     key_of,
     read_declaration,
@@ -162,7 +162,7 @@ def test_a_lock_is_held_by_one_process_and_falls_with_it(tmp_path):
     code = f"""
 import sys, time
 from pathlib import Path
-from entrgi_ref.paper.records import RunFolder
+from entrgi_ref.paper.run.records import RunFolder
 with RunFolder(Path({str(tmp_path)!r}), {DECLARATION!r}).lock("batch") as ours:
     print(ours, flush=True)
     time.sleep(60)
@@ -221,7 +221,7 @@ def test_a_full_disk_is_one_clear_error_and_what_was_written_stays(tmp_path):
     code = f"""
 import resource, signal
 from pathlib import Path
-from entrgi_ref.paper.records import RunFolder
+from entrgi_ref.paper.run.records import RunFolder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = RunFolder(Path({str(tmp_path)!r}), {DECLARATION!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))

@@ -11,10 +11,11 @@ import pytest
 from matplotlib.image import imread
 from paper_runs import invoke, tiny_run
 
-from entrgi_ref.paper import benchmarks, figures, published, report
-from entrgi_ref.paper.experiments import EXPERIMENTS
-from entrgi_ref.paper.records import RunFolder
-from entrgi_ref.paper.summary import Run, value
+from entrgi_ref.paper.declared import benchmarks, published
+from entrgi_ref.paper.declared.experiments import EXPERIMENTS
+from entrgi_ref.paper.run.records import RunFolder
+from entrgi_ref.paper.shown import figures, report
+from entrgi_ref.paper.shown.summary import Run, value
 
 METHODS = ("bon", "bon_equal_compute", "expectation", "aps", "entrgi")
 HUB = ("reward-bench-2", "judge-bench", "rm-bench")

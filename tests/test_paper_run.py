@@ -32,13 +32,17 @@ from safetensors.torch import load_file, save_file
 
 from checkpoints import DREAM, REWARD, changed, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from entrgi_ref.commands import progress
 from entrgi_ref.models import checkpoints
-from entrgi_ref.paper import commands, published, runner
-from entrgi_ref.paper.benchmarks import load
-from entrgi_ref.paper.errors_by_prompt import ErrorsByPrompt
-from entrgi_ref.paper.records import RunFolder, read_declaration, read_records
-from entrgi_ref.paper.runner import Plan, Runner
-from entrgi_ref.paper.testbed import DreamTestbed, reward_paths
+from entrgi_ref.paper.declared import published
+from entrgi_ref.paper.declared.benchmarks import load
+from entrgi_ref.paper.declared.plan import Plan
+from entrgi_ref.paper.declared.testbed import DreamTestbed, reward_paths
+from entrgi_ref.paper.run import estimate, runner, start
+from entrgi_ref.paper.run.errors_by_prompt import ErrorsByPrompt
+from entrgi_ref.paper.run.records import RunFolder, read_declaration, read_records
+from entrgi_ref.paper.run.runner import Runner
+from entrgi_ref.paper.shown.listing import listing
 
 pytestmark = pytest.mark.xdist_group("paper_run")  # its runs are made once
 
@@ -409,7 +413,7 @@ def test_list_says_what_there_is_and_how_far_it_is(run, tmp_path):
 
 def test_list_knows_how_many_prompts_there_are(tmp_path):
     tiny_run(tmp_path, prompts=64, asked=True)
-    assert "digits bon, seed 1: 5 of 5" in commands.listing([tmp_path])
+    assert "digits bon, seed 1: 5 of 5" in listing([tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -443,18 +447,18 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(run, benchmark, tmp
     assert "6 of 6 prompts: questions bon seed 1, Top@1 " in output
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     done = iter([1, 3])  # another process has written one
-    with commands.Progress(4, lambda: next(done), loud=True) as progress:
-        progress(read_records(run)[0])
-        assert progress.bar.n == 3
-        assert "Top@1" in progress.bar.postfix
+    with progress.Progress(4, lambda: next(done), loud=True) as bar:
+        bar(read_records(run)[0])
+        assert bar.bar.n == 3
+        assert "Top@1" in bar.bar.postfix
 
 
 def test_what_others_have_done_counts_in_the_time_left(run, monkeypatch, capsys):
     clock = iter([0.0, 30.0])
-    monkeypatch.setattr(commands.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
     done = iter([10, 16])
-    with commands.Progress(20, lambda: next(done), loud=True) as progress:
-        progress(read_records(run)[0])
+    with progress.Progress(20, lambda: next(done), loud=True) as bar:
+        bar(read_records(run)[0])
     said = capsys.readouterr().err
     assert "10 of 20 prompts are done already" in said
     assert "16 of 20 prompts: " in said
@@ -476,10 +480,10 @@ def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "5")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert commands.local_device("auto") == "cuda:1"
-    assert commands.local_device("cuda:3") == "cuda:3"
+    assert start.local_device("auto") == "cuda:1"
+    assert start.local_device("cuda:3") == "cuda:3"
     monkeypatch.delenv("LOCAL_RANK")
-    assert commands.local_device("auto") == "auto"
+    assert start.local_device("auto") == "auto"
 
 
 def test_the_main_reward_is_the_one_called_so_or_the_first():
@@ -584,46 +588,46 @@ def test_out_of_memory_on_a_cpu_is_known_too(tmp_path):
 def test_only_what_was_asked_for_is_counted(tmp_path):
     bad = TinyTestbed(judge=FailingReward(2, dislikes=("22",)), prompts=("1", "22"))
     said = []
-    assert commands.run(plan_of(seeds=[1]), bad, tmp_path, said.append) == 2
-    assert commands.run(plan_of(seeds=[2]), bad, tmp_path, said.append) == 2
+    assert start.run(plan_of(seeds=[1]), bad, tmp_path, said.append) == 2
+    assert start.run(plan_of(seeds=[2]), bad, tmp_path, said.append) == 2
     good = TinyTestbed(prompts=("1", "22"))
-    assert commands.run(plan_of(seeds=[3]), good, tmp_path, said.append) == 0
+    assert start.run(plan_of(seeds=[3]), good, tmp_path, said.append) == 0
     assert f"4 prompts in {tmp_path}, 0 of them failed" in said
 
 
 def test_the_time_left_is_by_what_has_been_done_since_the_start(monkeypatch, capsys):
     clock, done = iter([100.0, 110.0]), [7]
-    monkeypatch.setattr(commands.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
     record = {"benchmark": "b", "method": "bon", "variant": {}, "seed": 1, "rewards": [1.0, 3.0]}
-    with commands.Progress(10, lambda: done[0], loud=True) as progress:
+    with progress.Progress(10, lambda: done[0], loud=True) as bar:
         done[0] += 1
-        progress(record)
+        bar(record)
     assert "8 of 10 prompts: b bon seed 1, Top@1 3.00, 20 s left" in capsys.readouterr().err
 
 
 def test_the_plans_time_is_that_of_its_steps(tmp_path, monkeypatch):
     base = replace(TINY_BASE, guidance=replace(TINY_BASE.guidance, steps=3))
-    now, steps = [0.0], commands.steps_run(base)
+    now, steps = [0.0], estimate.steps_run(base)
 
     def takes_its_time(denoiser, reward, prompts, config):
         now[0] += 40 + config.denoising_steps * (10 + 20 * config.guidance.steps)
 
-    monkeypatch.setattr(commands, "generate", takes_its_time)
-    monkeypatch.setattr(commands.time, "perf_counter", lambda: now[0])
-    text = commands.estimate(plan_of(base=base), TinyTestbed(), tmp_path)
+    monkeypatch.setattr(estimate, "generate", takes_its_time)
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: now[0])
+    text = estimate.estimate(plan_of(base=base), TinyTestbed(), tmp_path)
     seconds = 2 * steps * 10 + 2 * steps * (10 + 3 * 20)  # two batches of each method
-    assert f"about {commands.duration(seconds)} on one cpu" in text
-    assert commands.duration(45) == "45 s"
-    assert commands.duration(720) == "12 min"
-    assert commands.duration(3.5 * 3600) == "3.5 h"
+    assert f"about {progress.duration(seconds)} on one cpu" in text
+    assert progress.duration(45) == "45 s"
+    assert progress.duration(720) == "12 min"
+    assert progress.duration(3.5 * 3600) == "3.5 h"
 
 
 def test_one_process_of_all_nodes_speaks(monkeypatch):
     monkeypatch.setenv("RANK", "8")
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert commands.rank() == 8
+    assert start.rank() == 8
     monkeypatch.delenv("RANK")
-    assert commands.rank() == 0
+    assert start.rank() == 0
 
 
 def test_what_is_off_the_scale_is_in_the_last_bin(as_users_run_it):

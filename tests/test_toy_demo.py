@@ -26,7 +26,7 @@ from entrgi_ref import (
     token_distribution,
 )
 from entrgi_ref.orders import ORDERS
-from entrgi_ref.paper.costs import Costs
+from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.watching import Recorder, TerminalView, words
 from toy import dial, exact, ledger, spread, table, training
 from toy.__main__ import FIRST_TRAINING_SEED, app, main

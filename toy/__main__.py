@@ -281,8 +281,8 @@ def run(
     from dataclasses import replace
 
     from entrgi_ref import GuidanceConfig
-    from entrgi_ref.paper.commands import run as run_plan
-    from entrgi_ref.paper.runner import Plan
+    from entrgi_ref.paper.declared.plan import Plan
+    from entrgi_ref.paper.run.start import run as run_plan
 
     from .demo import BASE
     from .experiments import ToyTestbed

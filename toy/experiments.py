@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from entrgi_ref.checks import choice
-from entrgi_ref.paper.benchmarks import Benchmark
-from entrgi_ref.paper.costs import Costs
+from entrgi_ref.paper.declared.benchmarks import Benchmark
+from entrgi_ref.paper.declared.costs import Costs
 
 from .language import split_prompts
 from .testbed import Testbed, gold_score

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from entrgi_ref.checks import choice
-from entrgi_ref.paper.costs import Costs
+from entrgi_ref.paper.declared.costs import Costs
 
 from .language import LENGTH, gold, is_valid, parse_prompt, split_prompts
 from .models import (

@@ -60,7 +60,7 @@ def computed(source: str) -> float:
 
     import entrgi_ref
     from building import records
-    from entrgi_ref.paper import published
+    from entrgi_ref.paper.declared import published
     from toy import language, models, training
 
     names: dict[str, Any] = {

@@ -35,10 +35,10 @@ for folder in (HERE.parent.parent, HERE.parent):
 
 from building import figures, records, sources, symbols  # noqa: E402
 from entrgi_ref import EQUATIONS  # noqa: E402
-from entrgi_ref.paper import report  # noqa: E402
-from entrgi_ref.paper.benchmarks import HUB  # noqa: E402
-from entrgi_ref.paper.experiments import METHODS  # noqa: E402
-from entrgi_ref.paper.published import TOP1  # noqa: E402
+from entrgi_ref.paper.declared.benchmarks import HUB  # noqa: E402
+from entrgi_ref.paper.declared.experiments import METHODS  # noqa: E402
+from entrgi_ref.paper.declared.published import TOP1  # noqa: E402
+from entrgi_ref.paper.shown import report  # noqa: E402
 
 WIDE = ("demo", "overoptimisation", "idea", "gradients", "climb", "weight", "commit", "temperature")
 """Pictures that small screens scroll instead of shrinking."""

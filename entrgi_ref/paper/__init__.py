@@ -1,9 +1,7 @@
 """The paper's experiments: `python -m entrgi_ref.paper`.
 
-experiments.py   the experiments as data
-testbed.py       what they run on
-benchmarks.py    the prompts
-runner.py        batches, failures, several processes
-records.py       the run folder
-commands.py      what the commands do
+declared/  what an experiment is: methods, benchmarks, testbeds, published numbers
+run/       batches, failures, several processes; the run folder
+judged/    a judge scores the best answers
+shown/     tables, figures, the authors' file layout
 """

@@ -38,11 +38,11 @@ from ..commands.options import (
     run_app,
     seed_list,
 )
-from .published import DREAM, LMUNIT
+from .declared.published import DREAM, LMUNIT
 
 if TYPE_CHECKING:
-    from .runner import Plan
-    from .testbed import DreamTestbed
+    from .declared.plan import Plan
+    from .declared.testbed import DreamTestbed
 
 app = typer.Typer(
     add_completion=False,
@@ -62,7 +62,7 @@ def list_(
     ] = None,
 ) -> None:
     """The experiments, which table or figure each regenerates, and how far runs are."""
-    from .commands import listing
+    from .shown.listing import listing
 
     below = [file.parent for file in RESULTS.glob("**/run.json") if file.parent.name != "judge"]
     runs = sorted(folder for folder in below if (folder / "records").is_dir())
@@ -115,10 +115,10 @@ def _declared(act: Callable[[Plan, DreamTestbed, Path, bool], None]) -> Callable
         retry_failed: RetryFailed = False,
     ) -> None:
         from ..config import GuidanceConfig, SamplingConfig
-        from .benchmarks import HUB, named
-        from .commands import local_device, pinned
-        from .runner import Plan
-        from .testbed import DreamTestbed, reward_paths
+        from .declared.benchmarks import HUB, named
+        from .declared.plan import Plan
+        from .declared.testbed import DreamTestbed, reward_paths
+        from .run.start import local_device, pinned
 
         base = SamplingConfig(
             GuidanceConfig(step_size=step_size, dtype=guidance_dtype(dtype)),
@@ -159,7 +159,7 @@ def plan_(plan: Plan, testbed: DreamTestbed, out: Path, retry_failed: bool) -> N
     """What an experiment, or what is left of it, would take on this device, from a short
     calibration.
     """
-    from .commands import estimate
+    from .run.estimate import estimate
 
     typer.echo(estimate(plan, testbed, out))
 
@@ -172,8 +172,8 @@ def run(plan: Plan, testbed: DreamTestbed, out: Path, retry_failed: bool) -> Non
 
     Exits with 1 if a prompt has failed.
     """
-    from .commands import rank
-    from .commands import run as run_plan
+    from .run.start import rank
+    from .run.start import run as run_plan
 
     failed = run_plan(plan, testbed, out, typer.echo, retry_failed=retry_failed)
     if failed and rank() == 0:
@@ -206,10 +206,11 @@ def judge(
 
     Resumable like a run. Exits with 1 if an answer could not be judged.
     """
-    from .commands import local_device
-    from .judge import load_judge, read_unit_tests
-    from .judge import run as run_judge
-    from .records import read_experiment
+    from .judged.backends import load_judge
+    from .judged.judge import read_unit_tests
+    from .judged.judging import run as run_judge
+    from .run.records import read_experiment
+    from .run.start import local_device
 
     read_experiment(out)  # before a judge of 72 billion parameters is loaded
     tests = read_unit_tests(unit_tests)
@@ -228,7 +229,7 @@ def report(
     """The table (Markdown and LaTeX) and the figures (SVG and PNG) of a run, finished or not,
     beside the published numbers.
     """
-    from .report import write
+    from .shown.report import write
 
     table, files = write(out, to or out / "report")
     typer.echo(table)
@@ -252,7 +253,7 @@ def export(
     ] = False,
 ) -> None:
     """Write a run as the authors' result files: their layout, their names."""
-    from .export import write
+    from .shown.export import write
 
     for file in write(out, to or out / "export", aggregation_names):
         typer.echo(file)

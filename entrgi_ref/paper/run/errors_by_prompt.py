@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import DenoisingStep
+from ...errors import DenoisingStep
 
 BINS = 40
 

@@ -8,148 +8,27 @@ by taking the next batch that nobody holds; none waits for another.
 from __future__ import annotations
 
 import json
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from ..checks import choice, integer
-from ..commands.memory import out_of_memory
-from ..config import SamplingConfig
-from ..denoising import Generation, generate
+from ...commands.memory import out_of_memory
+from ...commands.provenance import versions
+from ...config import SamplingConfig
+from ...denoising import Generation, generate
+from ..declared.experiments import Cell
+from ..declared.plan import Plan
+from ..declared.testbed import Testbed
 from .errors_by_prompt import ErrorsByPrompt
-from .experiments import EXPERIMENTS, Cell, Experiment
 from .records import Key, Record, RunFolder, fingerprint, key_of
-from .testbed import Testbed
 
 AUTO_BATCH = 16
 """Prompts in a batch to begin with under --batch-size auto; halved until it fits."""
 POLL_SECONDS = 2.0
 """How often to look for batches whose process has died, once nothing else is left."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An experiment with everything that decides its records."""
-
-    experiment: Experiment
-    base: SamplingConfig
-    seeds: tuple[int, ...]
-    prompts: int
-    """Per benchmark and seed."""
-    batch_size: int | None
-    """None finds what fits."""
-    methods: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        base: SamplingConfig,
-        seeds: Sequence[int],
-        prompts: int,
-        batch_size: str | int,
-        methods: Sequence[str] = (),
-        gradient_steps: int | None = None,
-    ) -> Plan:
-        """Check and complete what the command line says.
-
-        `gradient_steps` takes the place of the M of `base`, or of those that the experiment varies.
-        """
-        choice("experiment", name, EXPERIMENTS)
-        experiment = EXPERIMENTS[name]
-        if gradient_steps is not None:
-            integer("gradient_steps", gradient_steps, minimum=0)
-            if experiment.gradient_steps == (None,):
-                base = replace(base, guidance=replace(base.guidance, steps=gradient_steps))
-            else:
-                experiment = replace(experiment, gradient_steps=(gradient_steps,))
-        if experiment.observed and base.guidance.steps == 0:
-            raise ValueError(
-                f"gradient_steps: got 0, expected 1 or more: {name} shows their errors"
-            )
-        for method in methods:
-            choice("methods", method, experiment.methods)
-        if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(f"seeds: got {list(seeds)}, expected different integers")
-        for seed in seeds:
-            if not 0 <= seed < 2**63:
-                raise ValueError(f"seeds: got {seed}, expected integers from 0 to 2^63 - 1")
-        if prompts < 1:
-            raise ValueError(f"prompts: got {prompts}, expected an integer of at least 1")
-        size = None if batch_size == "auto" else _batch_size(batch_size)
-        kept = tuple(m for m in experiment.methods if m in methods) or experiment.methods
-        return cls(experiment, base, tuple(seeds), prompts, size, kept)
-
-    def cells(self, testbed: Testbed) -> Iterator[Cell]:
-        """All cells, seed by seed, so that a run that is stopped early has something of each."""
-        variants = self.experiment.variants(testbed.rewards, testbed.main_reward)
-        for seed in self.seeds:
-            for variant in variants:  # outside: another reward model has to be loaded
-                for benchmark in testbed.benchmarks:
-                    for method in self.methods:
-                        yield Cell(self.experiment.name, benchmark.name, method, variant, seed)
-
-    def drawn(self, testbed: Testbed, cell: Cell) -> list[str]:
-        """The prompts of a cell."""
-        (benchmark,) = [b for b in testbed.benchmarks if b.name == cell.benchmark]
-        return benchmark.drawn(cell.seed, self.prompts)
-
-    def settings(self, testbed: Testbed, cell: Cell) -> SamplingConfig:
-        """The settings of a cell."""
-        steps = cell.variant.get("gradient_steps", self.base.guidance.steps)
-        guided = replace(self.base.guidance, steps=int(steps))
-        base = replace(self.base, guidance=guided, seed=cell.seed)
-        if cell.method not in ("bon", "bon_equal_compute"):
-            return replace(base, guidance=replace(guided, weight=cell.method))
-        unguided = replace(base, guidance=replace(guided, steps=0))
-        if cell.method == "bon":
-            return unguided
-        costs = testbed.costs(
-            self.reward(testbed, cell), self.drawn(testbed, cell), self.base.new_tokens
-        )
-        return replace(unguided, trajectories=costs.equal_trajectories(base, unguided))
-
-    @staticmethod
-    def reward(testbed: Testbed, cell: Cell) -> str:
-        """The reward model of a cell."""
-        return str(cell.variant.get("reward", testbed.main_reward))
-
-    def asked(self, testbed: Testbed) -> dict[str, Any]:
-        """What of the run is to be computed: which cells, and how many prompts in each."""
-        return {
-            "methods": list(self.methods),
-            "seeds": list(self.seeds),
-            "variants": [
-                dict(v) for v in self.experiment.variants(testbed.rewards, testbed.main_reward)
-            ],
-            "prompts": {b.name: min(self.prompts, len(b.prompts)) for b in testbed.benchmarks},
-        }
-
-    def declaration(self, testbed: Testbed) -> dict[str, Any]:
-        """What the run is. Seeds and methods are left out: a folder may be given more of them."""
-        settings = json.loads(self.base.to_json())
-        del settings["seed"]
-        return {
-            "experiment": self.experiment.name,
-            "settings": settings,
-            "prompts": self.prompts,
-            "batch_size": "auto" if self.batch_size is None else self.batch_size,
-            **testbed.declaration,
-        }
-
-
-def _batch_size(given: str | int) -> int:
-    try:
-        size = int(given)
-    except ValueError:
-        size = 0
-    if size < 1:
-        raise ValueError(f"batch_size: got {given!r}, expected auto or an integer of at least 1")
-    return size
 
 
 @dataclass(frozen=True)
@@ -323,22 +202,6 @@ class Runner:
             "versions": versions(),
             "device": self.testbed.device,
         }
-
-
-def versions() -> dict[str, str]:
-    """Of what computes the records."""
-    import sys
-
-    from .. import __version__
-
-    found = {
-        "entrgi_ref": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-    if "transformers" in sys.modules:
-        found["transformers"] = sys.modules["transformers"].__version__
-    return found
 
 
 def _empty_cache() -> None:

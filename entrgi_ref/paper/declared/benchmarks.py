@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import checks
+from ... import checks
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .records import Record, best
+from ..run.records import Record, best
 from .summary import Run
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .experiments import METHODS
-from .records import JUDGED, Key, Record, best, key_of, read_experiment, read_records
+from ..declared.experiments import METHODS
+from ..run.records import JUDGED, Key, Record, best, key_of, read_experiment, read_records
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from ..declared.benchmarks import HUB
+from ..declared.published import DREAM, GUIDANCE, PROMPTS, SEEDS, SETTINGS, SKYWORK, published
 from . import figures
-from .benchmarks import HUB
-from .published import DREAM, GUIDANCE, PROMPTS, SEEDS, SETTINGS, SKYWORK, published
 from .summary import MEASURES, Run
+from .tables import Table
 
 LABELS = {
     "bon": "Best-of-N",
@@ -27,68 +27,6 @@ LABELS = {
 }
 OURS = ("bon_equal_compute",)
 """Methods that are not in the paper."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text: its title, its heads, its rows. The first `words` columns are words."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: int = 2
-
-    def markdown(self) -> str:
-        """As a pipe table, padded so that it can be read as plain text too."""
-        columns = list(zip(self.heads, *self.rows, strict=True))
-        widths = [max(3, *map(len, column)) for column in columns]
-        rule = [
-            "-" * width if i < self.words else "-" * (width - 1) + ":"
-            for i, width in enumerate(widths)
-        ]
-        lines = [
-            " | ".join(
-                cell.ljust(width) if i < self.words else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in (self.heads, rule, *self.rows)
-        ]
-        return f"**{self.title}**\n\n" + "\n".join(f"| {line} |" for line in lines)
-
-    def latex(self, note: str) -> str:
-        """As a `table` for the package booktabs, with a note below."""
-        align = "l" * self.words + "r" * (len(self.heads) - self.words)
-        rows = [" & ".join(map(_tex, row)) + r" \\" for row in (self.heads, *self.rows)]
-        return "\n".join(
-            [
-                r"\begin{table}",
-                rf"\caption{{{_tex(self.title)}}}",
-                rf"\begin{{tabular}}{{{align}}}",
-                r"\toprule",
-                rows[0],
-                r"\midrule",
-                *rows[1:],
-                r"\bottomrule",
-                r"\end{tabular}",
-                rf"\par\smallskip\footnotesize {_tex(note)}",
-                r"\end{table}",
-            ]
-        )
-
-
-def _tex(text: str) -> str:
-    return "".join(TEX.get(sign, sign) for sign in text)
-
-
-TEX = {sign: f"\\{sign}" for sign in "&%_#${}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "–": "--",
-}
-"""Characters that mean something to LaTeX, or that it lacks."""
 
 
 def write(folder: Path, to: Path) -> tuple[str, list[Path]]:

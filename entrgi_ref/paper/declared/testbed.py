@@ -8,15 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import checks
-from ..commands.memory import memory
-from ..protocols import Denoiser, Reward
+from ... import checks
+from ...commands.memory import memory
+from ...protocols import Denoiser, Reward
 from .benchmarks import Benchmark
 from .costs import Costs
 from .published import SKYWORK
 
 if TYPE_CHECKING:
-    from ..models import Dream, SequenceReward
+    from ...models import Dream, SequenceReward
 
 
 class Testbed(Protocol):
@@ -85,7 +85,7 @@ class DreamTestbed:
 
     @cached_property
     def declaration(self) -> Mapping[str, Any]:
-        from ..models import checkpoints
+        from ...models import checkpoints
 
         device = checkpoints.device_of(self.requested_device)
         return {
@@ -109,7 +109,7 @@ class DreamTestbed:
 
     @cached_property
     def _denoiser(self) -> Dream:
-        from ..models import Dream
+        from ...models import Dream
 
         with memory(SMALLER):
             return Dream.from_pretrained(self.path, dtype=self.dtype, device=self.requested_device)
@@ -119,7 +119,7 @@ class DreamTestbed:
 
     def reward(self, name: str) -> SequenceReward:
         if self._reward is None or self._reward[0] != name:
-            from ..models import SequenceReward
+            from ...models import SequenceReward
 
             checks.choice("reward", name, self.rewards)
             self._reward = None  # the one before leaves the memory first

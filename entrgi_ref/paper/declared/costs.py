@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..config import SamplingConfig
-from ..denoising import schedule
+from ...config import SamplingConfig
+from ...denoising import schedule
 
 
 @dataclass(frozen=True)

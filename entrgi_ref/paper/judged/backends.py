@@ -1,0 +1,158 @@
+"""The networks that judge: any causal model by transformers, or LMUnit on vllm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ... import checks
+from .judge import DIGITS, NEW_TOKENS, Generated, Judge
+
+BACKENDS = ("lmunit", "transformers")
+
+
+def load_judge(
+    backend: str, model: str, device: str, dtype: str, batch_size: int, gpus: int
+) -> Judge:
+    """A judge by the name of its backend."""
+    checks.choice("backend", backend, BACKENDS)
+    checks.integer("batch_size", batch_size, minimum=1)
+    if backend == "lmunit":
+        return LMUnitJudge.load(model, gpus)
+    return TransformersJudge.load(model, device, dtype, batch_size)
+
+
+@dataclass(frozen=True, eq=False)
+class TransformersJudge:
+    """Any causal checkpoint with a chat template, through transformers."""
+
+    declaration: dict[str, Any]
+    network: Any
+    tokenizer: Any
+    batch_size: int
+
+    @classmethod
+    def load(cls, model: str, device: str, dtype: str, batch_size: int) -> TransformersJudge:
+        """Load a folder or a hub id."""
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+
+        from ...models import checkpoints
+        from ...models.tokenizers import load_tokenizer
+
+        where = checkpoints.device_of(device)
+        precision = checkpoints.dtype_of(dtype, where)
+        folder = checkpoints.locate(model)
+        config = checkpoints.known_config(folder, MODEL_FOR_CAUSAL_LM_MAPPING, "causal models")
+        tokenizer = load_tokenizer(folder)
+        network = checkpoints.load(
+            AutoModelForCausalLM, folder, dtype=precision, device=where, config=config
+        )
+        declaration = {
+            "backend": "transformers",
+            "model": checkpoints.identity(model),
+            "dtype": str(precision).removeprefix("torch."),
+        }
+        return cls(declaration, network, tokenizer, batch_size)
+
+    def answer(self, questions: Sequence[str]) -> list[Generated]:
+        """Greedy, with the log-probabilities of all tokens that are digits.
+
+        Raises `ValueError` if a question is longer than the model's positions, or has tokens that
+        it lacks.
+        """
+        return [
+            generated
+            for start in range(0, len(questions), self.batch_size)
+            for generated in self._answer(questions[start : start + self.batch_size])
+        ]
+
+    def _answer(self, questions: Sequence[str]) -> list[Generated]:
+        import torch
+
+        from ...models.checkpoints import require_positions
+        from ...models.tokenizers import conversation, padded
+
+        texts = [conversation(self.tokenizer, text) for text in questions]
+        end = self.tokenizer.eos_token_id
+        tokens, valid = padded(self.tokenizer, texts, 0, self.network.device)
+        require_positions("the judge", tokens.shape[1] + NEW_TOKENS, self.network)
+        width = len(self.network.get_input_embeddings().weight)
+        if int(tokens.max()) >= width:
+            raise ValueError(f"the judge has {width} tokens, its tokenizer more")
+        with torch.no_grad():
+            found = self.network.generate(
+                tokens,
+                attention_mask=valid.long(),
+                max_new_tokens=NEW_TOKENS,
+                do_sample=False,
+                pad_token_id=0 if end is None else end,
+                return_dict_in_generate=True,
+                output_logits=True,
+            )
+        new = found.sequences[:, tokens.shape[1] :]
+        logits = torch.stack(found.logits, 1).double()
+        digits = self._digits()
+        log_p = logits.log_softmax(-1)[..., list(digits)].tolist()
+        answers: list[Generated] = []
+        for row, places in zip(new.tolist(), log_p, strict=True):
+            stop = row.index(end) + 1 if end in row else len(row)
+            words = [self.tokenizer.decode([index]) for index in row[:stop]]
+            choices = [dict(zip(digits.values(), p, strict=True)) for p in places[:stop]]
+            answers.append(list(zip(words, choices, strict=True)))
+        return answers
+
+    def _digits(self) -> dict[int, str]:
+        """The tokens that are a digit, by their ids."""
+        width = len(self.network.get_input_embeddings().weight)
+        ids = [index for index in self.tokenizer.get_vocab().values() if index < width]
+        return {i: text for i in ids if (text := self.tokenizer.decode([i])).strip() in DIGITS}
+
+
+@dataclass(frozen=True, eq=False)
+class LMUnitJudge:
+    """LMUnit's own package, on vllm.
+
+    It generates; its own weighing, which counts digits from 0 to 6, is not used.
+    """
+
+    declaration: dict[str, Any]
+    model: Any
+    parameters: Any
+
+    @classmethod
+    def load(cls, model: str, gpus: int) -> LMUnitJudge:
+        """Load LMUnit over a number of GPUs."""
+        try:
+            from lmunit import LMUnit
+            from vllm import SamplingParams
+        except ImportError as error:
+            raise ValueError(
+                "backend: lmunit needs the extra `judge` (in a clone: pip install '.[judge]') and "
+                "GPUs; transformers runs any causal model"
+            ) from error
+        from ...models import checkpoints
+
+        checks.integer("gpus", gpus, minimum=1)
+        parameters = SamplingParams(temperature=0.0, max_tokens=NEW_TOKENS, logprobs=20)
+        declaration = {"backend": "lmunit", "model": checkpoints.identity(model)}
+        return cls(declaration, LMUnit(str(checkpoints.locate(model)), gpus), parameters)
+
+    def answer(self, questions: Sequence[str]) -> list[Generated]:
+        """Greedy, with the log-probabilities of the 20 likeliest tokens."""
+        texts = [
+            self.model.tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            )
+            for text in questions
+        ]
+        answers: list[Generated] = []
+        for output in self.model.llm.generate(texts, self.parameters):
+            first = output.outputs[0]
+            words = [self.model.tokenizer.decode([index]) for index in first.token_ids]
+            choices = [
+                {choice.decoded_token: choice.logprob for choice in place.values()}
+                for place in first.logprobs
+            ]
+            answers.append(list(zip(words, choices, strict=True)))
+        return answers

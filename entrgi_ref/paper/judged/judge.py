@@ -1,0 +1,87 @@
+"""A judge scores the best answer to every prompt by unit tests, as the paper does by LMUnit.
+
+Each test is a question of its own. The judge answers with a digit, and what counts is not the digit
+alone but the probability that it gave to each: sum of k p(k) over sum of p(k), k from 1 to 5. A
+prompt's score is the mean over the tests.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..declared.benchmarks import read_text
+
+UNIT_TESTS = (
+    "Does the response deal with what the query asks for?",
+    "Are the statements of the response true, and can they be relied on?",
+    "Is the response in good order, easy to follow and fluently written?",
+    "Does the response deal with every part of the query, and leave out nothing of weight?",
+    "Does the response keep clear of anything harmful, unfair or unfit?",
+)
+"""Our words for the paper's five criteria: does it address the request; is it correct and reliable;
+is it well structured, clear and fluent; does it cover the full scope; is it free of harmful, biased
+or inappropriate content. The authors' own words are in their script."""
+
+DIGITS = ("1", "2", "3", "4", "5")
+NEW_TOKENS = 10
+"""At most as many are generated. Source: authors' code."""
+
+Choices = Mapping[str, float]
+"""Token -> log-probability of the likeliest tokens at one place."""
+Generated = Sequence[tuple[str, Choices]]
+"""For each generated token: itself, and what it was chosen from."""
+
+
+class Judge(Protocol):
+    """A causal language model that answers questions greedily."""
+
+    @property
+    def declaration(self) -> dict[str, Any]:
+        """Which one it is: part of the fingerprint of the judgements."""
+
+    def answer(self, questions: Sequence[str]) -> list[Generated]:
+        """What it generates for each user message."""
+
+
+def question(query: str, response: str, unit_test: str) -> str:
+    """The user message. Source: authors' code."""
+    return f"Query: {query}\n\nResponse: {response}\n\nUnit Test: {unit_test}"
+
+
+def score(generated: Generated) -> float:
+    """The probability-weighted digit, in [1, 5], at the place where the digit stands.
+
+    LMUnit answers by `{"score": "4"}`: the place is the first digit after `score`. Another judge
+    may answer otherwise: then it is the first digit, or, if it generates none, the first place of
+    all. Digits count as whole tokens, with or without spaces around them. Raises `ValueError` if
+    none from 1 to 5 has a probability there.
+    """
+    tokens = [token.strip() for token, _ in generated]
+    after = tokens.index("score") if "score" in tokens else 0
+    places = [i for i, token in enumerate(tokens) if i >= after and re.fullmatch("[0-9]", token)]
+    weights = dict.fromkeys(DIGITS, 0.0)
+    for token, log_probability in generated[places[0] if places else 0][1].items():
+        if token.strip() in weights:
+            weights[token.strip()] += math.exp(log_probability)
+    total = sum(weights.values())
+    if not total > 0:
+        answer = "".join(token for token, _ in generated)
+        raise ValueError(f"the judge gave no digit from 1 to 5 a probability: {answer!r}")
+    return sum(int(digit) * p for digit, p in weights.items()) / total
+
+
+def read_unit_tests(file: Path | None) -> tuple[str, ...]:
+    """The tests of a file, one per line; ours without one."""
+    if file is None:
+        return UNIT_TESTS
+    if not file.is_file():
+        raise ValueError(f"unit_tests: there is no file {file}")
+    tests = tuple(line.strip() for line in read_text("unit_tests", file).splitlines())
+    tests = tuple(test for test in tests if test)
+    if not tests:
+        raise ValueError(f"unit_tests: {file} is empty")
+    return tests

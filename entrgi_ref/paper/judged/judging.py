@@ -1,0 +1,119 @@
+"""What the command `judge` does: the best answers of a run, judged and recorded."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...commands.provenance import versions
+from ..run.records import (
+    JUDGED,
+    Record,
+    RunFolder,
+    best,
+    fingerprint,
+    key_of,
+    read_experiment,
+    read_records,
+)
+from ..run.runner import POLL_SECONDS
+from .judge import Generated, Judge, question, score
+
+AT_A_TIME = 8
+"""Prompts between two writings."""
+
+
+def run(folder: Path, judge: Judge, tests: Sequence[str], say: Callable[[str], None]) -> int:
+    """Judge what is not judged yet. Returns how many answers could not be judged.
+
+    Several processes may do it together: each takes the next prompts that nobody holds.
+    """
+    run_of = read_experiment(folder)["fingerprint"]
+    declaration = {"run": run_of, "unit_tests": list(tests), **judge.declaration}
+    wanted = [record for record in read_records(folder) if record["status"] == "ok"]
+    judged = RunFolder(folder / JUDGED, declaration)
+    left = [wanted[start : start + AT_A_TIME] for start in range(0, len(wanted), AT_A_TIME)]
+    try:
+        while True:
+            judged.refresh()
+            left = [part for part in left if not judged.done.issuperset(map(key_of, part))]
+            if not left:
+                break
+            before = len(judged.done)
+            for part in left:
+                with judged.lock(repr([key_of(record) for record in part])) as ours:
+                    judged.refresh()
+                    if not ours or judged.done.issuperset(map(key_of, part)):
+                        continue
+                    for record, answers in _judged(judge, part, tests):
+                        judged.write(_judgement(record, best(record), answers, declaration))
+                    there = sum(key_of(record) in judged.done for record in wanted)
+                    say(f"{there} of {len(wanted)} answers judged")
+            if len(judged.done) == before:
+                time.sleep(POLL_SECONDS)  # others hold all that is left; one of them may die
+    finally:
+        judged.close()
+    found = read_records(folder / JUDGED)
+    failed = [record for record in found if record["status"] == "failed"]
+    scores = [record["score"] for record in found if record["status"] == "ok"]
+    mean = f", mean score {statistics.fmean(scores):.3f}" if scores else ""
+    say(f"{len(found)} answers judged in {folder / JUDGED}, {len(failed)} failed{mean}")
+    if failed:
+        say(f"  the first: {failed[0]['reason']}")
+    return len(failed)
+
+
+def _judged(
+    judge: Judge, part: Sequence[Record], tests: Sequence[str]
+) -> Iterator[tuple[Record, Sequence[Generated] | str]]:
+    """The answers to the questions about each record, or the reason why there are none.
+
+    Of all records of a part, also if some are judged already: the same batches, the same rounding.
+    """
+    questions = [
+        question(record["prompt"], record["responses"][best(record)], test)
+        for record in part
+        for test in tests
+    ]
+    try:
+        answers = judge.answer(questions)
+    except ValueError as error:
+        if len(part) == 1:
+            yield part[0], " ".join(str(error).split())
+        else:
+            for record in part:
+                yield from _judged(judge, [record], tests)
+        return
+    for i, record in enumerate(part):
+        yield record, answers[i * len(tests) : (i + 1) * len(tests)]
+
+
+def _judgement(
+    record: Record,
+    chosen: int,
+    answers: Sequence[Generated] | str,
+    declaration: Mapping[str, Any],
+) -> Record:
+    identity = ("experiment", "benchmark", "method", "variant", "seed", "idx", "prompt")
+    scores: list[float] = []
+    reason = answers if isinstance(answers, str) else None
+    generated: Sequence[Generated] = [] if isinstance(answers, str) else answers
+    try:
+        scores = [score(one) for one in generated]
+    except ValueError as error:
+        reason = str(error)
+    return {
+        **{name: record[name] for name in identity},
+        "response": record["responses"][chosen],
+        "scores": scores,
+        "score": None if reason else statistics.fmean(scores),
+        "answers": ["".join(token for token, _ in one) for one in generated],
+        "status": "failed" if reason else "ok",
+        "reason": reason,
+        "fingerprint": fingerprint(declaration),
+        "versions": versions(),
+        "timing": {},
+    }

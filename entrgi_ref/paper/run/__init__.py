@@ -1,0 +1,8 @@
+"""From a plan to records.
+
+start.py             the command `run`
+estimate.py          the command `plan`
+runner.py            batches, failures, several processes
+records.py           the run folder
+errors_by_prompt.py  what Figures 2 and 3 are drawn from
+"""

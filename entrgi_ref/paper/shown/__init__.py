@@ -1,0 +1,9 @@
+"""From records to tables and figures.
+
+listing.py  the command `list`
+report.py   the command `report`
+export.py   the command `export`
+summary.py  mean and standard error over the seeds
+tables.py   Markdown and LaTeX
+figures.py  the paper's figures
+"""

@@ -1,0 +1,46 @@
+"""What the command `list` says: the experiments, and how far runs are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..declared.experiments import EXPERIMENTS
+from ..run.records import read_experiment, read_records
+
+
+def listing(folders: Sequence[Path]) -> str:
+    """The experiments, what they regenerate, and how far the runs in `folders` are."""
+    width = max(map(len, EXPERIMENTS))
+    lines = [f"{name:{width}}  {e.regenerates}" for name, e in EXPERIMENTS.items()]
+    for folder in folders:
+        try:
+            declared, records = read_experiment(folder), read_records(folder)
+        except ValueError as error:
+            lines.append(f"\n{folder}: cannot be read: {error}")
+            continue
+        failed = sum(record["status"] == "failed" for record in records)
+        lines.append(
+            f"\n{folder}: {declared['experiment']}, {len(records) - failed} prompts done, "
+            f"{failed} failed"
+        )
+        wanted = {
+            name: n for asked in declared.get("asked", []) for name, n in asked["prompts"].items()
+        }
+        cells = Counter(
+            (
+                record["benchmark"],
+                record["method"],
+                " ".join(f"{k}={v}" for k, v in record["variant"].items()),
+                record["seed"],
+            )
+            for record in records
+        )
+        for (benchmark, method, variant, seed), count in cells.items():
+            what = " ".join(part for part in (benchmark, method, variant) if part)
+            of = wanted.get(benchmark, declared["prompts"])
+            lines.append(f"  {what}, seed {seed}: {count} of {of}")
+    if not folders:
+        lines.append("\nNo runs yet below results/.")
+    return "\n".join(lines)
