@@ -17,7 +17,7 @@ from .draws import Draws, KeyedDraws, StepDraws, nucleus
 from .equations import equation
 from .errors import DenoisingStep, GradientStep
 from .guidance import guide
-from .orders import ORDERS, ORIGIN, Candidates, plackett_luce
+from .orders import ORDERS, ORIGIN, Candidates, OrderFunction, plackett_luce
 from .protocols import Denoiser, Reward
 from .relaxation import token_distribution
 
@@ -61,23 +61,32 @@ def generate(
     """
     config = config or SamplingConfig()
     _check(denoiser, reward, prompts)
-    K, N, guidance = config.trajectories, config.new_tokens, config.guidance
+    K, N, order, guidance = config.trajectories, config.new_tokens, config.order, config.guidance
     encoded = denoiser.encode(prompts)
     prompt = encoded.tokens.repeat_interleave(K, 0)
     valid = F.pad(encoded.valid.repeat_interleave(K, 0), (0, N), value=True)
     response = prompt.new_full((len(prompt), N), denoiser.mask_id)
     bound = reward.bind(prompts, K)
     draws = draws or KeyedDraws.of(config.seed, encoded.keys, K, prompt.device)
+    planned = order != ORIGIN and not config.write_every_id
+    last = denoiser.eos_id if config.eos_last and order != ORIGIN else None
 
     for step in schedule(config.denoising_steps, N):
         masked = response == denoiser.mask_id
         slots = masked.nonzero(as_tuple=True)
         draw = draws.at(step.index, *slots)
-        quota = how_many(step, masked, slots, draw, config)
-        if config.skip_empty_steps and commits_nothing(step, quota, config):
+        quota = how_many(step, masked, draw, order)
+        if config.skip_empty_steps and commits_nothing(step, quota, planned):
             continue
 
-        logits = predict(denoiser, torch.cat([prompt, response], 1), valid, masked, config)
+        logits = predict(
+            denoiser,
+            torch.cat([prompt, response], 1),
+            valid,
+            masked,
+            dtype=DTYPES[guidance.dtype],
+            every_id=config.write_every_id,
+        )
 
         gradient_steps: list[GradientStep] = []
         with _naming(step, slots, prompts, K):
@@ -94,10 +103,17 @@ def generate(
                 trajectories=len(response),
             )
 
-        candidates = draw_candidates(logits, guided_logits, draw, config)
-        confidence = rank(candidates, draw, config)
-        committed = commit(candidates, confidence, quota, masked, slots, denoiser.eos_id, config)
-        response = torch.where(committed, response.index_put(slots, candidates.tokens), response)
+        candidates = draw_candidates(
+            logits,
+            guided_logits,
+            draw.candidates,
+            temperature=config.temperature,
+            top_p=config.top_p,
+        )
+        confidence = rank(candidates, draw, order, config.order_temperature)
+        committed = commit(candidates.tokens, confidence, quota, masked, last)
+        written = response.masked_scatter(masked, candidates.tokens)
+        response = torch.where(committed, written, response)
         if observe:
             observe(
                 _record(step, masked, gradient_steps, candidates, confidence, committed, response)
@@ -174,26 +190,24 @@ def floor_share(n: Int[Tensor, "*shape"], fraction: float) -> Int[Tensor, "*shap
 
 
 def how_many(
-    step: Step, masked: Bool[Tensor, "S N"], slots: Slots, draw: StepDraws, config: SamplingConfig
+    step: Step, masked: Bool[Tensor, "S N"], draw: StepDraws, order: str | OrderFunction
 ) -> Int[Tensor, "S"]:
     """How many tokens of each trajectory the step commits.
 
     A fixed share of the masked ones; under `origin` each with the probability of that share.
     """
-    if config.order == ORIGIN:
-        return masked.index_put(slots, draw.origin() < step.fraction).sum(1)
+    if order == ORIGIN:
+        return torch.zeros_like(masked).masked_scatter(masked, draw.origin() < step.fraction).sum(1)
     return floor_share(masked.sum(1), step.fraction)
 
 
-def commits_nothing(step: Step, quota: Int[Tensor, "S"], config: SamplingConfig) -> bool:
+def commits_nothing(step: Step, quota: Int[Tensor, "S"], planned: bool) -> bool:
     """Whether the step leaves every response as it is, and can be skipped without a trace.
 
-    Known in advance, unless the count is random or masks can be written and count again: only then
-    does the host ask the device, and wait.
+    Known in advance where the count is `planned`, neither random nor changed by masks that were
+    written and count again. Otherwise the host asks the device, and waits.
     """
-    if config.order == ORIGIN or config.write_every_id:
-        return not quota.any()
-    return step.count == 0
+    return step.count == 0 if planned else not quota.any()
 
 
 def predict(
@@ -201,71 +215,76 @@ def predict(
     tokens: Int[Tensor, "S L"],
     valid: Bool[Tensor, "S L"],
     masked: Bool[Tensor, "S N"],
-    config: SamplingConfig,
+    *,
+    dtype: torch.dtype | None = None,
+    every_id: bool = False,
 ) -> Float[Tensor, "n V"]:
     """phi, the denoiser's logits at the masked positions, -inf for ids that may not be written.
 
-    In the dtype of guidance. -inf bans an id from all that follows: its probability, its part of
-    the soft embedding and the entropy, and its gradient are 0. Source: authors' code; the ban is
-    ours.
+    In `dtype`, or in the denoiser's own. -inf bans an id from all that follows: its probability,
+    its part of the soft embedding and the entropy, and its gradient are 0. With `every_id` nothing
+    is banned. Source: authors' code; the ban is ours.
     """
     logits = denoiser(tokens, valid, masked)
     checks.shape("the denoiser's logits", logits, (None, len(denoiser.writable)), "[n, V]")
-    logits = logits.to(DTYPES[config.guidance.dtype] or logits.dtype)
-    return logits if config.write_every_id else logits.masked_fill(~denoiser.writable, -torch.inf)
+    logits = logits.to(dtype or logits.dtype)
+    return logits if every_id else logits.masked_fill(~denoiser.writable, -torch.inf)
 
 
 def draw_candidates(
     logits: Float[Tensor, "n V"],
     guided_logits: Float[Tensor, "n V"],
-    draw: StepDraws,
-    config: SamplingConfig,
+    draw: Callable[[Float[Tensor, "n V"]], Int[Tensor, "n"]],
+    *,
+    temperature: float,
+    top_p: float,
 ) -> Candidates:
     r"""Eq. 7, first half: a token for each masked position, $x \sim \mathrm{softmax}(\psi / \tau)$.
 
     Drawn from the nucleus of mass `top_p`. Source: seed; nucleus: authors' code.
     """
-    probabilities = nucleus(token_distribution(guided_logits, config.temperature), config.top_p)
-    tokens = draw.candidates(probabilities)
-    return Candidates(tokens, probabilities, guided_logits, logits, config.temperature)
+    probabilities = nucleus(token_distribution(guided_logits, temperature), top_p)
+    return Candidates(draw(probabilities), probabilities, guided_logits, logits, temperature)
 
 
-def rank(candidates: Candidates, draw: StepDraws, config: SamplingConfig) -> Float[Tensor, "n"]:
-    """The confidence by which the masked positions are committed, in the order of the settings."""
-    if config.order == ORIGIN:
+def rank(
+    candidates: Candidates,
+    draw: StepDraws,
+    order: str | OrderFunction = "entropy",
+    order_temperature: float = 0.0,
+) -> Float[Tensor, "n"]:
+    """The confidence by which the masked positions are committed."""
+    if order == ORIGIN:
         return -draw.origin()
-    order = config.order if callable(config.order) else ORDERS[config.order]
-    confidence = order(candidates)
+    confidence = (order if callable(order) else ORDERS[order])(candidates)
     checks.shape("order", confidence, candidates.tokens.shape, "[n], one number per position")
-    if config.order_temperature:
-        confidence = plackett_luce(confidence, config.order_temperature, draw.order())
+    if order_temperature:
+        confidence = plackett_luce(confidence, order_temperature, draw.order())
     return confidence
 
 
 @equation("alg:commit")
 def commit(
-    candidates: Candidates,
+    tokens: Int[Tensor, "n"],
     confidence: Float[Tensor, "n"],
     quota: Int[Tensor, "S"],
     masked: Bool[Tensor, "S N"],
-    slots: Slots,
-    eos_id: int | None,
-    config: SamplingConfig,
+    last: int | None = None,
 ) -> Bool[Tensor, "S N"]:
     """Eq. 7, second half: keep the `quota` most confident candidates of each trajectory.
 
-    Returns where. Only masked positions are ever chosen. With `eos_last`, those whose candidate
-    ends the answer come after all others (but not under `origin`, which ranks nothing). Among
-    equals the earlier position comes first. Source: authors' code; the order of equals is ours.
+    Returns where. Only masked positions are ever chosen. Those whose candidate is the token `last`,
+    the end of an answer, come after all others. Among equals the earlier position comes first.
+    Source: authors' code; the order of equals is ours.
     """
     falling = (
         confidence.new_zeros(masked.shape)
-        .index_put(slots, confidence)
+        .masked_scatter(masked, confidence)
         .argsort(dim=1, descending=True, stable=True)
     )
     group = torch.where(masked, 0, 2)
-    if config.eos_last and eos_id is not None and config.order != ORIGIN:
-        group = group.index_put(slots, (candidates.tokens == eos_id).long())
+    if last is not None:
+        group = group.masked_scatter(masked, (tokens == last).long())
     # A stable sort by group keeps the order of confidence within each group.
     order = falling.gather(1, group.gather(1, falling).argsort(dim=1, stable=True))
     place = order.argsort(dim=1)

@@ -637,6 +637,6 @@ def test_steps_without_a_plan_run_where_masks_were_written():
     step = schedule(999, 128)[873]
     assert step.count == 0
     lagging, plan = torch.tensor([0, 1]), torch.tensor([0, 0])
-    config = replace(SMALL, write_every_id=True)
-    assert not commits_nothing(step, lagging, config)
-    assert commits_nothing(step, plan, config)
+    assert not commits_nothing(step, lagging, planned=False)
+    assert commits_nothing(step, plan, planned=False)
+    assert commits_nothing(step, lagging, planned=True)
