@@ -16,7 +16,7 @@ equation).
 
 from .checks import GuidanceError
 from .config import GuidanceConfig, SamplingConfig
-from .denoising import Generation, generate, schedule
+from .denoising import Generation, generate
 from .draws import KeyedDraws, inverse_cdf, nucleus
 from .equations import EQUATIONS, IMPLEMENTATIONS
 from .errors import DenoisingStep, GradientStep, approximation_error, discreteness_error
@@ -32,6 +32,7 @@ from .relaxation import (
     soft_embedding,
     token_distribution,
 )
+from .schedule import schedule
 
 __version__ = "0.1.0"
 

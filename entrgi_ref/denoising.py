@@ -13,13 +13,14 @@ from torch.nn import functional as F
 
 from . import checks
 from .config import DTYPES, SamplingConfig
-from .draws import Draws, KeyedDraws, StepDraws, nucleus
+from .draws import Draws, KeyedDraws, nucleus
 from .equations import equation
 from .errors import DenoisingStep, GradientStep
 from .guidance import guide
-from .orders import ORDERS, ORIGIN, Candidates, OrderFunction, plackett_luce
+from .orders import ORIGIN, Candidates, commit, rank
 from .protocols import Denoiser, Reward
 from .relaxation import token_distribution
+from .schedule import Step, commits_nothing, how_many, schedule
 
 Slots = tuple[Int[Tensor, "n"], ...]
 """Row and position of every masked position, in (S, N) order."""
@@ -151,65 +152,6 @@ class Generation:
         return [answers[k] for answers, k in zip(self.responses, best, strict=True)]
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of the schedule, from noise level t to s < t."""
-
-    index: int
-    """From 0 to T - 1."""
-    t: float
-    """In (0, 1]."""
-    fraction: float
-    """1 - s/t in (0, 1], the share of the masked tokens to commit; 1 at the last step."""
-    count: int
-    """How many of a response's tokens it commits, if every step before it committed its count."""
-
-
-@equation("alg:schedule")
-def schedule(denoising_steps: int, new_tokens: int) -> list[Step]:
-    r"""The T steps of Algorithm 1, between the noise levels linspace(1, 0.001, T + 1).
-
-    Of n masked tokens a step commits $\lfloor n (1 - s/t) \rfloor$, and the last step all that are
-    left. With T = N = 128 that is none at the first step, one at each other, two at the last; with
-    T = 256 and N = 128, 129 steps commit nothing. Source: authors' code.
-    """
-    levels = torch.linspace(1, 1e-3, denoising_steps + 1, dtype=torch.float32)
-    fractions = 1 - levels[1:] / levels[:-1]
-    fractions[-1] = 1
-    steps, left = [], torch.tensor(new_tokens)
-    for index, fraction in enumerate(fractions.tolist()):
-        count = floor_share(left, fraction)
-        steps.append(Step(index, levels[index].item(), fraction, int(count)))
-        left = left - count
-    return steps
-
-
-def floor_share(n: Int[Tensor, "*shape"], fraction: float) -> Int[Tensor, "*shape"]:
-    """floor(n * fraction), in float32 as in the authors' code, to round to the same side."""
-    return (n.float() * fraction).floor().long()
-
-
-def how_many(
-    step: Step, masked: Bool[Tensor, "S N"], draw: StepDraws, order: str | OrderFunction
-) -> Int[Tensor, "S"]:
-    """How many tokens of each trajectory the step commits.
-
-    A fixed share of the masked ones; under `origin` each with the probability of that share.
-    """
-    if order == ORIGIN:
-        return torch.zeros_like(masked).masked_scatter(masked, draw.origin() < step.fraction).sum(1)
-    return floor_share(masked.sum(1), step.fraction)
-
-
-def commits_nothing(step: Step, quota: Int[Tensor, "S"], planned: bool) -> bool:
-    """Whether the step leaves every response as it is, and can be skipped without a trace.
-
-    Known in advance where the count is `planned`, neither random nor changed by masks that were
-    written and count again. Otherwise the host asks the device, and waits.
-    """
-    return step.count == 0 if planned else not quota.any()
-
-
 def predict(
     denoiser: Denoiser,
     tokens: Int[Tensor, "S L"],
@@ -245,50 +187,6 @@ def draw_candidates(
     """
     probabilities = nucleus(token_distribution(guided_logits, temperature), top_p)
     return Candidates(draw(probabilities), probabilities, guided_logits, logits, temperature)
-
-
-def rank(
-    candidates: Candidates,
-    draw: StepDraws,
-    order: str | OrderFunction = "entropy",
-    order_temperature: float = 0.0,
-) -> Float[Tensor, "n"]:
-    """The confidence by which the masked positions are committed."""
-    if order == ORIGIN:
-        return -draw.origin()
-    confidence = (order if callable(order) else ORDERS[order])(candidates)
-    checks.shape("order", confidence, candidates.tokens.shape, "[n], one number per position")
-    if order_temperature:
-        confidence = plackett_luce(confidence, order_temperature, draw.order())
-    return confidence
-
-
-@equation("alg:commit")
-def commit(
-    tokens: Int[Tensor, "n"],
-    confidence: Float[Tensor, "n"],
-    quota: Int[Tensor, "S"],
-    masked: Bool[Tensor, "S N"],
-    last: int | None = None,
-) -> Bool[Tensor, "S N"]:
-    """Eq. 7, second half: keep the `quota` most confident candidates of each trajectory.
-
-    Returns where. Only masked positions are ever chosen. Those whose candidate is the token `last`,
-    the end of an answer, come after all others. Among equals the earlier position comes first.
-    Source: authors' code; the order of equals is ours.
-    """
-    falling = (
-        confidence.new_zeros(masked.shape)
-        .masked_scatter(masked, confidence)
-        .argsort(dim=1, descending=True, stable=True)
-    )
-    group = torch.where(masked, 0, 2)
-    if last is not None:
-        group = group.masked_scatter(masked, (tokens == last).long())
-    # A stable sort by group keeps the order of confidence within each group.
-    order = falling.gather(1, group.gather(1, falling).argsort(dim=1, stable=True))
-    place = order.argsort(dim=1)
-    return masked & (place < quota[:, None])
 
 
 def _check(denoiser: Denoiser, reward: Reward, prompts: Sequence[str]) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from . import checks
+from .draws import StepDraws
 from .equations import equation
 from .relaxation import entropy, tempered
 
@@ -91,3 +93,47 @@ def plackett_luce(
     Source: authors' code, which draws by torch.multinomial; the trick: ours.
     """
     return confidence / order_temperature - torch.log(-torch.log(uniform))
+
+
+def rank(
+    candidates: Candidates,
+    draw: StepDraws,
+    order: str | OrderFunction = "entropy",
+    order_temperature: float = 0.0,
+) -> Float[Tensor, "n"]:
+    """The confidence by which the masked positions are committed."""
+    if order == ORIGIN:
+        return -draw.origin()
+    confidence = (order if callable(order) else ORDERS[order])(candidates)
+    checks.shape("order", confidence, candidates.tokens.shape, "[n], one number per position")
+    if order_temperature:
+        confidence = plackett_luce(confidence, order_temperature, draw.order())
+    return confidence
+
+
+@equation("alg:commit")
+def commit(
+    tokens: Int[Tensor, "n"],
+    confidence: Float[Tensor, "n"],
+    quota: Int[Tensor, "S"],
+    masked: Bool[Tensor, "S N"],
+    last: int | None = None,
+) -> Bool[Tensor, "S N"]:
+    """Eq. 7, second half: keep the `quota` most confident candidates of each trajectory.
+
+    Returns where. Only masked positions are ever chosen. Those whose candidate is the token `last`,
+    the end of an answer, come after all others. Among equals the earlier position comes first.
+    Source: authors' code; the order of equals is ours.
+    """
+    falling = (
+        confidence.new_zeros(masked.shape)
+        .masked_scatter(masked, confidence)
+        .argsort(dim=1, descending=True, stable=True)
+    )
+    group = torch.where(masked, 0, 2)
+    if last is not None:
+        group = group.masked_scatter(masked, (tokens == last).long())
+    # A stable sort by group keeps the order of confidence within each group.
+    order = falling.gather(1, group.gather(1, falling).argsort(dim=1, stable=True))
+    place = order.argsort(dim=1)
+    return masked & (place < quota[:, None])

@@ -21,7 +21,7 @@ from entrgi_ref import (
     generate,
     schedule,
 )
-from entrgi_ref.denoising import commits_nothing, floor_share
+from entrgi_ref.schedule import commits_nothing, floor_share
 from tiny import TinyDenoiser, TinyReward
 
 ORDERS = ["entropy", "maskgit_plus", "topk_margin", "anchor", "origin"]

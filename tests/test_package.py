@@ -71,7 +71,7 @@ def imports(path: Path) -> set[str]:
 def test_arrows_point_one_way():
     """The core knows neither models nor experiments, and the package does not know the toy."""
     core = ["checks", "equations", "relaxation", "errors", "draws", "orders", "protocols", "config"]
-    core += ["guidance", "denoising"]
+    core += ["guidance", "denoising", "schedule"]
     for path in SOURCES:
         names = imports(path)
         if path.is_relative_to(ROOT / "entrgi_ref"):
@@ -117,7 +117,8 @@ def test_no_loops_over_rows_and_no_reads_from_the_device_in_the_inner_loops():
         "errors.py": None,
     }
     files["orders.py"] = None
-    files["denoising.py"] = ["generate", "how_many", "predict", "draw_candidates", "rank", "commit"]
+    files["schedule.py"] = ["how_many"]
+    files["denoising.py"] = ["generate", "predict", "draw_candidates"]
     for name, functions in files.items():
         for node in ast.walk(ast.parse((ROOT / "entrgi_ref" / name).read_text())):
             if not isinstance(node, ast.FunctionDef) or (functions and node.name not in functions):
@@ -133,7 +134,7 @@ def test_the_core_can_be_read_in_one_sitting():
         name: len((ROOT / "entrgi_ref" / f"{name}.py").read_text().splitlines())
         for name in ("relaxation", "guidance", "denoising", "errors")
     }
-    assert sum(lines.values()) < 730, lines
+    assert sum(lines.values()) <= 650, lines
 
 
 def test_constraints_pin_every_dependency():

@@ -39,7 +39,7 @@ SYMBOLS = (
         "S N",
         "True or False",
         "Where the response is still masked.",
-        ("entrgi_ref.denoising:predict", "entrgi_ref.denoising:commit"),
+        ("entrgi_ref.denoising:predict", "entrgi_ref.orders:commit"),
         "M_t",
     ),
     Symbol(
@@ -175,7 +175,7 @@ SYMBOLS = (
         "1, 2, …",
         "Steps from all masked to none.",
         (
-            "entrgi_ref.denoising:schedule",
+            "entrgi_ref.schedule:schedule",
             "entrgi_ref.config:SamplingConfig.denoising_steps",
         ),
         "T",
@@ -186,7 +186,7 @@ SYMBOLS = (
         "",
         "1, 2, …",
         "Length of a response.",
-        ("entrgi_ref.denoising:schedule", "entrgi_ref.config:SamplingConfig.new_tokens"),
+        ("entrgi_ref.schedule:schedule", "entrgi_ref.config:SamplingConfig.new_tokens"),
         "N",
     ),
     Symbol(

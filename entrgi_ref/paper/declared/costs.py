@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ...config import SamplingConfig
-from ...denoising import schedule
+from ...schedule import schedule
 
 
 @dataclass(frozen=True)

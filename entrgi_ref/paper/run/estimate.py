@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ...commands.progress import duration
 from ...config import SamplingConfig
-from ...denoising import generate, schedule
+from ...denoising import generate
+from ...schedule import schedule
 from ..declared.plan import Plan
 from ..declared.testbed import Testbed
 from .records import key_of, read_records, require_same
