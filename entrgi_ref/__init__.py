@@ -16,12 +16,12 @@ equation).
 
 from .checks import GuidanceError
 from .config import GuidanceConfig, SamplingConfig
-from .denoising import Generation, generate
+from .denoising import Generation, draw_candidates, generate, predict
 from .draws import KeyedDraws, inverse_cdf, nucleus
 from .equations import EQUATIONS, IMPLEMENTATIONS
-from .errors import DenoisingStep, GradientStep, approximation_error, discreteness_error
-from .guidance import guide
-from .orders import ORDERS, Candidates
+from .errors import DenoisingRecord, GradientRecord, approximation_error, discreteness_error
+from .guidance import OPTIMISERS, guide
+from .orders import ORDERS, Candidates, commit, rank
 from .protocols import BoundReward, Denoiser, Prompts, Reward, StepReward, prompt_key
 from .relaxation import (
     WEIGHTS,
@@ -32,39 +32,46 @@ from .relaxation import (
     soft_embedding,
     token_distribution,
 )
-from .schedule import schedule
+from .schedule import Step, how_many, schedule
 
 __version__ = "0.1.0"
 
 __all__ = [
     "EQUATIONS",
     "IMPLEMENTATIONS",
+    "OPTIMISERS",
     "ORDERS",
     "WEIGHTS",
     "BoundReward",
     "Candidates",
     "Denoiser",
-    "DenoisingStep",
+    "DenoisingRecord",
     "Generation",
-    "GradientStep",
+    "GradientRecord",
     "GuidanceConfig",
     "GuidanceError",
     "KeyedDraws",
     "Prompts",
     "Reward",
     "SamplingConfig",
+    "Step",
     "StepReward",
     "approximation_error",
+    "commit",
     "discreteness_error",
+    "draw_candidates",
     "entropy",
     "entropy_weight",
     "generate",
     "guide",
     "hard_embedding",
+    "how_many",
     "interpolate",
     "inverse_cdf",
     "nucleus",
+    "predict",
     "prompt_key",
+    "rank",
     "schedule",
     "soft_embedding",
     "token_distribution",

@@ -8,30 +8,60 @@ does not make the host wait for the device.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import numbers
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 
-def integer(name: str, value: object, minimum: int) -> None:
-    """Raise `ValueError` unless `value` is an integer of at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+def integer(name: str, value: object, minimum: int, below: int = 2**63) -> int:
+    """`value` as Python's own; `ValueError` unless it is an integer in [minimum, below)."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not (whole and value >= minimum):  # type: ignore[operator]
         raise ValueError(f"{name}: got {value!r}, expected an integer of at least {minimum}")
+    if value >= below:  # type: ignore[operator]
+        raise ValueError(
+            f"{name}: got {value!r}, expected an integer below 2^{below.bit_length() - 1}"
+        )
+    return int(value)  # type: ignore[call-overload]
 
 
-def number(name: str, value: object, low: float, high: float, *, low_allowed: bool = False) -> None:
-    """Raise `ValueError` unless `value` is in (low, high], or [low, high] with `low_allowed`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    inside = number and (low < value <= high or (low_allowed and value == low))  # type: ignore[operator]
+def number(
+    name: str, value: object, low: float, high: float, *, low_allowed: bool = False
+) -> int | float:
+    """`value` as Python's own; `ValueError` unless it is in (low, high], or [low, high] with
+    `low_allowed`.
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    inside = real and (low < value <= high or (low_allowed and value == low))  # type: ignore[operator]
     if not inside:  # nan never is
         interval = f"{'[' if low_allowed else '('}{low:g}, {high:g}]"
         raise ValueError(f"{name}: got {value!r}, expected a number in {interval}")
+    return value if type(value) in (int, float) else float(value)  # type: ignore
 
 
-def temperature(value: object, name: str = "temperature") -> None:
-    """Raise `ValueError` unless `value` is a temperature at which a softmax can be computed."""
-    number(name, value, 1e-6, 1e6, low_allowed=True)
+def temperature(value: object, name: str = "temperature") -> int | float:
+    """A temperature at which a softmax can be computed; `ValueError` if `value` is none."""
+    return number(name, value, 1e-6, 1e6, low_allowed=True)
+
+
+def order_temperature(value: object) -> int | float:
+    """0, or a temperature; `ValueError` if `value` is neither."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and value == 0:
+        return 0.0
+    try:
+        return temperature(value)
+    except ValueError:
+        raise ValueError(
+            f"order_temperature: got {value!r}, expected 0 or a number in [1e-06, 1e+06]"
+        ) from None
+
+
+def epsilon(value: object) -> int | float:
+    """What may be added inside the logarithm of the entropy; `ValueError` otherwise."""
+    return number("epsilon", value, 0, 1e-3, low_allowed=True)
 
 
 def choice(name: str, value: object, allowed: Iterable[str]) -> None:
@@ -44,10 +74,23 @@ def choice(name: str, value: object, allowed: Iterable[str]) -> None:
         raise ValueError(f"{name}: got {value!r}, expected one of {names}{hint}")
 
 
-def boolean(name: str, value: object) -> None:
-    """Raise `ValueError` unless `value` is True or False."""
-    if not isinstance(value, bool):
+def function(name: str, value: object) -> None:
+    """Raise `ValueError` unless `value` can be called."""
+    if not callable(value):
+        raise ValueError(f"{name}: got {value!r}, expected a function")
+
+
+def choice_or_function(name: str, value: object, allowed: Iterable[str]) -> None:
+    """Raise `ValueError` unless `value` is one of `allowed`, or can be called."""
+    if not callable(value):
+        choice(name, value, allowed)
+
+
+def boolean(name: str, value: object) -> bool:
+    """`value` as Python's own; `ValueError` unless it is True or False."""
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):  # numpy's
         raise ValueError(f"{name}: got {value!r}, expected True or False")
+    return bool(value)
 
 
 def shape(name: str, value: object, expected: tuple[int | None, ...], meaning: str) -> None:
@@ -62,6 +105,78 @@ def shape(name: str, value: object, expected: tuple[int | None, ...], meaning: s
         raise ValueError(f"{name}: got shape {list(value.shape)}, expected {meaning} = [{wanted}]")
 
 
+def prompts(value: object) -> None:
+    """Raise `ValueError` unless `value` is a list of at least one string."""
+    several = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+    if not several or not all(isinstance(one, str) for one in value):  # type: ignore[attr-defined]
+        raise ValueError(f"prompts: got {value!r}, expected a list of at least one string")
+
+
+def keys(value: Sequence[int] | None, prompts: int) -> None:
+    """Raise `ValueError` unless `value` has an integer of 64 bits for each prompt, or is None."""
+    if value is None:
+        return
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != prompts:
+        raise ValueError(f"keys: got {value!r:.60}, expected {prompts} integers, one per prompt")
+    for key in value:
+        integer("keys", key, minimum=-(2**63))
+
+
+def start(value: object, shape_: tuple[int, int], vocabulary: int, mask_id: int) -> list[int]:
+    """How many masks each row has; of None, that every position is one.
+
+    `ValueError` unless `value` is None, or ids [P, N] with a mask token in each row.
+    """
+    if value is None:
+        return [shape_[1]]
+    shape("start", value, shape_, "[P, N]")
+    assert isinstance(value, Tensor)
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        raise ValueError(f"start: got {value.dtype}, expected integers, the ids of tokens")
+    if not ((value >= 0) & (value < vocabulary)).all():
+        raise ValueError(f"start: got ids outside of the vocabulary, expected [0, {vocabulary})")
+    masks: list[int] = (value == mask_id).sum(1).tolist()
+    if 0 in masks:
+        full = some([p for p, count in enumerate(masks) if count == 0])
+        raise ValueError(
+            f"start: nothing is to be written for prompt {full}, expected the mask token {mask_id} "
+            "at least once"
+        )
+    return masks
+
+
+def vocabulary(writable: Tensor, mask_id: int, embeddings: object) -> None:
+    """Raise `ValueError` unless the networks share a vocabulary, in which the mask is no token."""
+    shape("reward.embeddings", embeddings, (len(writable), None), "[V, d]")
+    if writable[mask_id]:
+        raise ValueError("denoiser.writable: got True at the mask token, expected False")
+
+
+def differentiable(logits: Tensor, embeddings: Tensor, steps: object) -> None:
+    """Raise `ValueError` unless `steps` gradient steps can be made with the logits."""
+    if not logits.is_floating_point():
+        raise ValueError(f"logits: got {logits.dtype}, expected a floating-point dtype")
+    if integer("steps", steps, minimum=0) == 0:
+        return
+    if logits.dtype == torch.float16:
+        raise ValueError(
+            "logits: got torch.float16, expected float32, float64 or bfloat16 (the dtype of "
+            "GuidanceConfig): Adam's epsilon of 1e-8 is 0 in float16"
+        )
+    if embeddings.is_inference():
+        raise ValueError(
+            "reward.embeddings: got a tensor made under torch.inference_mode, which has no "
+            "gradients; load the reward model outside of it"
+        )
+
+
+def rewards(value: object, trajectories: int | None) -> None:
+    """Raise `ValueError` unless `value` is one number per trajectory, with a gradient."""
+    shape("reward", value, (trajectories,), "[S], one number per trajectory")
+    if not value.requires_grad:  # type: ignore[attr-defined]
+        raise ValueError("reward: got rewards without a gradient, expected a function of `mixed`")
+
+
 class GuidanceError(ValueError):
     """A number went bad on the way. `reason` says which one, and when.
 
@@ -72,6 +187,24 @@ class GuidanceError(ValueError):
         self.reason, self.where, self.per_position = reason, where, per_position
         kind = "masked positions" if per_position else "trajectories"
         super().__init__(f"{reason}; {kind}: {some(where.nonzero().flatten().tolist())}")
+
+
+@contextmanager
+def naming(step: int, row: Tensor, prompts: Sequence[str], trajectories: int) -> Iterator[None]:
+    """Name step and prompts in a `GuidanceError`; `row` is that of each masked position."""
+    try:
+        yield
+    except GuidanceError as error:
+        rows = row[error.where] if error.per_position else error.where.nonzero()
+        listing = named(rows, prompts, trajectories)
+        message = f"denoising step {step}: {error.reason}, for prompt {listing}"
+        raise ValueError(message) from error
+
+
+def named(rows: Tensor, prompts: Sequence[str], trajectories: int) -> str:
+    """The prompts that some rows of the batch belong to, by number and beginning."""
+    numbers = sorted({row // trajectories for row in rows.flatten().tolist()})
+    return some([f"{p} ({prompts[p][:40]!r})" for p in numbers])
 
 
 def some(items: Sequence[object]) -> str:
@@ -89,6 +222,13 @@ class Conditions:
     def require(self, reason: str, holds: Tensor, *, per_position: bool = True) -> None:
         """Add a condition: what to say, and where all is well."""
         self._collected.append((reason, holds, per_position))
+
+    def require_step(self, m: int, weight: Tensor, rewards: Tensor, gradient: Tensor) -> None:
+        """Add what must hold at gradient step `m`."""
+        at = f"at gradient step {m}"
+        self.require(f"the weight is outside [0, 1] {at}", (weight >= 0) & (weight <= 1))
+        self.require(f"the reward is not finite {at}", rewards.isfinite(), per_position=False)
+        self.require(f"the gradient is not finite {at}", gradient.isfinite().all(-1))
 
     def settle(self) -> None:
         """Raise `GuidanceError` for the first condition that does not hold everywhere."""

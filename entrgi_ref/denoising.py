@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,18 +14,16 @@ from . import checks
 from .config import DTYPES, SamplingConfig
 from .draws import Draws, KeyedDraws, nucleus
 from .equations import equation
-from .errors import DenoisingStep, GradientStep
+from .errors import DenoisingRecord, GradientRecord, stacked
 from .guidance import guide
 from .orders import ORIGIN, Candidates, commit, rank
 from .protocols import Denoiser, Reward
 from .relaxation import token_distribution
-from .schedule import Step, commits_nothing, how_many, schedule
-
-Slots = tuple[Int[Tensor, "n"], ...]
-"""Row and position of every masked position, in (S, N) order."""
+from .schedule import how_many
 
 
 @equation("alg:generate")
+@torch.inference_mode(False)
 @torch.no_grad()
 def generate(
     denoiser: Denoiser,
@@ -34,7 +31,9 @@ def generate(
     prompts: Sequence[str],
     config: SamplingConfig | None = None,
     *,
-    observe: Callable[[DenoisingStep], None] | None = None,
+    start: Int[Tensor, "P N"] | None = None,
+    keys: Sequence[int] | None = None,
+    observe: Callable[[DenoisingRecord], None] | None = None,
     draws: Draws | None = None,
 ) -> Generation:
     """Algorithm 1: answer each prompt K times, guiding every denoising step by the reward.
@@ -48,77 +47,76 @@ def generate(
         reward: the frozen reward model, which guides and, at the end, scores.
         prompts: at least one.
         config: the settings, by default the paper's.
-        observe: called with a `DenoisingStep` after every step that runs. Without it nothing is
+        start: infilling: each prompt's response, with the mask token where something is to be
+            written. All other tokens stay; the schedule counts each response's own masks.
+        keys: an integer in [-2^63, 2^63) per prompt, which fixes its random numbers. By default a
+            hash of its text, so that the same prompt twice is answered alike; two keys make it two.
+        observe: called with a `DenoisingRecord` after every step that runs; without it nothing is
             recorded.
-        draws: where the random choices come from, by default `KeyedDraws` of the seed and the
-            prompts.
+        draws: where random choices come from, by default `KeyedDraws` of the seed and the keys.
 
     Raises:
-        ValueError: for inputs that do not fit, before a model runs; for what a model or a weight
-            function returns if it does not fit, before anything is made of it; for logits or
-            rewards that are not finite and weights outside [0, 1], with step and prompts.
+        ValueError: for inputs that do not fit, before a model runs; for what a model or a function
+            of yours returns if it does not fit, before anything is made of it; for logits, rewards
+            or confidence that are not finite and weights outside [0, 1], with step and prompts.
 
-    Source: seed, authors' code.
+    Source: seed, authors' code; infilling: ours.
     """
     config = config or SamplingConfig()
-    _check(denoiser, reward, prompts)
-    K, N, order, guidance = config.trajectories, config.new_tokens, config.order, config.guidance
+    K, N, tau = config.trajectories, config.new_tokens, config.temperature
+    checks.prompts(prompts)
+    checks.keys(keys, len(prompts))
+    blanks = checks.start(start, (len(prompts), N), len(denoiser.writable), denoiser.mask_id)
+    checks.vocabulary(denoiser.writable, denoiser.mask_id, reward.embeddings)
+    steps = config.steps(blanks)
+
     encoded = denoiser.encode(prompts)
     prompt = encoded.tokens.repeat_interleave(K, 0)
     valid = F.pad(encoded.valid.repeat_interleave(K, 0), (0, N), value=True)
-    response = prompt.new_full((len(prompt), N), denoiser.mask_id)
+    response = prompt.new_full((len(prompts), N), denoiser.mask_id) if start is None else start
+    response = response.to(prompt).repeat_interleave(K, 0)
     bound = reward.bind(prompts, K)
-    draws = draws or KeyedDraws.of(config.seed, encoded.keys, K, prompt.device)
-    planned = order != ORIGIN and not config.write_every_id
-    last = denoiser.eos_id if config.eos_last and order != ORIGIN else None
+    draws = draws or KeyedDraws.of(config.seed, keys or encoded.keys, K, prompt.device)
+    last = denoiser.eos_id if config.eos_last and config.order != ORIGIN else None
 
-    for step in schedule(config.denoising_steps, N):
+    for step, guidance in steps:
         masked = response == denoiser.mask_id
         slots = masked.nonzero(as_tuple=True)
         draw = draws.at(step.index, *slots)
-        quota = how_many(step, masked, draw, order)
-        if config.skip_empty_steps and commits_nothing(step, quota, planned):
+        quota = how_many(step, masked, draw, config.order)
+        if config.left_to_chance and config.skip_empty_steps and not quota.any():
             continue
 
-        logits = predict(
-            denoiser,
-            torch.cat([prompt, response], 1),
-            valid,
-            masked,
-            dtype=DTYPES[guidance.dtype],
-            every_id=config.write_every_id,
-        )
+        fixed = bound.at(response, masked)
+        tokens = torch.cat([prompt, response], 1)
+        dtype, every_id = DTYPES[guidance.dtype], config.write_every_id
+        logits = predict(denoiser, tokens, valid, masked, dtype, every_id, n=len(slots[0]))
 
-        gradient_steps: list[GradientStep] = []
-        with _naming(step, slots, prompts, K):
+        records: list[GradientRecord] = []
+        with checks.naming(step.index, slots[0], prompts, K):
             guided_logits = guide(
                 logits,
-                bound.at(response, masked),
-                weight=guidance.weight_function(config.temperature),
+                fixed,
+                weight=guidance.weight_function(tau),
                 steps=guidance.steps,
                 step_size=guidance.step_size,
-                temperature=config.temperature,
+                temperature=tau,
                 top_p=config.top_p,
                 draw=draw.hard,
-                observe=gradient_steps.append if observe else None,
+                optimiser=guidance.optimiser,
+                observe=records.append if observe else None,
                 trajectories=len(response),
             )
+            candidates = draw_candidates(logits, guided_logits, draw.candidates, tau, config.top_p)
+            confidence = rank(candidates, draw, config.order, config.order_temperature)
 
-        candidates = draw_candidates(
-            logits,
-            guided_logits,
-            draw.candidates,
-            temperature=config.temperature,
-            top_p=config.top_p,
-        )
-        confidence = rank(candidates, draw, order, config.order_temperature)
         committed = commit(candidates.tokens, confidence, quota, masked, last)
         written = response.masked_scatter(masked, candidates.tokens)
         response = torch.where(committed, written, response)
         if observe:
-            observe(
-                _record(step, masked, gradient_steps, candidates, confidence, committed, response)
-            )
+            errors = stacked(records, len(slots[0]), len(response), response.device)
+            found = (logits, guided_logits, candidates.tokens, confidence, committed, response)
+            observe(DenoisingRecord(step.index, step.t, masked, *errors, *found))
 
     return _scored(denoiser, reward, prompts, response, config)
 
@@ -132,18 +130,18 @@ class Generation:
     responses: list[list[str]]
     """The decoded answers, K for each prompt."""
     rewards: Float[Tensor, "P K"]
-    """The reward model's score of each decoded answer."""
+    """The reward model's score of each decoded answer, in the reward model's dtype."""
     config: SamplingConfig
 
     @property
     def top1(self) -> Float[Tensor, "P"]:
-        """Top@1: the largest reward among a prompt's K answers."""
-        return self.rewards.amax(1)
+        """Top@1: the largest reward among a prompt's K answers, in float64."""
+        return self.rewards.double().amax(1)
 
     @property
     def average(self) -> Float[Tensor, "P"]:
-        """Avg@K: the mean reward of a prompt's K answers."""
-        return self.rewards.mean(1)
+        """Avg@K: the mean reward of a prompt's K answers, in float64."""
+        return self.rewards.double().mean(1)
 
     @property
     def best(self) -> list[str]:
@@ -157,18 +155,18 @@ def predict(
     tokens: Int[Tensor, "S L"],
     valid: Bool[Tensor, "S L"],
     masked: Bool[Tensor, "S N"],
-    *,
     dtype: torch.dtype | None = None,
     every_id: bool = False,
+    n: int | None = None,
 ) -> Float[Tensor, "n V"]:
     """phi, the denoiser's logits at the masked positions, -inf for ids that may not be written.
 
     In `dtype`, or in the denoiser's own. -inf bans an id from all that follows: its probability,
     its part of the soft embedding and the entropy, and its gradient are 0. With `every_id` nothing
-    is banned. Source: authors' code; the ban is ours.
+    is banned. `n` is how many rows to insist on. Source: authors' code; the ban: ours.
     """
     logits = denoiser(tokens, valid, masked)
-    checks.shape("the denoiser's logits", logits, (None, len(denoiser.writable)), "[n, V]")
+    checks.shape("the denoiser's logits", logits, (n, len(denoiser.writable)), "[n, V]")
     logits = logits.to(dtype or logits.dtype)
     return logits if every_id else logits.masked_fill(~denoiser.writable, -torch.inf)
 
@@ -177,7 +175,6 @@ def draw_candidates(
     logits: Float[Tensor, "n V"],
     guided_logits: Float[Tensor, "n V"],
     draw: Callable[[Float[Tensor, "n V"]], Int[Tensor, "n"]],
-    *,
     temperature: float,
     top_p: float,
 ) -> Candidates:
@@ -187,60 +184,6 @@ def draw_candidates(
     """
     probabilities = nucleus(token_distribution(guided_logits, temperature), top_p)
     return Candidates(draw(probabilities), probabilities, guided_logits, logits, temperature)
-
-
-def _check(denoiser: Denoiser, reward: Reward, prompts: Sequence[str]) -> None:
-    strings = not isinstance(prompts, str) and all(isinstance(prompt, str) for prompt in prompts)
-    if not strings or len(prompts) == 0:
-        raise ValueError(f"prompts: got {prompts!r}, expected a list of at least one string")
-    checks.shape("reward.embeddings", reward.embeddings, (len(denoiser.writable), None), "[V, d]")
-    if denoiser.writable[denoiser.mask_id]:
-        raise ValueError("denoiser.writable: got True at the mask token, expected False")
-
-
-@contextmanager
-def _naming(step: Step, slots: Slots, prompts: Sequence[str], K: int) -> Iterator[None]:
-    """Add the denoising step and the prompts to an error of guidance."""
-    try:
-        yield
-    except checks.GuidanceError as error:
-        rows = slots[0][error.where] if error.per_position else error.where.nonzero()
-        named = sorted({row // K for row in rows.flatten().tolist()})
-        listing = checks.some([f"{p} ({prompts[p][:40]!r})" for p in named])
-        message = f"denoising step {step.index}: {error.reason}, for prompt {listing}"
-        raise ValueError(message) from error
-
-
-def _record(
-    step: Step,
-    masked: Tensor,
-    gradient_steps: list[GradientStep],
-    candidates: Candidates,
-    confidence: Tensor,
-    committed: Tensor,
-    tokens: Tensor,
-) -> DenoisingStep:
-    def stacked(name: str, width: int) -> Tensor:
-        rows = [getattr(gradient_step, name) for gradient_step in gradient_steps]
-        return torch.stack(rows) if rows else confidence.new_zeros(0, width)
-
-    n = len(confidence)
-    return DenoisingStep(
-        step=step.index,
-        t=step.t,
-        masked=masked,
-        entropy=stacked("entropy", n),
-        weight=stacked("weight", n),
-        E=stacked("E", n),
-        D=stacked("D", n),
-        rewards=stacked("rewards", len(masked)),
-        logits=candidates.logits,
-        guided_logits=candidates.guided_logits,
-        candidates=candidates.tokens,
-        confidence=confidence,
-        committed=committed,
-        tokens=tokens,
-    )
 
 
 def _scored(
@@ -255,8 +198,7 @@ def _scored(
     rewards = reward.score([prompt for prompt in prompts for _ in range(K)], texts)
     checks.shape("reward.score", rewards, (P * K,), "[S], one number per response")
     if not rewards.isfinite().all():
-        bad = sorted({row // K for row in (~rewards.isfinite()).nonzero().flatten().tolist()})
-        listing = checks.some([f"{p} ({prompts[p][:40]!r})" for p in bad])
+        listing = checks.named((~rewards.isfinite()).nonzero(), prompts, K)
         raise ValueError(f"the reward of the finished answer is not finite, for prompt {listing}")
     return Generation(
         prompts=tuple(prompts),

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import checks
 from .equations import equation
 
 
@@ -148,11 +149,12 @@ def nucleus(probabilities: Float[Tensor, "n V"], top_p: float) -> Float[Tensor, 
     """The distribution cut to its nucleus, the fewest most probable tokens that pass mass `top_p`.
 
     In order of falling probability, a token stays if the mass of all before it is at most `top_p`,
-    in (0, 1]: so the most probable one always does, and at 1 all do. The others get probability 0,
-    and rows sum to 1 again. Among equals the lower id comes first. The hard token of Eq. 3 and the
-    committed one of Eq. 7 are drawn from the nucleus; the soft embedding of Eq. 2 is not cut.
-    Source: authors' code; what comes first among equals: ours.
+    in (0, 1] or else `ValueError`: so the most probable one always does, and at 1 all do. The
+    others get probability 0, and rows sum to 1 again. Among equals the lower id comes first. The
+    hard token of Eq. 3 and the committed one of Eq. 7 are drawn from the nucleus; the soft
+    embedding of Eq. 2 is not cut. Source: authors' code; what comes first among equals: ours.
     """
+    checks.number("top_p", top_p, 0, 1)
     if top_p == 1:
         return probabilities
     falling, order = probabilities.sort(dim=-1, descending=True, stable=True)

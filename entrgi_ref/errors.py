@@ -1,4 +1,4 @@
-"""Equation 8, how far the interpolation moves the reward model's input, and what an observer sees.
+"""Equation 8, how far the interpolation moves the reward model's input, and what an observer gets.
 
 The algorithm itself traces nothing. `guide` and `generate` hand these records to an observer, a
 callback, if there is one; figures, traces and displays are made of them.
@@ -6,12 +6,15 @@ callback, if there is one; figures, traces and displays are made of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .equations import equation
+from .relaxation import entropy, interpolate
 
 
 @equation("eq:approximation-error")
@@ -24,7 +27,7 @@ def approximation_error(
     where it is applied, the soft embedding. Not negative, in units of the embedding, 0 for
     Expectation. Source: the paper's Figures 2 and 3 show it; the formula: ours.
     """
-    return (mixed - soft).norm(dim=-1)
+    return (_precise(mixed) - _precise(soft)).norm(dim=-1)
 
 
 @equation("eq:discreteness-error")
@@ -37,17 +40,22 @@ def discreteness_error(
     units of the embedding, 0 for APS. E + D does not depend on w: the two trade one for one.
     Source: named in the seed; the formula: ours.
     """
-    return (mixed - hard).norm(dim=-1)
+    return (_precise(mixed) - _precise(hard)).norm(dim=-1)
+
+
+def _precise(vectors: Tensor) -> Tensor:
+    """In float32 at least: in bfloat16 a difference of two near points is mostly rounding."""
+    return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
 
 
 @dataclass(frozen=True, eq=False)
-class GradientStep:
-    """What `guide` reports of each gradient step: the point at which the gradient is taken."""
+class GradientRecord:
+    """What an observer of `guide` gets of each gradient step, before the logits move."""
 
     gradient_step: int
     """Index of the step, from 0 to M - 1."""
     entropy: Float[Tensor, "n"]
-    """H(softmax(psi)) in nats, at temperature 1, before the update."""
+    """H(softmax(psi)) in nats, at temperature 1."""
     weight: Float[Tensor, "n"]
     """w, of the hard embedding."""
     E: Float[Tensor, "n"]
@@ -55,14 +63,25 @@ class GradientStep:
     D: Float[Tensor, "n"]
     """The discreteness error."""
     rewards: Float[Tensor, "S"]
-    """R of the mixed embeddings, before the update."""
+    """R of the mixed embeddings."""
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls, m: int, psi: Tensor, weight: Tensor, soft: Tensor, hard: Tensor, rewards: Tensor
+    ) -> GradientRecord:
+        """The record of step `m`; E and D of a sum in float32, as bfloat16 would lose a small w."""
+        soft, hard = _precise(soft), _precise(hard)
+        mixed = interpolate(soft, hard, weight)
+        E, D = approximation_error(mixed, soft), discreteness_error(mixed, hard)
+        return cls(m, entropy(psi), weight.detach(), E, D, rewards.detach())
 
 
 @dataclass(frozen=True, eq=False)
-class DenoisingStep:
-    """What `generate` reports of each denoising step that runs. An unguided step has M = 0.
+class DenoisingRecord:
+    """What an observer of `generate` gets of each denoising step that runs.
 
-    What has n entries has one for each masked position, in (S, N) order.
+    What has n entries has one for each masked position, in (S, N) order. Without guidance M is 0.
     """
 
     step: int
@@ -76,7 +95,7 @@ class DenoisingStep:
     E: Float[Tensor, "M n"]
     D: Float[Tensor, "M n"]
     rewards: Float[Tensor, "M S"]
-    """These five as in `GradientStep`, a row for each gradient step."""
+    """These five as in `GradientRecord`, a row for each gradient step."""
     logits: Float[Tensor, "n V"]
     """phi, the prediction, with -inf for ids that may not be written."""
     guided_logits: Float[Tensor, "n V"]
@@ -89,3 +108,15 @@ class DenoisingStep:
     """Where the candidate was kept: some of `masked`."""
     tokens: Int[Tensor, "S N"]
     """The response after the step."""
+
+
+def stacked(
+    records: Sequence[GradientRecord], n: int, S: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Entropy, weight, E, D and rewards, a row per gradient step. There may be none."""
+
+    def rows(name: str, width: int) -> Tensor:
+        found = [getattr(record, name) for record in records]
+        return torch.stack(found) if found else torch.zeros(0, width, device=device)
+
+    return rows("entropy", n), rows("weight", n), rows("E", n), rows("D", n), rows("rewards", S)

@@ -88,11 +88,14 @@ def plackett_luce(
 ) -> Float[Tensor, "n"]:
     """Confidence made random: whatever its k largest are, they are k draws without replacement.
 
-    Their probability is softmax(confidence / order_temperature). This is the Gumbel-top-k trick
-    (Kool et al. 2019): to each logit it adds a Gumbel number, made of a `uniform` one in [0, 1).
-    Source: authors' code, which draws by torch.multinomial; the trick: ours.
+    Their probability is softmax(confidence / order_temperature), which is in [1e-6, 1e6] or else
+    `ValueError`. This is the Gumbel-top-k trick (Kool et al. 2019): to each logit it adds a Gumbel
+    number, made of a `uniform` one in [0, 1). In the dtype of `uniform`, which is float64 so that
+    numbers near 1 are told apart. Source: authors' code, which draws by torch.multinomial; the
+    trick: ours.
     """
-    return confidence / order_temperature - torch.log(-torch.log(uniform))
+    checks.temperature(order_temperature, "order_temperature")
+    return confidence.to(uniform) / order_temperature - torch.log(-torch.log(uniform))
 
 
 def rank(
@@ -101,11 +104,20 @@ def rank(
     order: str | OrderFunction = "entropy",
     order_temperature: float = 0.0,
 ) -> Float[Tensor, "n"]:
-    """The confidence by which the masked positions are committed."""
+    """The confidence by which masked positions are committed, in an `order` by name or of yours.
+
+    `draw` gives the uniform numbers of a random order: that of an `order_temperature` above 0 (see
+    `plackett_luce`), or `origin`. `GuidanceError` where an order of yours returns nan.
+    """
+    checks.choice_or_function("order", order, [*ORDERS, ORIGIN])
     if order == ORIGIN:
         return -draw.origin()
-    confidence = (order if callable(order) else ORDERS[order])(candidates)
+    confidence = (ORDERS[order] if isinstance(order, str) else order)(candidates)
     checks.shape("order", confidence, candidates.tokens.shape, "[n], one number per position")
+    if callable(order):  # of the others this is known, and the host need not wait for the device
+        conditions = checks.Conditions()
+        conditions.require("the order's confidence is nan", ~confidence.isnan())
+        conditions.settle()
     if order_temperature:
         confidence = plackett_luce(confidence, order_temperature, draw.order())
     return confidence
@@ -125,6 +137,8 @@ def commit(
     the end of an answer, come after all others. Among equals the earlier position comes first.
     Source: authors' code; the order of equals is ours.
     """
+    checks.shape("quota", quota, masked.shape[:1], "[S], one number per trajectory")
+    checks.shape("confidence", confidence, tokens.shape, "[n], one number per candidate")
     falling = (
         confidence.new_zeros(masked.shape)
         .masked_scatter(masked, confidence)

@@ -5,7 +5,7 @@ that what stays fixed is computed once:
 
     Reward       bind(prompts)            ->  BoundReward   once per call of `generate`
     BoundReward  at(response, masked)     ->  StepReward    once per denoising step
-    StepReward   (mixed, candidates)      ->  rewards       once per gradient step
+    StepReward   (mixed, likeliest)       ->  rewards       once per gradient step
 
 Dimension letters: see `entrgi_ref.relaxation`.
 """
@@ -86,12 +86,13 @@ class StepReward(Protocol):
         """The reward model's embedding table, in the order of the diffusion vocabulary."""
 
     def __call__(
-        self, mixed: Float[Tensor, "n d"], candidates: Int[Tensor, "n"]
+        self, mixed: Float[Tensor, "n d"], likeliest: Int[Tensor, "n"]
     ) -> Float[Tensor, "S"]:
         """The reward of each trajectory, differentiable in what is read at the masked positions.
 
-        `candidates` are the most likely tokens there, for rewards that must know where an answer
-        ends. A reward must depend on its own trajectory alone: the gradient is that of their sum.
+        `likeliest` are the most likely tokens there, the argmax of psi, for rewards that must know
+        where an answer ends. A reward must depend on its own trajectory alone: the gradient is that
+        of their sum.
         """
 
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -83,8 +84,10 @@ def entropy(logits: Float[Tensor, "n V"], *, epsilon: float = 0.0) -> Float[Tens
 
     In nats, in [0, log V]. Exact: 0 log 0 = 0, and logits of -inf or of any finite size give finite
     values and gradients. Computed in float32 at least. `epsilon` is added inside the logarithm, as
-    the authors' code adds 1e-10. Source: seed; epsilon: authors' code.
+    the authors' code adds 1e-10; in [0, 1e-3] or else `ValueError`. Source: seed; epsilon:
+    authors' code.
     """
+    checks.epsilon(epsilon)
     log_q = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     q = log_q.exp()
     # A finite floor in place of log 0 = -inf makes 0 log 0 = 0, in the gradient too.
@@ -103,9 +106,10 @@ def entropy_weight(
     else `ValueError`.
 
     As in the authors' code, this q is taken at `temperature` 1, although Eq. 1 divides by tau: with
-    tau < 1 the entropy, and so the weight, would be smaller. `epsilon` is that of `entropy`.
-    Source: seed; temperature: authors' code.
+    tau < 1 the entropy, and so the weight, would be smaller. `temperature` and `epsilon` have the
+    ranges of `token_distribution` and `entropy`. Source: seed; temperature: authors' code.
     """
+    checks.temperature(temperature)
     vocabulary = logits.shape[-1]
     if vocabulary < 2:
         raise ValueError(f"logits: got a vocabulary of {vocabulary}, expected 2 or more: log 1 = 0")
@@ -143,5 +147,9 @@ WEIGHTS: dict[str, WeightFunction] = {
     "expectation": expectation_weight,
     "aps": aps_weight,
     "entrgi": entropy_weight,
+    "entrgi_tempered": partial(entropy_weight, temperature=0.7),
 }
-"""The guided methods by name. A method *is* a weight function, and any other callable will do."""
+"""The guided methods by name. A method *is* a weight function, and any other callable will do.
+
+`entrgi_tempered` is Eq. 4 with the q of Eq. 1: at the paper's tau here, and at that of the sampling
+in a `GuidanceConfig`."""

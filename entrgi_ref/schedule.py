@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from . import checks
 from .draws import StepDraws
 from .equations import equation
 from .orders import ORIGIN, OrderFunction
@@ -33,15 +35,20 @@ def schedule(denoising_steps: int, new_tokens: int) -> list[Step]:
 
     Of n masked tokens a step commits $\lfloor n (1 - s/t) \rfloor$, and the last step all that are
     left. With T = N = 128 that is none at the first step, one at each other, two at the last; with
-    T = 256 and N = 128, 129 steps commit nothing. Source: authors' code.
+    T = 256 and N = 128, 129 steps commit nothing. `new_tokens` is how many are masked at first.
+    Source: authors' code.
     """
+    checks.integer("denoising_steps", denoising_steps, minimum=1)
+    checks.integer("new_tokens", new_tokens, minimum=0)
     levels = torch.linspace(1, 1e-3, denoising_steps + 1, dtype=torch.float32)
     fractions = 1 - levels[1:] / levels[:-1]
     fractions[-1] = 1
     steps, left = [], torch.tensor(new_tokens)
-    for index, fraction in enumerate(fractions.tolist()):
+    for index, (t, fraction) in enumerate(
+        zip(levels[:-1].tolist(), fractions.tolist(), strict=True)
+    ):
         count = floor_share(left, fraction)
-        steps.append(Step(index, levels[index].item(), fraction, int(count)))
+        steps.append(Step(index, t, fraction, int(count)))
         left = left - count
     return steps
 
@@ -56,17 +63,14 @@ def how_many(
 ) -> Int[Tensor, "S"]:
     """How many tokens of each trajectory the step commits.
 
-    A fixed share of the masked ones; under `origin` each with the probability of that share.
+    A fixed share of its masked ones; under `origin` each with the probability of that share.
     """
     if order == ORIGIN:
         return torch.zeros_like(masked).masked_scatter(masked, draw.origin() < step.fraction).sum(1)
     return floor_share(masked.sum(1), step.fraction)
 
 
-def commits_nothing(step: Step, quota: Int[Tensor, "S"], planned: bool) -> bool:
-    """Whether the step leaves every response as it is, and can be skipped without a trace.
-
-    Known in advance where the count is `planned`, neither random nor changed by masks that were
-    written and count again. Otherwise the host asks the device, and waits.
-    """
-    return step.count == 0 if planned else not quota.any()
+def busy_steps(denoising_steps: int, blanks: Iterable[int]) -> set[int]:
+    """The steps at which a response with one of these numbers of blanks commits a token."""
+    plans = [schedule(denoising_steps, n) for n in sorted(set(blanks))]
+    return {step.index for plan in plans for step in plan if step.count}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import torch
 
@@ -71,13 +72,21 @@ def method_weight(method: str, psi: Sequence[float], temperature: float) -> floa
     return entropy(q) / math.log(len(psi))
 
 
-def answer(denoiser, reward, prompt: str, trajectory: int, config: SamplingConfig) -> list[int]:
+def answer(
+    denoiser,
+    reward,
+    prompt: str,
+    trajectory: int,
+    config: SamplingConfig,
+    start: Sequence[int] | None = None,
+    key: int | None = None,
+) -> list[int]:
     """The tokens of one trajectory of one prompt, computed alone."""
     encoded = denoiser.encode([prompt])
     bound = reward.bind([prompt], 1)
-    key = [config.seed, encoded.keys[0], trajectory]
+    fields = [config.seed, encoded.keys[0] if key is None else key, trajectory]
     T, N, tau = config.denoising_steps, config.new_tokens, config.temperature
-    response = [denoiser.mask_id] * N
+    response = [denoiser.mask_id] * N if start is None else list(start)
 
     for step in range(T):
         masked = [l for l in range(N) if response[l] == denoiser.mask_id]
@@ -97,10 +106,10 @@ def answer(denoiser, reward, prompt: str, trajectory: int, config: SamplingConfi
 
         # Guide.
         def number(purpose: int, position: int, m: int = 0, step: int = step) -> float:
-            return uniform([*key, purpose, step, m, position])
+            return uniform([*fields, purpose, step, m, position])
 
         at = bound.at(row, where)
-        psi = guided(phi, at, masked, config, lambda m, l: number(HARD, l, m))
+        psi = guided(phi, at, masked, config, lambda m, l: number(HARD, l, m), step, t, share)
 
         # Commit.
         q = [nucleus(softmax(p, tau), config.top_p) for p in psi]
@@ -139,21 +148,31 @@ def confidence_of(order, phi, psi, q, token: int, tau: float) -> float:
 
 
 def guided(
-    phi: list[list[float]], at, masked: list[int], config: SamplingConfig, number: Callable
+    phi: list[list[float]],
+    at,
+    masked: list[int],
+    config: SamplingConfig,
+    number: Callable,
+    step: int = 0,
+    t: float = 1.0,
+    share: float = 1.0,
 ) -> list[list[float]]:
-    """M steps of Adam on the logits, with the derivative of the softmax written out."""
+    """M steps of Adam or of plain ascent on the logits; the softmax's derivative written out."""
+    guidance = config.guidance
+    if callable(guidance):
+        guidance = guidance(SimpleNamespace(index=step, t=t, fraction=share))
     psi = [list(p) for p in phi]
     E = at.embeddings.tolist()
     V, tau = len(E), config.temperature
     first = [[0.0] * V for _ in psi]
     second = [[0.0] * V for _ in psi]
-    for m in range(config.guidance.steps):
+    for m in range(guidance.steps):
         q = [softmax(p, tau) for p in psi]
         mixed = []
         for i, l in enumerate(masked):
             soft = [sum(q[i][v] * E[v][k] for v in range(V)) for k in range(len(E[0]))]
             hard = E[draw(nucleus(q[i], config.top_p), number(m, l))]
-            w = method_weight(config.guidance.weight, psi[i], tau)
+            w = method_weight(guidance.weight, psi[i], tau)
             mixed.append([(1 - w) * a + w * b for a, b in zip(soft, hard, strict=True)])
         point = torch.tensor(mixed, dtype=torch.float64, requires_grad=True)
         likely = torch.tensor([max(range(V), key=lambda v: p[v]) for p in psi])
@@ -164,9 +183,12 @@ def guided(
             mean = sum(q[i][v] * along[v] for v in range(V))
             for v in range(V):
                 slope = q[i][v] * (along[v] - mean) / tau
+                if guidance.optimiser == "sgd":
+                    psi[i][v] += guidance.step_size * slope
+                    continue
                 first[i][v] = 0.9 * first[i][v] + 0.1 * slope
                 second[i][v] = 0.999 * second[i][v] + 0.001 * slope**2
-                step = first[i][v] / (1 - 0.9 ** (m + 1))
+                move = first[i][v] / (1 - 0.9 ** (m + 1))
                 size = math.sqrt(second[i][v] / (1 - 0.999 ** (m + 1))) + 1e-8
-                psi[i][v] += config.guidance.step_size * step / size
+                psi[i][v] += guidance.step_size * move / size
     return psi

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import FrozenInstanceError, fields, replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -48,13 +49,18 @@ def test_configs_are_frozen():
         (SamplingConfig, "denoising_steps", True, "an integer of at least 1"),
         (SamplingConfig, "order", "entopy", "did you mean 'entropy'?"),
         (SamplingConfig, "order", None, "one of 'entropy', 'maskgit_plus'"),
-        (SamplingConfig, "order_temperature", -0.1, "a number in [0, 1e+06]"),
+        (SamplingConfig, "order_temperature", -0.1, "0 or a number in [1e-06, 1e+06]"),
+        (SamplingConfig, "order_temperature", 1e-40, "0 or a number in [1e-06, 1e+06]"),
+        (SamplingConfig, "order_temperature", math.nan, "0 or a number in"),
+        (SamplingConfig, "order_temperature", True, "0 or a number in"),
         (SamplingConfig, "eos_last", 1, "True or False"),
         (SamplingConfig, "write_every_id", None, "True or False"),
         (SamplingConfig, "skip_empty_steps", "no", "True or False"),
         (SamplingConfig, "seed", -1, "an integer of at least 0"),
         (SamplingConfig, "seed", 2**63, "an integer below 2^63"),
-        (SamplingConfig, "guidance", "entrgi", "a GuidanceConfig"),
+        (SamplingConfig, "guidance", "entrgi", "a GuidanceConfig or a function"),
+        (GuidanceConfig, "optimiser", "adma", "did you mean 'adam'?"),
+        (GuidanceConfig, "optimiser", None, "one of 'adam', 'sgd'"),
         (GuidanceConfig, "steps", -1, "an integer of at least 0"),
         (GuidanceConfig, "steps", 1.5, "an integer of at least 0"),
         (GuidanceConfig, "step_size", 0, "a number in (0, 1e+06]"),
@@ -80,6 +86,7 @@ GUIDANCE_SETTINGS = {
     "step_size": st.floats(1e-9, 1e6),
     "dtype": st.sampled_from(["float32", "float64", "bfloat16", "denoiser"]),
     "epsilon": st.floats(0, 1e-3),
+    "optimiser": st.sampled_from(["adam", "sgd"]),
 }
 SETTINGS = {
     "guidance": st.fixed_dictionaries({}, optional=GUIDANCE_SETTINGS),
@@ -89,7 +96,7 @@ SETTINGS = {
     "temperature": st.floats(1e-6, 1e6),
     "top_p": st.floats(0, 1, exclude_min=True),
     "order": st.sampled_from(["entropy", "maskgit_plus", "topk_margin", "anchor", "origin"]),
-    "order_temperature": st.floats(0, 1e6),
+    "order_temperature": st.one_of(st.just(0), st.floats(1e-6, 1e6)),
     "eos_last": st.booleans(),
     "write_every_id": st.booleans(),
     "skip_empty_steps": st.booleans(),
@@ -102,7 +109,17 @@ def test_settings_above_are_all_there_are():
     assert list(GUIDANCE_SETTINGS) == [f.name for f in fields(GuidanceConfig)]
 
 
-@given(st.fixed_dictionaries({}, optional=SETTINGS))
+def fitting(settings):
+    """Without those that have no effect beside the others: they are refused."""
+    guidance = settings.get("guidance", {})
+    if guidance.get("weight") in ("expectation", "aps"):
+        guidance.pop("epsilon", None)
+    if settings.get("order") == "origin":
+        settings.pop("order_temperature", None)
+    return settings
+
+
+@given(st.fixed_dictionaries({}, optional=SETTINGS).map(fitting))
 def test_json_round_trip(settings):
     config = SamplingConfig.from_json(json.dumps(settings))
     for name, value in settings.items():
@@ -155,14 +172,81 @@ def test_weight_functions_that_names_stand_for():
         weight(weight="entrgi_tempered", epsilon=1e-3, tau=2),
         entropy_weight(logits, temperature=2, epsilon=1e-3),
     )
-    assert weight(weight="aps", epsilon=1e-3).tolist() == [1, 1, 1]
+    assert weight(weight="aps").tolist() == [1, 1, 1]
     assert weight(weight="expectation").tolist() == [0, 0, 0]
 
 
 def test_authors_switches_four_rows_and_nothing_else():
-    config = SamplingConfig(GuidanceConfig("aps", steps=2), order="anchor", eos_last=False, seed=5)
-    guidance = replace(config.guidance, epsilon=1e-10, dtype="denoiser")
-    assert config.authors() == replace(
-        config, guidance=guidance, eos_last=True, write_every_id=True
-    )
+    for weight, epsilon in (("aps", 0), ("entrgi", 1e-10), ("entrgi_tempered", 1e-10)):
+        config = SamplingConfig(
+            GuidanceConfig(weight, steps=2), order="anchor", eos_last=False, seed=5
+        )
+        guidance = replace(config.guidance, epsilon=epsilon, dtype="denoiser")
+        assert config.authors() == replace(
+            config, guidance=guidance, eos_last=True, write_every_id=True
+        )
     assert SamplingConfig.authors() == SamplingConfig().authors()
+
+
+@pytest.mark.parametrize("weight", ["expectation", "aps", lambda logits: logits[:, 0] * 0])
+def test_an_epsilon_without_an_entropy_is_refused(weight):
+    with pytest.raises(ValueError, match=r"epsilon: got 1e-10, expected 0: .* no entropy"):
+        GuidanceConfig(weight, epsilon=1e-10)
+    theirs = SamplingConfig.authors()
+    assert theirs.guided(weight=weight).guidance.epsilon == 0
+    assert theirs.guided(weight="entrgi_tempered").guidance.epsilon == 1e-10
+
+
+def test_an_order_temperature_without_a_ranking_is_refused():
+    with pytest.raises(ValueError, match=r"order_temperature: got 0.5, expected 0: .*'origin'"):
+        SamplingConfig(order="origin", order_temperature=0.5)
+
+
+def test_numbers_of_numpy_are_as_good_as_pythons(as_users_run_it):
+    config = SamplingConfig(
+        GuidanceConfig(steps=np.int64(2), step_size=np.float32(0.5), epsilon=np.float64(1e-10)),
+        trajectories=np.int32(3),
+        new_tokens=np.uint8(7),
+        denoising_steps=np.int16(9),
+        temperature=np.float32(0.7),
+        top_p=np.float64(0.9),
+        order_temperature=np.float32(0.25),
+        eos_last=np.bool_(False),
+        seed=np.int64(5),
+    )
+    assert SamplingConfig.from_json(config.to_json()) == config
+    assert config.temperature == float(np.float32(0.7))
+    values = [getattr(config, f.name) for f in fields(config) if f.name != "guidance"]
+    values += [getattr(config.guidance, f.name) for f in fields(config.guidance)]
+    assert {type(value) for value in values} <= {int, float, bool, str}
+
+
+def test_guidance_by_step_is_asked_once_for_each_step():
+    asked = []
+
+    def by_step(step):
+        asked.append(step)
+        return GuidanceConfig(steps=3 if step.t > 0.5 else 0)
+
+    config = SamplingConfig(by_step, new_tokens=8, denoising_steps=8)
+    steps = config.steps()
+    assert [step.index for step in asked] == list(range(8))
+    assert [guidance.steps for _, guidance in steps] == [3, 3, 3, 3, 0, 0, 0]
+    assert [g.steps for _, g in config.guided(steps=5).steps()] == [5] * 7
+    assert all(g.dtype == "denoiser" for _, g in config.authors().steps())
+    with pytest.raises(ValueError, match="guidance: got <function"):
+        config.to_json()
+    with pytest.raises(ValueError, match="guidance: got <function"):
+        _ = config.constant_guidance
+
+
+def test_a_function_that_gives_no_guidance_is_refused():
+    config = SamplingConfig(lambda step: "entrgi" if step.index == 2 else GuidanceConfig())
+    with pytest.raises(ValueError, match="guidance: got 'entrgi' for denoising step 2"):
+        config.steps()
+
+
+def test_json_holds_no_optimiser_of_yours():
+    config = SamplingConfig(GuidanceConfig(optimiser=torch.optim.RMSprop))
+    with pytest.raises(ValueError, match="optimiser: got <class"):
+        config.to_json()

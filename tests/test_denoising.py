@@ -8,20 +8,29 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from entrgi_ref import (
     WEIGHTS,
     Candidates,
-    DenoisingStep,
+    DenoisingRecord,
+    Generation,
     GuidanceConfig,
+    KeyedDraws,
     SamplingConfig,
     approximation_error,
+    commit,
+    draw_candidates,
     entropy,
     entropy_weight,
     generate,
+    guide,
+    how_many,
+    predict,
+    rank,
     schedule,
 )
-from entrgi_ref.schedule import commits_nothing, floor_share
+from entrgi_ref.schedule import floor_share
 from tiny import TinyDenoiser, TinyReward
 
 ORDERS = ["entropy", "maskgit_plus", "topk_margin", "anchor", "origin"]
@@ -32,10 +41,15 @@ PROMPTS = ["12", "40577"]
 
 def observed(config=SMALL, prompts=PROMPTS, seed=0, **networks):
     """A generation and the records of its steps."""
-    records: list[DenoisingStep] = []
+    records: list[DenoisingRecord] = []
     denoiser = networks.get("denoiser") or TinyDenoiser(seed)
     reward = networks.get("reward") or TinyReward(seed + 50)
     return generate(denoiser, reward, prompts, config, observe=records.append), records
+
+
+def _fitting(settings):
+    """The order `origin` ranks nothing that a temperature could mix, and refuses one."""
+    return settings | ({"order_temperature": 0.0} if settings["order"] == "origin" else {})
 
 
 CONFIGS = st.fixed_dictionaries(
@@ -49,7 +63,7 @@ CONFIGS = st.fixed_dictionaries(
         "skip_empty_steps": st.booleans(),
         "seed": st.integers(0, 2**63 - 1),
     }
-)
+).map(_fitting)
 
 
 # The schedule (ledger row 7)
@@ -406,9 +420,9 @@ def test_nothing_is_recorded_when_nobody_listens(monkeypatch):
     def never(*arguments):
         raise AssertionError("a record was made for nobody")
 
-    monkeypatch.setattr("entrgi_ref.denoising.DenoisingStep", never)
-    monkeypatch.setattr("entrgi_ref.guidance.GradientStep", never)
-    monkeypatch.setattr("entrgi_ref.guidance.approximation_error", never)
+    monkeypatch.setattr("entrgi_ref.denoising.DenoisingRecord", never)
+    monkeypatch.setattr("entrgi_ref.guidance.GradientRecord", never)
+    monkeypatch.setattr("entrgi_ref.errors.approximation_error", never)
     generate(TinyDenoiser(0), TinyReward(50), PROMPTS, SMALL)
 
 
@@ -444,7 +458,7 @@ def test_generation_reports_best_and_average():
 
 
 def test_defaults_are_used_without_a_config():
-    records: list[DenoisingStep] = []
+    records: list[DenoisingRecord] = []
     with pytest.raises(IndexError):  # the tiny network has 64 positions, the paper's answer 128
         generate(TinyDenoiser(0), TinyReward(0), ["1"], observe=records.append)
 
@@ -490,7 +504,16 @@ class Wrong:
 def test_a_denoiser_of_the_wrong_shape(as_users_run_it):
     denoiser = Wrong(TinyDenoiser(0), call=lambda logits: logits[:, :5])
     with pytest.raises(
-        ValueError, match=r"denoiser's logits: got shape \[24, 5\], expected .* \[any, 14\]"
+        ValueError, match=r"denoiser's logits: got shape \[24, 5\], expected .* \[24, 14\]"
+    ):
+        generate(denoiser, TinyReward(0), PROMPTS, SMALL)
+
+
+@pytest.mark.parametrize("change", [lambda logits: logits[:-1], lambda logits: logits.repeat(2, 1)])
+def test_a_denoiser_of_a_wrong_number_of_rows(as_users_run_it, change):
+    denoiser = Wrong(TinyDenoiser(0), call=change)
+    with pytest.raises(
+        ValueError, match=r"denoiser's logits: got shape .*expected \[n, V\] = \[24"
     ):
         generate(denoiser, TinyReward(0), PROMPTS, SMALL)
 
@@ -607,9 +630,9 @@ def test_E_in_the_record_is_the_distance_to_the_soft_embedding():
                 class AtStep:
                     embeddings = step.embeddings
 
-                    def __call__(self, mixed, candidates):
+                    def __call__(self, mixed, likeliest):
                         seen.append(mixed.detach())
-                        return step(mixed, candidates)
+                        return step(mixed, likeliest)
 
                 return AtStep()
 
@@ -634,9 +657,257 @@ def test_schedule_is_rounded_as_in_the_authors_code():
 
 def test_steps_without_a_plan_run_where_masks_were_written():
     """Rows that lag behind may commit at a step at which the plan has nothing to do."""
-    step = schedule(999, 128)[873]
-    assert step.count == 0
-    lagging, plan = torch.tensor([0, 1]), torch.tensor([0, 0])
-    assert not commits_nothing(step, lagging, planned=False)
-    assert commits_nothing(step, plan, planned=False)
-    assert commits_nothing(step, lagging, planned=True)
+    config = replace(SMALL, new_tokens=128, denoising_steps=999)
+    planned = [step.index for step, _ in config.steps()]
+    assert len(planned) <= 128
+    assert 873 not in planned
+    for left_to_chance in ({"write_every_id": True}, {"order": "origin"}):
+        steps = replace(config, **left_to_chance).steps()
+        assert [step.index for step, _ in steps] == list(range(999))
+    everything = replace(config, skip_empty_steps=False).steps()
+    assert [step.index for step, _ in everything] == list(range(999))
+
+
+# Infilling
+
+TEMPLATES = torch.tensor([[13, 3, 13, 13, 12, 13], [5, 13, 7, 8, 9, 2]])
+"""Four blanks and one; 13 is the mask, 12 ends an answer."""
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10**6), CONFIGS, st.data())
+def test_fixed_tokens_never_change_and_all_blanks_are_filled(seed, settings, data):
+    config = SamplingConfig(FLOAT64, **settings)
+    N = config.new_tokens
+    rows = st.lists(st.integers(0, 13), min_size=N, max_size=N).filter(lambda row: 13 in row)
+    start = torch.tensor(data.draw(st.lists(rows, min_size=2, max_size=2)))
+    before = start.clone()
+    generation = generate(TinyDenoiser(seed), TinyReward(seed), PROMPTS, config, start=start)
+    fixed = (start != 13)[:, None].expand_as(generation.tokens)
+    expected = start[:, None].expand_as(generation.tokens)
+    assert torch.equal(generation.tokens[fixed], expected[fixed])
+    assert not (generation.tokens == 13).any()
+    assert torch.equal(start, before)
+
+
+def test_the_schedule_counts_each_responses_own_masks():
+    records: list[DenoisingRecord] = []
+    generate(
+        TinyDenoiser(0), TinyReward(0), PROMPTS, SMALL, start=TEMPLATES, observe=records.append
+    )
+    committed = {record.step: record.committed.sum(1).tolist() for record in records}
+    four, one = ([step.count for step in schedule(6, n)] for n in (4, 1))
+    expected = {i: [four[i]] * 2 + [one[i]] * 2 for i in range(6) if four[i] or one[i]}
+    assert committed == expected
+    assert sum(map(sum, zip(*committed.values(), strict=True))) == 2 * (4 + 1)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10**6), CONFIGS)
+def test_a_template_of_blanks_is_plain_generation(seed, settings):
+    config = SamplingConfig(FLOAT64, **settings)
+    networks = TinyDenoiser(seed), TinyReward(seed)
+    start = torch.full((2, config.new_tokens), 13)
+    filled = generate(*networks, PROMPTS, config, start=start)
+    plain = generate(*networks, PROMPTS, config)
+    assert torch.equal(filled.tokens, plain.tokens)
+    assert torch.equal(filled.rewards, plain.rewards)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_filled_in_answer_does_not_depend_on_its_batch(order):
+    config = replace(SMALL, order=order)
+    together = generate(TinyDenoiser(0), TinyReward(0), PROMPTS, config, start=TEMPLATES)
+    for p, prompt in enumerate(PROMPTS):
+        start = TEMPLATES[p : p + 1]
+        alone = generate(TinyDenoiser(0), TinyReward(0), [prompt], config, start=start)
+        assert torch.equal(together.tokens[p], alone.tokens[0])
+
+
+def test_the_reward_reads_the_fixed_tokens():
+    """Guidance towards a token that stands in the template already makes no difference there."""
+    one, other = TEMPLATES.clone(), TEMPLATES.clone()
+    other[:, 1] = torch.tensor([4, 13])
+    answers = [
+        generate(TinyDenoiser(0), TinyReward(0), PROMPTS, SMALL, start=start)
+        for start in (one, other)
+    ]
+    assert not torch.equal(answers[0].rewards, answers[1].rewards)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (TEMPLATES[:1], r"start: got shape \[1, 6\], expected \[P, N\] = \[2, 6\]"),
+        (TEMPLATES[:, :5], r"start: got shape \[2, 5\], expected \[P, N\] = \[2, 6\]"),
+        (TEMPLATES.double(), "start: got torch.float64, expected integers"),
+        (TEMPLATES == 13, "start: got torch.bool, expected integers"),
+        (TEMPLATES + 1, r"start: got ids outside of the vocabulary, expected \[0, 14\)"),
+        (TEMPLATES - 3, r"start: got ids outside of the vocabulary"),
+        (TEMPLATES.clamp(max=12), "start: nothing is to be written for prompt 0, 1"),
+        (TEMPLATES.tolist(), "start: got .*, expected a tensor"),
+    ],
+)
+def test_templates_that_do_not_fit_are_refused(as_users_run_it, start, message):
+    denoiser = TinyDenoiser(0)
+    with pytest.raises(ValueError, match=message):
+        generate(denoiser, TinyReward(0), PROMPTS, SMALL, start=start)
+    assert denoiser.calls == 0
+
+
+# Keys
+
+
+def test_keys_make_one_prompt_two_draws():
+    networks = TinyDenoiser(0), TinyReward(0)
+    twice = generate(*networks, ["12", "12"], SMALL)
+    assert torch.equal(twice.tokens[0], twice.tokens[1])
+    keyed = generate(*networks, ["12", "12"], SMALL, keys=[1, 2])
+    assert not torch.equal(keyed.tokens[0], keyed.tokens[1])
+    second = generate(*networks, ["12"], SMALL, keys=[2])
+    assert torch.equal(second.tokens[0], keyed.tokens[1])
+
+
+@pytest.mark.parametrize(
+    "keys", [[1], [1, 2, 3], [1, 2**63], [1, "2"], [1, True], 5, "12", [1, 1.0]]
+)
+def test_keys_that_do_not_fit_are_refused(as_users_run_it, keys):
+    denoiser = TinyDenoiser(0)
+    with pytest.raises(ValueError, match="keys: got"):
+        generate(denoiser, TinyReward(0), PROMPTS, SMALL, keys=keys)
+    assert denoiser.calls == 0
+
+
+# Guidance by step
+
+
+def test_no_gradient_steps_cost_nothing():
+    """M = 0 at a step: the reward is not called, and psi is phi."""
+    called = []
+    reward = WrongReward(0)
+    reward.change = lambda rewards: called.append(1) or rewards
+    late = SamplingConfig(lambda step: replace(FLOAT64, steps=2 if step.t < 0.4 else 0), 2, 6, 6)
+    records: list[DenoisingRecord] = []
+    generate(TinyDenoiser(0), reward, PROMPTS, late, observe=records.append)
+    steps = [record for record in records if record.t < 0.4]
+    assert len(called) == 2 * len(steps) > 0
+    for record in records:
+        guided = not torch.equal(record.guided_logits, record.logits)
+        assert guided == (record.t < 0.4)
+        assert record.rewards.shape == (2 if record.t < 0.4 else 0, 4)
+
+
+def test_guidance_that_is_the_same_at_every_step_is_the_setting():
+    by_step, _ = observed(replace(SMALL, guidance=lambda step: FLOAT64))
+    plain, _ = observed(SMALL)
+    assert torch.equal(by_step.tokens, plain.tokens)
+
+
+def test_a_function_that_gives_no_guidance_is_refused_before_a_model_runs(as_users_run_it):
+    denoiser = TinyDenoiser(0)
+    config = replace(SMALL, guidance=lambda step: None if step.index == 5 else FLOAT64)
+    with pytest.raises(ValueError, match="guidance: got None for denoising step 5"):
+        generate(denoiser, TinyReward(0), PROMPTS, config)
+    assert denoiser.calls == 0
+
+
+# What comes out
+
+
+def test_means_of_rewards_are_of_double_precision():
+    """In bfloat16 the mean of 8.0 and 8.0625 is 8.0 again."""
+    rewards = torch.tensor([[8.0, 8.0625, 8.0, 8.0625]], dtype=torch.bfloat16)
+    tokens = torch.zeros(1, 4, 2, dtype=torch.int64)
+    generation = Generation(("a",), tokens, [["b"] * 4], rewards, SMALL)
+    assert generation.average.dtype == generation.top1.dtype == torch.float64
+    assert generation.average.item() == 8.03125
+    assert generation.top1.item() == 8.0625
+
+
+@pytest.mark.parametrize("where", [0, 3])
+def test_an_order_that_returns_nan_is_named(where):
+    """nan would sort before all numbers, and be committed first."""
+
+    def order(candidates):
+        confidence = candidates.probabilities.amax(1)
+        return confidence.index_fill(0, torch.tensor([where * len(confidence) // 4]), math.nan)
+
+    prompt = r"1 \('40577'\)" if where == 3 else r"0 \('12'\)"
+    message = rf"denoising step 1: the order's confidence is nan, for prompt {prompt}$"
+    with pytest.raises(ValueError, match=message):
+        observed(replace(SMALL, order=order))
+
+
+def test_an_order_may_return_infinities():
+    def order(candidates):
+        last = torch.arange(len(candidates.tokens)) % 2 == 0
+        return torch.where(last, -math.inf, math.inf).double()
+
+    generation, _ = observed(replace(SMALL, order=order))
+    assert not (generation.tokens == 13).any()
+
+
+def test_it_runs_under_inference_mode():
+    expected, _ = observed()
+    networks = {"denoiser": TinyDenoiser(0), "reward": TinyReward(50)}
+    with torch.inference_mode():
+        found, _ = observed(**networks)
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.rewards, expected.rewards)
+
+
+# A loop of one's own
+
+
+def test_the_steps_of_the_loop_take_values():
+    """`generate`, written by hand from what it calls."""
+    denoiser, reward, N, K = TinyDenoiser(0), TinyReward(50), 6, 2
+    encoded = denoiser.encode(PROMPTS)
+    prompt = encoded.tokens.repeat_interleave(K, 0)
+    valid = F.pad(encoded.valid.repeat_interleave(K, 0), (0, N), value=True)
+    response = torch.full((4, N), denoiser.mask_id)
+    bound, draws = reward.bind(PROMPTS, K), KeyedDraws.of(0, encoded.keys, K)
+    for step in schedule(6, N):
+        masked = response == denoiser.mask_id
+        draw = draws.at(step.index, *masked.nonzero(as_tuple=True))
+        phi = predict(denoiser, torch.cat([prompt, response], 1), valid, masked)
+        psi = guide(
+            phi,
+            bound.at(response, masked),
+            weight=WEIGHTS["entrgi"],
+            steps=2,
+            step_size=0.5,
+            temperature=0.7,
+            top_p=0.95,
+            draw=draw.hard,
+        )
+        candidates = draw_candidates(phi, psi, draw.candidates, 0.7, 0.95)
+        confidence = rank(candidates, draw)
+        quota = how_many(step, masked, draw, "entropy")
+        committed = commit(candidates.tokens, confidence, quota, masked, denoiser.eos_id)
+        response = torch.where(
+            committed, response.masked_scatter(masked, candidates.tokens), response
+        )
+    expected, _ = observed()
+    assert torch.equal(response, expected.tokens.flatten(0, 1))
+
+
+def test_the_steps_of_the_loop_check_what_they_are_given(as_users_run_it):
+    denoiser = TinyDenoiser(0)
+    masked = torch.ones(1, 6, dtype=torch.bool)
+    tokens, confidence = torch.zeros(6, dtype=torch.int64), torch.zeros(6)
+    with pytest.raises(ValueError, match=r"quota: got shape \[2\]"):
+        commit(tokens, confidence, torch.ones(2), masked)
+    with pytest.raises(ValueError, match=r"confidence: got shape \[3\]"):
+        commit(tokens, confidence[:3], torch.ones(1), masked)
+    with pytest.raises(ValueError, match=r"denoising_steps: got 0"):
+        schedule(0, 4)
+    with pytest.raises(ValueError, match=r"new_tokens: got -1"):
+        schedule(4, -1)
+    logits = torch.zeros(6, 14)
+    with pytest.raises(ValueError, match=r"top_p: got 0"):
+        draw_candidates(logits, logits, lambda p: tokens, 0.7, 0)
+    candidates = draw_candidates(logits, logits, lambda p: tokens, 0.7, 0.9)
+    with pytest.raises(ValueError, match=r"order: got 'entopy'.*did you mean 'entropy'"):
+        rank(candidates, None, "entopy")
+    assert denoiser.calls == 0

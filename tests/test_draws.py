@@ -185,3 +185,9 @@ def test_inverse_cdf_draws_nothing_impossible_where_the_product_rounds_up():
     """Only the smallest numbers do that: 0.75 times the smallest is the smallest."""
     q = torch.tensor([[5e-324, 0.0, 0.0]], dtype=torch.float64)
     assert inverse_cdf(q, torch.tensor([0.75], dtype=torch.float64)).tolist() == [0]
+
+
+@pytest.mark.parametrize("top_p", [-1, 0, 1.0001, math.nan, "0.9", None])
+def test_a_mass_that_is_none_is_refused(as_users_run_it, top_p):
+    with pytest.raises(ValueError, match=r"top_p: got .*expected a number in \(0, 1\]"):
+        nucleus(torch.tensor([[0.5, 0.5]]), top_p)

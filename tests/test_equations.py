@@ -60,14 +60,15 @@ def test_public_names():
     """Checks outside of this repository import these."""
     for name in (
         "token_distribution soft_embedding hard_embedding entropy entropy_weight interpolate "
-        "WEIGHTS guide generate GuidanceConfig SamplingConfig"
+        "WEIGHTS guide generate GuidanceConfig SamplingConfig predict draw_candidates rank commit "
+        "schedule Step how_many"
     ).split():
         assert name in entrgi_ref.__all__
         assert hasattr(entrgi_ref, name)
-    assert list(inspect.signature(entrgi_ref.guide).parameters)[:10] == [
+    assert list(inspect.signature(entrgi_ref.guide).parameters) == [
         *("logits", "reward", "weight", "steps", "step_size", "temperature", "top_p", "draw"),
-        *("observe", "trajectories"),
+        *("optimiser", "observe", "trajectories"),
     ]
     assert list(inspect.signature(entrgi_ref.generate).parameters) == [
-        *("denoiser", "reward", "prompts", "config", "observe", "draws"),
+        *("denoiser", "reward", "prompts", "config", "start", "keys", "observe", "draws"),
     ]

@@ -9,9 +9,9 @@ from test_relaxation import soft_hard_weight
 
 from entrgi_ref import (
     Candidates,
-    DenoisingStep,
+    DenoisingRecord,
     Generation,
-    GradientStep,
+    GradientRecord,
     Prompts,
     approximation_error,
     discreteness_error,
@@ -37,7 +37,9 @@ def test_expectation_has_no_E_and_aps_no_D(case):
     assert discreteness_error(interpolate(soft, hard, 0 * w + 1), hard).max() < 1e-12
 
 
-@pytest.mark.parametrize("record", [GradientStep, DenoisingStep, Candidates, Prompts, Generation])
+@pytest.mark.parametrize(
+    "record", [GradientRecord, DenoisingRecord, Candidates, Prompts, Generation]
+)
 def test_records_are_frozen(record):
     """An observer or an order that assigns to what it is given must not steer the algorithm."""
     blank = object.__new__(record)

@@ -12,7 +12,7 @@ from test_relaxation import arrays
 import reference
 from entrgi_ref import (
     WEIGHTS,
-    GradientStep,
+    GradientRecord,
     GuidanceConfig,
     GuidanceError,
     SamplingConfig,
@@ -37,8 +37,8 @@ class Reward:
         self.embeddings, self.function = embeddings, function
         self.seen = []
 
-    def __call__(self, mixed, candidates):
-        self.seen.append((mixed.detach().clone(), candidates))
+    def __call__(self, mixed, likeliest):
+        self.seen.append((mixed.detach().clone(), likeliest))
         return self.function(mixed)[None]
 
 
@@ -66,9 +66,8 @@ def test_no_steps_return_the_logits(logits):
 def test_steps_are_adams(method):
     """Against Adam and the softmax's derivative written out with numbers."""
     logits, reward = random_problem()
-    config = SamplingConfig(
-        GuidanceConfig(method, steps=4, step_size=0.3), temperature=0.6, top_p=0.8
-    )
+    guidance = GuidanceConfig(method, steps=4, step_size=0.3)
+    config = SamplingConfig(guidance, temperature=0.6, top_p=0.8)
     numbers = {(m, l): reference.uniform([m, l]) for m in range(4) for l in range(3)}
 
     def draw(probabilities, m):
@@ -78,7 +77,7 @@ def test_steps_are_adams(method):
     guided = guide(
         logits,
         reward,
-        weight=WEIGHTS[method],
+        weight=guidance.weight_function(0.6),
         steps=4,
         step_size=0.3,
         temperature=0.6,
@@ -132,7 +131,7 @@ def test_adam_is_nearly_a_sign_step(size, moved):
     class Straight:
         embeddings = torch.tensor([[1.0], [0.0]], dtype=torch.float64)
 
-        def __call__(self, mixed, candidates):
+        def __call__(self, mixed, likeliest):
             return mixed.sum(1) * 4 * size  # dR/dpsi = q(1 - q) 4 size = size at psi = 0
 
     guided = guide(
@@ -170,7 +169,7 @@ def test_each_trajectory_climbs_its_own_reward():
         def __init__(self, rows):
             self.embeddings, self.rows = embeddings, rows
 
-        def __call__(self, mixed, candidates):
+        def __call__(self, mixed, likeliest):
             of = mixed.view(len(self.rows), -1, 3)
             return torch.tanh(of * slopes[self.rows][:, None]).sum((1, 2))
 
@@ -220,7 +219,7 @@ def test_with_hard_tokens_the_reward_need_not_rise():
 
 def test_what_the_reward_reads_and_what_is_observed():
     logits, reward = random_problem()
-    records: list[GradientStep] = []
+    records: list[GradientRecord] = []
     drawn = []
 
     def draw(probabilities, m):
@@ -230,12 +229,12 @@ def test_what_the_reward_reads_and_what_is_observed():
     guide(logits, reward, **SETTINGS, draw=draw, observe=records.append)
     assert [r.gradient_step for r in records] == [m for _, m in drawn] == [0, 1, 2]
 
-    mixed, candidates = reward.seen[0]
+    mixed, likeliest = reward.seen[0]
     q = (logits / 0.7).softmax(1)
     soft, hard = q @ reward.embeddings, reward.embeddings[:3]
     w = entropy(logits) / math.log(6)
     torch.testing.assert_close(mixed, (1 - w)[:, None] * soft + w[:, None] * hard)
-    assert torch.equal(candidates, logits.argmax(1))
+    assert torch.equal(likeliest, logits.argmax(1))
     torch.testing.assert_close(records[0].entropy, entropy(logits))
     torch.testing.assert_close(records[0].weight, w)
     torch.testing.assert_close(records[0].E, approximation_error(mixed, soft))
@@ -300,7 +299,7 @@ def test_rewards_of_the_wrong_shape_are_refused(as_users_run_it, shape):
     function = reward.function
 
     class Odd(Reward):
-        def __call__(self, mixed, candidates):
+        def __call__(self, mixed, likeliest):
             return function(mixed).view(shape)
 
     with pytest.raises(ValueError, match=r"reward: got shape .*expected \[S\], one number per"):
@@ -353,7 +352,7 @@ def test_logits_that_are_not_finite_are_named(row, steps):
     assert error.value.where.tolist() == [False, True]
 
 
-def test_candidates_are_the_likeliest_tokens_of_the_moved_logits():
+def test_a_reward_is_told_the_likeliest_tokens_of_the_moved_logits():
     """At step m: those of what m steps alone would return."""
     logits, reward = random_problem(n=8)
     settings = SETTINGS | {"step_size": 2.0}
@@ -363,14 +362,14 @@ def test_candidates_are_the_likeliest_tokens_of_the_moved_logits():
               draw=draw_first).argmax(1)
         for m in range(3)
     ]  # fmt: skip
-    for (_, candidates), expected in zip(reward.seen, likely, strict=True):
-        assert torch.equal(candidates, expected)
+    for (_, likeliest), expected in zip(reward.seen, likely, strict=True):
+        assert torch.equal(likeliest, expected)
     assert not torch.equal(likely[0], likely[2])
 
 
 def test_neither_the_weight_function_nor_the_observer_is_given_a_graph():
     logits, reward = random_problem()
-    records: list[GradientStep] = []
+    records: list[GradientRecord] = []
 
     def weight(psi):
         assert not psi.requires_grad
@@ -406,3 +405,110 @@ def test_draws_of_the_wrong_shape_are_refused(as_users_run_it):
     logits, reward = random_problem()
     with pytest.raises(ValueError, match="draw: got shape"):
         guide(logits, reward, **SETTINGS, draw=lambda probabilities, m: torch.tensor([0]))
+
+
+# Precision
+
+
+def test_float16_is_refused_where_adam_would_divide_by_zero(as_users_run_it):
+    """Adam's epsilon of 1e-8 is 0 in float16, and 0 / 0 is not a number."""
+    logits, reward = random_problem()
+    half = Reward(reward.embeddings.half(), lambda mixed: mixed.sum())
+    with pytest.raises(ValueError, match=r"logits: got torch.float16, expected float32.*epsilon"):
+        guide(logits.half(), half, **SETTINGS, draw=draw_first)
+    assert half.seen == []
+    unguided = guide(logits.half(), half, **SETTINGS | {"steps": 0}, draw=draw_first)
+    assert torch.equal(unguided, logits.half())
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_that_the_last_step_makes_bad_are_named(steps, bad):
+    """What comes after the last gradient is nobody's input but the answer's."""
+    logits, reward = random_problem()
+
+    class Breaks(torch.optim.SGD):
+        taken = 0
+
+        def step(self, closure=None):
+            super().step(closure)
+            self.taken += 1
+            if self.taken == steps:
+                with torch.no_grad():
+                    self.param_groups[0]["params"][0][1, 2] = bad
+
+    settings = SETTINGS | {"steps": steps, "optimiser": Breaks}
+    with pytest.raises(GuidanceError, match="guided logits are not finite") as error:
+        guide(logits, reward, **settings, draw=draw_first)
+    assert error.value.where.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("w", [1e-4, 1e-3, 0.003, 0.02, 0.5, 0.999])
+def test_recorded_errors_are_not_rounded_to_the_embeddings_dtype(w):
+    """In bfloat16 soft + w (hard - soft) is soft itself below w = 0.002."""
+    logits, reward = random_problem(d=64)
+    embeddings = reward.embeddings.bfloat16()
+    coarse = Reward(embeddings, lambda mixed: mixed.float().sum())
+    records: list[GradientRecord] = []
+    settings = SETTINGS | {"weight": lambda psi: torch.full_like(psi[:, 0], w), "steps": 1}
+    guide(logits.float(), coarse, **settings, draw=draw_first, observe=records.append)
+    soft = (logits.float() / 0.7).softmax(1).bfloat16() @ embeddings
+    length = (embeddings[logits.argmax(1)].double() - soft.double()).norm(dim=1)
+    torch.testing.assert_close(records[0].E.double(), w * length, rtol=1e-3, atol=0)
+    torch.testing.assert_close(records[0].D.double(), (1 - w) * length, rtol=1e-3, atol=0)
+
+
+def test_it_works_under_inference_mode():
+    logits, reward = random_problem()
+    expected = guide(logits, reward, **SETTINGS, draw=draw_first)
+    with torch.inference_mode():
+        guided = guide(logits.clone(), reward, **SETTINGS, draw=draw_first)
+    assert torch.equal(guided, expected)
+
+
+def test_a_reward_made_under_inference_mode_is_one_clear_line():
+    logits, reward = random_problem()
+    with torch.inference_mode():
+        reward.embeddings = reward.embeddings.clone()
+    with pytest.raises(ValueError, match=r"reward.embeddings: .*torch.inference_mode"):
+        guide(logits, reward, **SETTINGS, draw=draw_first)
+
+
+# Optimisers
+
+
+def test_gradient_ascent_is_the_formula():
+    """Eq. 6 as it is written: psi + eta times the gradient, M times."""
+    logits, reward = random_problem()
+    psi = logits.clone()
+    for _ in range(3):
+        psi.requires_grad_()
+        soft = (psi / 0.7).softmax(1) @ reward.embeddings
+        (gradient,) = torch.autograd.grad(reward.function(soft), psi)
+        psi = (psi + 0.3 * gradient).detach()
+    settings = SETTINGS | {"weight": WEIGHTS["expectation"], "step_size": 0.3}
+    for optimiser in ("sgd", torch.optim.SGD):
+        guided = guide(logits, reward, **settings, optimiser=optimiser, draw=draw_first)
+        torch.testing.assert_close(guided, psi)
+    assert not torch.allclose(guide(logits, reward, **settings, draw=draw_first), psi)
+
+
+@pytest.mark.parametrize("optimiser", [torch.optim.RMSprop, torch.optim.AdamW, torch.optim.Adagrad])
+def test_any_optimiser_of_torch_climbs(optimiser):
+    logits, reward = random_problem()
+    logits[:, 2] = -torch.inf
+    settings = SETTINGS | {"weight": WEIGHTS["expectation"], "step_size": 1e-3, "steps": 1}
+    guided = guide(logits, reward, **settings, optimiser=optimiser, draw=draw_first)
+
+    def at(psi):
+        return reward.function((psi / 0.7).softmax(1) @ reward.embeddings).item()
+
+    assert at(guided) > at(logits)
+    assert torch.all(guided[:, 2] == -torch.inf)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", None, 3])
+def test_an_optimiser_that_is_none_is_refused(as_users_run_it, optimiser):
+    logits, reward = random_problem()
+    with pytest.raises(ValueError, match=r"optimiser: got .*'adam', 'sgd'"):
+        guide(logits, reward, **SETTINGS, optimiser=optimiser, draw=draw_first)

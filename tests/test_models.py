@@ -44,16 +44,16 @@ def inputs(denoiser, reward, prompts, seed=0, hidden=()):
     generator = torch.Generator().manual_seed(seed)
     d = reward.embeddings.shape[1]
     mixed = torch.randn(n, d, generator=generator, dtype=reward.embeddings.dtype) * 0.1
-    candidates = response[masked].clone()
+    likeliest = response[masked].clone()
     for index in hidden:
-        candidates[index] = denoiser.eos_id
-    return response, masked, mixed, candidates
+        likeliest[index] = denoiser.eos_id
+    return response, masked, mixed, likeliest
 
 
-def value_and_gradient(reward, prompts, response, masked, mixed, candidates):
+def value_and_gradient(reward, prompts, response, masked, mixed, likeliest):
     mixed = mixed.clone().requires_grad_()
     bound = reward.bind(prompts, len(response) // len(prompts))
-    rewards = bound.at(response, masked)(mixed, candidates)
+    rewards = bound.at(response, masked)(mixed, likeliest)
     return rewards, torch.autograd.grad(rewards.sum(), mixed)[0]
 
 
@@ -223,7 +223,7 @@ def test_prefix_cache_changes_nothing(double, hidden):
 
 def test_prefix_cache_is_used_and_never_grows(double):
     denoiser, reward = double
-    response, masked, mixed, candidates = inputs(denoiser, reward, [SHORT, LONG])
+    response, masked, mixed, likeliest = inputs(denoiser, reward, [SHORT, LONG])
     bound = reward.bind([SHORT, LONG], 1)
     lengths = []
     backbone = reward.network.model
@@ -232,7 +232,7 @@ def test_prefix_cache_is_used_and_never_grows(double):
         with_kwargs=True,
     )
     at = bound.at(response, masked)
-    first, second = at(mixed, candidates), at(mixed, candidates)
+    first, second = at(mixed, likeliest), at(mixed, likeliest)
     hook.remove()
     assert torch.equal(first, second)
     assert lengths == [8 + len(bound.suffix)] * 2
@@ -257,12 +257,12 @@ def test_every_token_sees_something(double, prefix_cache):
 
 def test_gradient_is_that_of_finite_differences(double):
     denoiser, reward = double
-    response, masked, mixed, candidates = inputs(denoiser, reward, [SHORT, LONG])
+    response, masked, mixed, likeliest = inputs(denoiser, reward, [SHORT, LONG])
     at = reward.bind([SHORT, LONG], 1).at(response, masked)
-    _, gradient = value_and_gradient(reward, [SHORT, LONG], response, masked, mixed, candidates)
+    _, gradient = value_and_gradient(reward, [SHORT, LONG], response, masked, mixed, likeliest)
     direction = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(1)).double()
     h = 1e-5
-    up, down = at(mixed + h * direction, candidates), at(mixed - h * direction, candidates)
+    up, down = at(mixed + h * direction, likeliest), at(mixed - h * direction, likeliest)
     slope = (up.sum() - down.sum()) / (2 * h)
     torch.testing.assert_close((gradient * direction).sum(), slope, atol=1e-6, rtol=1e-5)
 
@@ -294,8 +294,8 @@ def test_what_follows_the_end_of_an_answer_is_hidden(single, prefix_cache):
     denoiser, reward = single
     reward = replace(reward, prefix_cache=prefix_cache)
     plain = AutoModelForSequenceClassification.from_pretrained(REWARD, dtype=torch.float32)
-    response, masked, mixed, candidates = inputs(denoiser, reward, [LONG], hidden=[2])
-    found = reward.bind([LONG], 1).at(response, masked)(mixed, candidates)
+    response, masked, mixed, likeliest = inputs(denoiser, reward, [LONG], hidden=[2])
+    found = reward.bind([LONG], 1).at(response, masked)(mixed, likeliest)
 
     before, after = (
         reward.tokenizer(text)["input_ids"] for text in around_response(reward.tokenizer, LONG)
@@ -322,7 +322,7 @@ def test_what_follows_the_end_of_an_answer_is_hidden(single, prefix_cache):
         attention_mask=seen[None],
         position_ids=torch.arange(len(embedded))[None],
     ).logits[0]
-    found = other.bind([LONG], 1).at(response, masked)(mixed, candidates)
+    found = other.bind([LONG], 1).at(response, masked)(mixed, likeliest)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 
 
@@ -387,8 +387,8 @@ def test_the_score_is_at_the_true_last_token_where_nothing_follows_an_answer(
     plain = AutoModelForSequenceClassification.from_pretrained(REWARD, dtype=torch.float32)
     before, after = around_response(reward.tokenizer, LONG)
     assert after == ""
-    response, masked, mixed, candidates = inputs(denoiser, reward, [SHORT, LONG], hidden=[6])
-    found = reward.bind([SHORT, LONG], 1).at(response, masked)(mixed, candidates)
+    response, masked, mixed, likeliest = inputs(denoiser, reward, [SHORT, LONG], hidden=[6])
+    found = reward.bind([SHORT, LONG], 1).at(response, masked)(mixed, likeliest)
     table = plain.get_input_embeddings()
     answer = table(reward.vocabulary.ids[response[1]]).clone()
     answer[masked[1]] = mixed[4:]
@@ -623,5 +623,5 @@ def test_host_waits_once_per_denoising_step(single, steps, monkeypatch):
     few, many = counted(4), counted(9)  # of which 3 and 8 steps commit something
     assert many.lists - few.lists == 5, "the conditions, all read together"
     assert many.shapes - few.shapes == 2 * 5, "where the masks are: in generate, and in Dream"
-    # These are on the host anyway: the schedule's level and count, and Adam's number of steps.
+    # These are on the host anyway: the counts of two schedules, and Adam's number of steps.
     assert many.numbers - few.numbers == 5 * (2 + steps)

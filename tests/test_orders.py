@@ -65,3 +65,18 @@ def test_order_temperature_tells_numbers_near_one_apart():
     uniform = torch.tensor([1 - 2**-53, 1 - 2**-40, 0.5], dtype=torch.float64)
     first, second, third = plackett_luce(torch.zeros(3), 1.0, uniform).tolist()
     assert math.inf > first > second > third
+
+
+@pytest.mark.parametrize("order_temperature", [1e-46, 1e-40, 0, -1.0, math.nan, math.inf])
+def test_order_temperatures_that_cannot_be_divided_by_are_refused(order_temperature):
+    uniform = torch.tensor([0.25, 0.5], dtype=torch.float64)
+    with pytest.raises(ValueError, match="order_temperature: got"):
+        plackett_luce(torch.zeros(2), order_temperature, uniform)
+
+
+def test_small_order_temperatures_keep_half_precision_finite():
+    confidence = torch.tensor([-9.0, -10.0, -9.5], dtype=torch.float16)
+    uniform = torch.full((3,), 0.5, dtype=torch.float64)
+    scores = plackett_luce(confidence, 1e-6, uniform)
+    assert scores.isfinite().all()
+    assert scores.argsort().tolist() == [1, 2, 0]

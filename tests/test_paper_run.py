@@ -36,6 +36,7 @@ from entrgi_ref.commands import progress
 from entrgi_ref.models import checkpoints
 from entrgi_ref.paper.declared import published
 from entrgi_ref.paper.declared.benchmarks import load
+from entrgi_ref.paper.declared.costs import gradient_steps_of
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.declared.testbed import DreamTestbed, reward_paths
 from entrgi_ref.paper.run import estimate, runner, start
@@ -607,7 +608,7 @@ def test_the_time_left_is_by_what_has_been_done_since_the_start(monkeypatch, cap
 
 def test_the_plans_time_is_that_of_its_steps(tmp_path, monkeypatch):
     base = replace(TINY_BASE, guidance=replace(TINY_BASE.guidance, steps=3))
-    now, steps = [0.0], estimate.steps_run(base)
+    now, steps = [0.0], len(gradient_steps_of(base))
 
     def takes_its_time(denoiser, reward, prompts, config):
         now[0] += 40 + config.denoising_steps * (10 + 20 * config.guidance.steps)

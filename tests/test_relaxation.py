@@ -212,7 +212,7 @@ def test_weight_needs_two_tokens():
 
 def test_methods_are_weight_functions():
     logits = torch.randn(3, 5, dtype=torch.float64)
-    assert list(WEIGHTS) == ["expectation", "aps", "entrgi"]
+    assert list(WEIGHTS) == ["expectation", "aps", "entrgi", "entrgi_tempered"]
     assert WEIGHTS["expectation"](logits).tolist() == [0, 0, 0]
     assert WEIGHTS["aps"](logits).tolist() == [1, 1, 1]
     assert torch.equal(WEIGHTS["entrgi"](logits), entropy(logits) / math.log(5))
@@ -347,3 +347,27 @@ def test_tempered_weights_do_not_overflow(dtype):
     """30 / 1e-4 is more than float16 can hold."""
     logits = torch.tensor([[30.0, 1.0, 0.0], [0.0, 0.0, 0.0]], dtype=dtype)
     assert entropy_weight(logits, temperature=1e-4).tolist() == pytest.approx([0, 1])
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, 1e-7, math.nan, math.inf, "1"])
+def test_a_temperature_that_is_none_is_refused_by_the_weight(as_users_run_it, temperature):
+    with pytest.raises(ValueError, match=r"temperature: got .*\[1e-06, 1e\+06\]"):
+        entropy_weight(torch.zeros(2, 3), temperature=temperature)
+
+
+@pytest.mark.parametrize("epsilon", [-1e-10, 1.0, math.nan, None])
+def test_an_epsilon_that_is_none_is_refused(as_users_run_it, epsilon):
+    for function in (entropy, entropy_weight):
+        with pytest.raises(ValueError, match=r"epsilon: got .*\[0, 0.001\]"):
+            function(torch.zeros(2, 3), epsilon=epsilon)
+
+
+def test_every_named_weight_is_a_function_of_the_logits():
+    logits = torch.randn(4, 9, dtype=torch.float64)
+    for name, weight in WEIGHTS.items():
+        w = weight(logits)
+        assert w.shape == (4,), name
+        assert ((w >= 0) & (w <= 1)).all()
+    assert torch.equal(
+        WEIGHTS["entrgi_tempered"](logits), entropy_weight(logits, temperature=0.7)
+    ), "by itself at the paper's tau"

@@ -119,7 +119,7 @@ class _AtStep:
     def embeddings(self):
         return self.bound.reward.embeddings
 
-    def __call__(self, mixed, candidates):
+    def __call__(self, mixed, likeliest):
         embedded = self.embeddings[torch.cat([self.bound.prompt, self.response], 1)]
         masked = F.pad(self.masked, (self.bound.prompt.shape[1], 0), value=False)
         embedded = embedded.masked_scatter(masked[..., None], mixed.to(embedded))

@@ -205,13 +205,12 @@ def spread(
 
     Each pair is trained at its first use, which takes about a minute.
     """
-    from dataclasses import replace
 
     from .demo import BASE, FULL, QUICK, compare, methods_of, provenance, write_record
     from .spread import differences, markdown
     from .testbed import held_out_prompts
 
-    base = replace(BASE, guidance=replace(BASE.guidance, steps=gradient_steps))
+    base = BASE.guided(steps=gradient_steps)
     plan = QUICK if quick else FULL
     found, first = [], ""
     for seed in range(training_seed, training_seed + pairs):

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from entrgi_ref import DenoisingStep, Generation, SamplingConfig, generate
+from entrgi_ref import DenoisingRecord, Generation, SamplingConfig, generate
 from entrgi_ref.commands.provenance import commit
 from entrgi_ref.watching import Recorder, write_trace
 
@@ -33,12 +33,9 @@ def methods_of(base: SamplingConfig, testbed: Testbed) -> dict[str, SamplingConf
 
     `base`, with a weight function or with no gradient steps.
     """
-    unguided = replace(base, guidance=replace(base.guidance, steps=0))
+    unguided = base.guided(steps=0)
     equal = testbed.costs.equal_trajectories(base, unguided)
-    guided = {
-        name: replace(base, guidance=replace(base.guidance, weight=name))
-        for name in ("expectation", "aps", "entrgi")
-    }
+    guided = {name: base.guided(weight=name) for name in ("expectation", "aps", "entrgi")}
     return {"bon": unguided, "bon_equal_compute": replace(unguided, trajectories=equal), **guided}
 
 
@@ -151,7 +148,7 @@ def run_demo(
 
 
 def _notes(plan: Plan, base: SamplingConfig, testbed: Testbed) -> str:
-    guidance = base.guidance
+    guidance = base.constant_guidance
     seeds = "1 seed" if len(plan.seeds) == 1 else f"{len(plan.seeds)} seeds"
     return f"""\
 {plan.prompts} held-out prompts x {seeds}; T = {base.denoising_steps}, M = {guidance.steps}, \
@@ -179,10 +176,10 @@ def errors_by_step(
     for method, config in methods.items():
         points: list[tuple[int, float]] = []
 
-        def observe(record: DenoisingStep, points: list[tuple[int, float]] = points) -> None:
+        def observe(record: DenoisingRecord, points: list[tuple[int, float]] = points) -> None:
             points.append((record.step + 1, float(record.E.mean())))
 
-        if config.guidance.steps:
+        if config.constant_guidance.steps:
             generate(testbed.denoiser, testbed.reward, prompts, config, observe=observe)
             curves[method] = points
     return curves
@@ -205,7 +202,7 @@ def trajectories(
             {
                 "title": title,
                 "subtitle": f"{LABELS[method]}: the best of {config.trajectories} trajectories, "
-                f"{config.guidance.steps} gradient steps per denoising step",
+                f"{config.constant_guidance.steps} gradient steps per denoising step",
                 "frames": recorder.frames(best),
                 "results": {
                     "reward of the answer": f"{generation.rewards[0, best]:.2f}",

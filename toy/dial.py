@@ -34,7 +34,7 @@ class Constant:
 def settings(base: SamplingConfig, weight: float | str, steps: int) -> SamplingConfig:
     """`base` with the dial at a place."""
     function = "entrgi" if weight == "entropy" else Constant(float(weight))
-    return replace(base, guidance=replace(base.guidance, weight=function, steps=steps))
+    return base.guided(weight=function, steps=steps)
 
 
 def turn(

@@ -49,7 +49,10 @@ def constant_half(logits: Float[Tensor, "n V"]) -> Float[Tensor, "n"]:
     return logits.new_full((len(logits),), 0.5)
 
 
-ESTIMATORS: dict[str, WeightFunction] = {**WEIGHTS, "w = 0.5": constant_half}
+ESTIMATORS: dict[str, WeightFunction] = {
+    **{name: WEIGHTS[name] for name in ("expectation", "aps", "entrgi")},
+    "w = 0.5": constant_half,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,7 @@ class States:
 
 def sample_states(testbed: Testbed, count: int, base: SamplingConfig) -> States:
     """Unguided answers to held-out prompts, each with two positions masked at random."""
-    unguided = replace(base, guidance=replace(base.guidance, steps=0), trajectories=1)
+    unguided = replace(base.guided(steps=0), trajectories=1)
     denoiser, prompts = testbed.denoiser, held_out_prompts(count)
     response = generate(denoiser, testbed.reward, prompts, unguided).tokens[:, 0]
     everywhere = torch.ones_like(response, dtype=torch.bool).nonzero(as_tuple=True)

@@ -25,8 +25,7 @@ def variants(base: SamplingConfig) -> dict[str, SamplingConfig]:
     """Row of the ledger and what is done otherwise -> settings."""
 
     def other(row: str, guidance: Mapping[str, Any] | None = None, **sampling: Any) -> None:
-        changed = dataclasses.replace(base.guidance, **(guidance or {}))
-        found[row] = dataclasses.replace(base, guidance=changed, **sampling)
+        found[row] = dataclasses.replace(base.guided(**(guidance or {})), **sampling)
 
     found: dict[str, SamplingConfig] = {}
     other("1: 1e-10 inside the logarithm", {"epsilon": 1e-10})

@@ -126,7 +126,7 @@ class _AtStep:
         return self.network.embedding.weight
 
     def __call__(
-        self, mixed: Float[Tensor, "n d"], candidates: Int[Tensor, "n"]
+        self, mixed: Float[Tensor, "n d"], likeliest: Int[Tensor, "n"]
     ) -> Float[Tensor, "S"]:
         embedded = self.network.embedding(self.tokens).masked_scatter(self.masked[..., None], mixed)
         with plain_attention():
@@ -178,7 +178,7 @@ class _ClosedFormAtStep:
     masked: Bool[Tensor, "S N"]
 
     def __call__(
-        self, mixed: Float[Tensor, "n V"], candidates: Int[Tensor, "n"]
+        self, mixed: Float[Tensor, "n V"], likeliest: Int[Tensor, "n"]
     ) -> Float[Tensor, "S"]:
         embedded = self.embeddings[self.response].masked_scatter(self.masked[..., None], mixed)
         return torch.einsum("snv,sv->s", embedded, self.points)

@@ -80,7 +80,6 @@ def computed(source: str) -> float:
 
 def cost_of_guidance() -> float:
     """What an answer of the demo costs with guidance, over what it costs without."""
-    from dataclasses import replace
 
     from toy.demo import BASE
     from toy.models import ToyDenoiser, ToyReward
@@ -89,7 +88,7 @@ def cost_of_guidance() -> float:
 
     networks: list[Any] = [DENOISER.build(), REWARDS["medium"].build()]  # sizes count, not weights
     costs = Testbed(ToyDenoiser(networks[0]), ToyReward(networks[1]), "").costs
-    unguided = replace(BASE, guidance=replace(BASE.guidance, steps=0))
+    unguided = BASE.guided(steps=0)
     return costs.per_trajectory(BASE) / costs.per_trajectory(unguided)
 
 

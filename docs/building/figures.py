@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from building import records
 from entrgi_ref import (
     WEIGHTS,
-    DenoisingStep,
+    DenoisingRecord,
     GuidanceConfig,
     approximation_error,
     discreteness_error,
@@ -212,7 +212,7 @@ def weight(palette: Palette) -> Figure:
 @cache
 def rewards_by_step(method: str, M: int) -> list[float]:
     """The mean reward at each gradient step of the first denoising step that runs."""
-    seen: list[DenoisingStep] = []
+    seen: list[DenoisingRecord] = []
     config = replace(BASE, guidance=GuidanceConfig(weight=method, steps=M))
     toy, prompts = quick_toy(), held_out_prompts(16)
     generate(toy.denoiser, toy.reward, prompts, config, observe=seen.append)

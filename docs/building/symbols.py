@@ -120,7 +120,7 @@ SYMBOLS = (
         "S",
         "real",
         "The reward model's number for each trajectory.",
-        ("entrgi_ref.errors:GradientStep.rewards",),
+        ("entrgi_ref.errors:GradientRecord.rewards",),
         "R",
     ),
     Symbol(
@@ -129,7 +129,7 @@ SYMBOLS = (
         "n",
         "[0, ∞), units of the embedding",
         "How far the reward model's input is from the soft embedding.",
-        ("entrgi_ref.errors:GradientStep.E",),
+        ("entrgi_ref.errors:GradientRecord.E",),
         "E",
     ),
     Symbol(
@@ -138,7 +138,7 @@ SYMBOLS = (
         "n",
         "[0, ∞), units of the embedding",
         "How far the reward model's input is from the drawn token's embedding.",
-        ("entrgi_ref.errors:GradientStep.D",),
+        ("entrgi_ref.errors:GradientRecord.D",),
         "D",
     ),
     Symbol(

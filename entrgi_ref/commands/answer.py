@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +31,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from .. import DenoisingStep, Generation, SamplingConfig
+    from .. import DenoisingRecord, Generation, SamplingConfig
     from ..models import Dream, SequenceReward
     from ..watching import Recorder
 
@@ -109,7 +108,7 @@ def answer(
             unmatched=unmatched,
             adapter=reward_adapter,
         )
-    shown = "no guidance" if config.guidance.steps == 0 else method
+    shown = "no guidance" if config.constant_guidance.steps == 0 else method
     with memory(_what_to_lower(config)):
         generation = _generate(denoiser, judge, prompt, config, shown, watch, out)
     rewards = generation.rewards[0].tolist()
@@ -165,7 +164,7 @@ def _generate(
 
     def run(config: SamplingConfig, title: str, view: bool) -> tuple[Generation, Recorder]:
         recorder = Recorder(denoiser)
-        observers: list[Callable[[DenoisingStep], None]] = [recorder] if out else []
+        observers: list[Callable[[DenoisingRecord], None]] = [recorder] if out else []
         if view:
             colour = sys.stdout.isatty()
             separator = "" if colour else "|"
@@ -179,7 +178,7 @@ def _generate(
                 )
             )
 
-        def observe(step: DenoisingStep) -> None:
+        def observe(step: DenoisingRecord) -> None:
             for observer in observers:
                 observer(step)
 
@@ -190,9 +189,8 @@ def _generate(
     generation, recorder = run(config, shown, watch)
     if out is not None:
         runs = [(shown, generation, recorder)]
-        if config.guidance.steps:
-            unguided = replace(config, guidance=replace(config.guidance, steps=0))
-            runs.insert(0, ("no guidance", *run(unguided, "no guidance", False)))
+        if config.constant_guidance.steps:
+            runs.insert(0, ("no guidance", *run(config.guided(steps=0), "no guidance", False)))
         panels = [_panel(*one) for one in runs]
         write_trace(out / "trace.html", prompt, panels)
         written = {
@@ -209,11 +207,11 @@ def _generate(
 def _panel(shown: str, generation: Generation, recorder: Recorder) -> dict[str, object]:
     """The best trajectory of a run, for the trace page."""
     best = int(generation.rewards[0].argmax())
-    config = generation.config
+    config, steps = generation.config, generation.config.constant_guidance.steps
     return {
-        "title": "Unguided" if config.guidance.steps == 0 else f"Guided: {shown}",
-        "subtitle": f"the best of {config.trajectories} trajectories, {config.guidance.steps} "
-        "gradient steps per denoising step",
+        "title": "Unguided" if steps == 0 else f"Guided: {shown}",
+        "subtitle": f"the best of {config.trajectories} trajectories, {steps} gradient steps per "
+        "denoising step",
         "frames": recorder.frames(best),
         "results": {"reward of the answer": f"{generation.rewards[0, best]:.2f}"},
     }

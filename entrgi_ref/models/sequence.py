@@ -259,7 +259,7 @@ class SequenceStepReward:
         return self.bound.reward.embeddings
 
     def __call__(
-        self, mixed: Float[Tensor, "n d"], candidates: Int[Tensor, "n"]
+        self, mixed: Float[Tensor, "n d"], likeliest: Int[Tensor, "n"]
     ) -> Float[Tensor, "S"]:
         """The reward of each trajectory, with `mixed` embeddings at its masked positions."""
         bound = self.bound
@@ -268,11 +268,11 @@ class SequenceStepReward:
         suffix = bound.suffix.expand(len(response), -1, -1)
         prefix = [] if bound.prefix is None else [bound.prefix]
         after = bound.valid.new_ones(suffix.shape[:2])
-        visible = torch.cat([bound.valid, self._visible(candidates), after], 1)
+        visible = torch.cat([bound.valid, self._visible(likeliest), after], 1)
         embedded = torch.cat([*prefix, response, suffix], 1)
         return bound.reward.read(embedded, visible, bound.cache)
 
-    def _visible(self, candidates: Int[Tensor, "n"]) -> Bool[Tensor, "S N"]:
+    def _visible(self, likeliest: Int[Tensor, "n"]) -> Bool[Tensor, "S N"]:
         """Which tokens of the response the reward model attends to: none after the first end of
         sequence, and no padding. Masked positions are judged by their most likely token.
 
@@ -280,7 +280,7 @@ class SequenceStepReward:
         authors' code.
         """
         reward = self.bound.reward
-        likely = self.response.masked_scatter(self.masked, candidates)
+        likely = self.response.masked_scatter(self.masked, likeliest)
         visible = torch.ones_like(self.masked)
         if reward.eos_id is not None:
             end = likely == reward.eos_id

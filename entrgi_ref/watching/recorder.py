@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import DenoisingStep
+from ..errors import DenoisingRecord
 from ..protocols import Denoiser
 from ..relaxation import entropy, entropy_weight
 from .words import words
@@ -22,7 +22,7 @@ class Recorder:
     denoiser: Denoiser
     steps: list[dict[str, Any]] = field(default_factory=list)
 
-    def __call__(self, record: DenoisingStep) -> None:
+    def __call__(self, record: DenoisingRecord) -> None:
         row, position = record.masked.nonzero(as_tuple=True)
         guided = len(record.weight) > 0
         self.steps.append(

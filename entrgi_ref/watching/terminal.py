@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import DenoisingStep
+from ..errors import DenoisingRecord
 from ..protocols import Denoiser
 from ..relaxation import entropy_weight
 from .words import words
@@ -24,7 +24,7 @@ class TerminalView:
     separator: str = " "
     """Between tokens: none if they bring their own spaces."""
 
-    def __call__(self, record: DenoisingStep) -> None:
+    def __call__(self, record: DenoisingRecord) -> None:
         mine = record.masked.nonzero()[:, 0] == self.trajectory
         weight = (record.weight[-1] if len(record.weight) else entropy_weight(record.logits))[
             mine

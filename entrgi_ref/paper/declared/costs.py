@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ...config import SamplingConfig
-from ...schedule import schedule
+from ...schedule import busy_steps, schedule
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,21 @@ class Costs:
         A backward pass through a frozen network counts as one forward pass: there are no gradients
         of weights to compute. Source: ours.
         """
-        steps = schedule(config.denoising_steps, config.new_tokens)
-        runs = sum(step.count > 0 for step in steps) if config.skip_empty_steps else len(steps)
-        return runs * (self.denoiser + 2 * config.guidance.steps * self.reward) + self.reward
+        gradient_steps = gradient_steps_of(config)
+        guidance = 2 * sum(gradient_steps) * self.reward
+        return len(gradient_steps) * self.denoiser + guidance + self.reward
 
     def equal_trajectories(self, guided: SamplingConfig, unguided: SamplingConfig) -> int:
         """K with which `unguided` costs as much as `guided`, rounded up: BoN at equal compute."""
         ratio = self.per_trajectory(guided) / self.per_trajectory(unguided)
         return math.ceil(round(guided.trajectories * ratio, 9))  # 4.0000000000000001 is 4
+
+
+def gradient_steps_of(config: SamplingConfig) -> list[int]:
+    """M at each denoising step that runs, if every step commits what the schedule says."""
+    busy = busy_steps(config.denoising_steps, [config.new_tokens])
+    return [
+        config.guidance_at(step).steps
+        for step in schedule(config.denoising_steps, config.new_tokens)
+        if step.index in busy or not config.skip_empty_steps
+    ]

@@ -46,10 +46,10 @@ class Plan:
         if gradient_steps is not None:
             integer("gradient_steps", gradient_steps, minimum=0)
             if experiment.gradient_steps == (None,):
-                base = replace(base, guidance=replace(base.guidance, steps=gradient_steps))
+                base = base.guided(steps=gradient_steps)
             else:
                 experiment = replace(experiment, gradient_steps=(gradient_steps,))
-        if experiment.observed and base.guidance.steps == 0:
+        if experiment.observed and base.constant_guidance.steps == 0:
             raise ValueError(
                 f"gradient_steps: got 0, expected 1 or more: {name} shows their errors"
             )
@@ -82,12 +82,12 @@ class Plan:
 
     def settings(self, testbed: Testbed, cell: Cell) -> SamplingConfig:
         """The settings of a cell."""
-        steps = cell.variant.get("gradient_steps", self.base.guidance.steps)
-        guided = replace(self.base.guidance, steps=int(steps))
-        base = replace(self.base, guidance=guided, seed=cell.seed)
+        base = replace(self.base, seed=cell.seed)
+        if "gradient_steps" in cell.variant:
+            base = base.guided(steps=int(cell.variant["gradient_steps"]))
         if cell.method not in ("bon", "bon_equal_compute"):
-            return replace(base, guidance=replace(guided, weight=cell.method))
-        unguided = replace(base, guidance=replace(guided, steps=0))
+            return base.guided(weight=cell.method)
+        unguided = base.guided(steps=0)
         if cell.method == "bon":
             return unguided
         costs = testbed.costs(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...errors import DenoisingStep
+from ...errors import DenoisingRecord
 
 BINS = 40
 
@@ -27,7 +27,7 @@ class ErrorsByPrompt:
         self.counts = torch.zeros(prompts, BINS, BINS, dtype=torch.int64, device=embeddings.device)
         self.steps: list[tuple[int, Tensor, Tensor, Tensor]] = []
 
-    def __call__(self, record: DenoisingStep) -> None:
+    def __call__(self, record: DenoisingRecord) -> None:
         """Observe a denoising step."""
         row = record.masked.nonzero()[:, 0] // self.trajectories
         prompt = row.expand_as(record.E)

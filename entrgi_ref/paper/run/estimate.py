@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...commands.progress import duration
-from ...config import SamplingConfig
 from ...denoising import generate
-from ...schedule import schedule
+from ..declared.costs import gradient_steps_of
 from ..declared.plan import Plan
 from ..declared.testbed import Testbed
 from .records import key_of, read_records, require_same
@@ -38,16 +37,17 @@ def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:
     for batch in todo:
         config = settings[repr(batch.cell)]
         trajectories = len(batch.prompts) * config.trajectories
-        work.append((steps_run(config), config.guidance.steps, trajectories))
+        gradient_steps = gradient_steps_of(config)
+        work.append((len(gradient_steps), sum(gradient_steps), trajectories))
 
     prompts, unguided, guided = _calibration(plan, testbed, [batch.prompts for batch in todo])
     gradient, rows = max(0.0, guided - unguided), prompts * plan.base.trajectories
-    seconds = sum(steps * (unguided + M * gradient) * n / rows for steps, M, n in work)
+    seconds = sum((steps * unguided + M * gradient) * n / rows for steps, M, n in work)
     return (
         f"{len(settings)} cells, {sum(len(batch.prompts) for batch in todo)} prompts in "
         f"{len(todo)} batches\n"
         f"{sum(steps for steps, _, _ in work)} forward passes of the mask predictor, "
-        f"{sum(steps * M for steps, M, _ in work)} forward and as many backward passes of the "
+        f"{sum(M for _, M, _ in work)} forward and as many backward passes of the "
         "reward model, of one batch each\n"
         f"about {duration(seconds)} on one {testbed.device}\n"
         f"peak memory of a batch of {rows} trajectories: {_peak_memory()}"
@@ -69,12 +69,6 @@ def _calibration(
     raise ValueError(f"prompts: none can be answered, the last because of {reason}")
 
 
-def steps_run(config: SamplingConfig) -> int:
-    """How many denoising steps really run."""
-    steps = schedule(config.denoising_steps, config.new_tokens)
-    return sum(step.count > 0 for step in steps) if config.skip_empty_steps else len(steps)
-
-
 def _seconds_per_step(
     plan: Plan, testbed: Testbed, prompts: Sequence[str], gradient_steps: int
 ) -> float:
@@ -83,8 +77,7 @@ def _seconds_per_step(
     However few there are, the first has everything masked and the last a little, as in a real run.
     """
     reward = testbed.reward(testbed.main_reward)
-    guidance = replace(plan.base.guidance, steps=gradient_steps)
-    base = replace(plan.base, guidance=guidance, skip_empty_steps=False)
+    base = replace(plan.base.guided(steps=gradient_steps), skip_empty_steps=False)
     seconds = {}
     for steps in (2, 2, 6):  # the first of them warms up
         start = time.perf_counter()
