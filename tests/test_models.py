@@ -16,7 +16,7 @@ import entrgi_ref
 from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_tokens
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import SequenceReward, VocabularyMap
-from entrgi_ref.models.dream import positions
+from entrgi_ref.models.reading import positions
 from entrgi_ref.models.tokenizers import around_response, padded
 
 SOURCE = Path(entrgi_ref.__file__).parent
@@ -123,7 +123,7 @@ def test_the_template_alone_writes_special_tokens(as_users_run_it):
     def tokenizer(text, add_special_tokens=True):
         return {"input_ids": [0] * add_special_tokens + [len(word) for word in text.split()]}
 
-    tokens, valid = padded(tokenizer, ["a bb", "ccc"], 9, torch.device("cpu"))
+    tokens, valid = padded(tokenizer, ["a bb", "ccc"], 9, torch.device("cpu"), "it", 10)
     assert tokens.tolist() == [[1, 2], [9, 3]]
     assert valid.tolist() == [[True, True], [False, True]]
 

@@ -6,11 +6,11 @@ import re
 import subprocess
 import sys
 from fnmatch import fnmatch
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Qwen2Config
 from typer.testing import CliRunner
 
 from checkpoints import DREAM, LONG, REMOVED, REWARD, SHORT, changed, pair
@@ -432,10 +432,10 @@ def test_devices_and_dtypes_that_are_not_there():
 
 
 def test_a_sequence_may_fill_all_positions():
-    network = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=40))
-    require_positions("Dream", 40, network)
+    config = Qwen2Config(max_position_embeddings=40)
+    require_positions("Dream", 40, config)
     with pytest.raises(ValueError, match="takes 41 positions, Dream has 40"):
-        require_positions("Dream", 41, network)
+        require_positions("Dream", 41, config)
 
 
 def test_automatic_dtypes_are_the_papers_on_a_gpu():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.utils import logging
@@ -83,7 +84,7 @@ SAMPLED = 2**20
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The contents of config.json."""
-    return _read_json(folder / "config.json")
+    return read_json(folder / "config.json")
 
 
 NUMBERS = ("rms_norm_eps", "max_position_embeddings", "num_labels", "rope_theta")
@@ -115,6 +116,12 @@ def known_config(
         raise ValueError(f"model_type: got {name!r}, of which there are no {kind}")
     require_numbers(written)
     rope(written)  # refuses what is no object
+    for fields in (written, written.get("text_config")):
+        if isinstance(fields, Mapping) and fields.get("is_causal") not in (None, True):
+            raise ValueError(
+                f"is_causal: got {fields['is_causal']!r}, expected a causal model: tokens that see "
+                "what comes after them cannot be read in two parts"
+            )
     try:
         with quiet():
             config: PretrainedConfig = CONFIG_MAPPING[name].from_pretrained(
@@ -125,9 +132,9 @@ def known_config(
     return config
 
 
-def require_positions(model: str, length: int, network: Network) -> None:
+def require_positions(model: str, length: int, config: PretrainedConfig) -> None:
     """Raise `ValueError` for a sequence longer than the model has positions."""
-    limit = int(getattr(network.config, "max_position_embeddings", None) or 2**31)
+    limit = positions_of(config)
     if length > limit:
         raise ValueError(
             f"prompt: with the answer it takes {length} positions, {model} has {limit}; shorten "
@@ -135,7 +142,13 @@ def require_positions(model: str, length: int, network: Network) -> None:
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def positions_of(config: PretrainedConfig) -> int:
+    """How many positions a model has; a large number if it does not say."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file. `ValueError` if there is no file, or something else in it."""
     if not path.is_file():
         raise ValueError(f"checkpoint: {path.parent} has no {path.name}")
     try:
@@ -161,13 +174,7 @@ def load(
     weight that is missing would be random, one too many would be ignored, and both would give wrong
     numbers without a word.
     """
-    if not any(folder.glob("*.safetensors")):
-        others = sorted(file.name for file in folder.glob("*.bin"))
-        kind = f"only pickled ones ({others[0]}), which are not read" if others else "none at all"
-        raise ValueError(
-            f"checkpoint: {folder} has no weights in the safetensors format, {kind}; convert them, "
-            "for example by the hub's service safetensors/convert"
-        )
+    require_weights(folder)
     try:
         with quiet():
             network, report = architecture.from_pretrained(
@@ -198,6 +205,32 @@ def load(
     if dtype == torch.float64:
         _normalise_in_double(network)
     return network.requires_grad_(False).eval().to(device)
+
+
+def require_weights(folder: Path) -> None:
+    """Raise `ValueError` unless there are weights, and all shards of them. Reads none of them."""
+    if not any(folder.glob("*.safetensors")):
+        others = sorted(file.name for file in folder.glob("*.bin"))
+        kind = f"only pickled ones ({others[0]}), which are not read" if others else "none at all"
+        raise ValueError(
+            f"checkpoint: {folder} has no weights in the safetensors format, {kind}; convert them, "
+            "for example by the hub's service safetensors/convert"
+        )
+    index = folder / "model.safetensors.index.json"
+    shards = read_json(index).get("weight_map") if index.is_file() else {}
+    if not isinstance(shards, dict):
+        raise ValueError(f"checkpoint: {index} has no weight_map")
+    missing = sorted(name for name in set(shards.values()) if not (folder / str(name)).is_file())
+    if missing:
+        raise ValueError(f"checkpoint: {folder} lacks the shards {checks.some(missing)}")
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except Exception as error:  # of kinds of its own, such as for a truncated file
+            raise ValueError(
+                f"checkpoint: the weights of {file} do not load: {one_line(error)}"
+            ) from error
 
 
 _IGNORED = ("rotary_emb.inv_freq", "lm_head.weight")
@@ -249,26 +282,29 @@ DTYPES = {
 
 
 def device_of(device: str | torch.device) -> torch.device:
-    """The device, `auto` being a GPU if there is one. Raises `ValueError` if it is not there."""
+    """The device, `auto` being a GPU if there is one. Raises `ValueError` if it is not there.
+
+    Apple's `mps` is refused: tokens are drawn in float64, which it lacks.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
     except RuntimeError as error:
         raise ValueError(
-            f"device: got {device!r}, expected auto, cpu, cuda, cuda:1, ... or mps"
+            f"device: got {device!r}, expected auto, cpu, cuda, cuda:1, ..."
         ) from error
-    if found.type not in ("cpu", "cuda", "mps"):
+    if found.type == "mps":
         raise ValueError(
-            f"device: got {str(device)!r}, expected auto, cpu, cuda, cuda:1, ... or mps"
+            f"device: got {str(device)!r}, which lacks float64, in which tokens are drawn; use cpu"
         )
+    if found.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: got {str(device)!r}, expected auto, cpu, cuda, cuda:1, ...")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device: got {str(device)!r}, but this machine has {torch.cuda.device_count()} CUDA "
             "devices; use cpu"
         )
-    if found.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device: got 'mps', but this machine has none; use cpu")
     return found
 
 
@@ -297,19 +333,3 @@ def rope(config: Mapping[str, Any]) -> dict[str, Any]:
         "rope_theta": written.get("rope_theta", config.get("rope_theta")),
         "rope_type": kind,
     }
-
-
-def merge_adapter(network: Network, adapter: str | Path) -> Network:
-    """`network` with a LoRA adapter folder merged into its weights.
-
-    Raises `ValueError` if `peft` is not installed, or the folder holds no adapter in safetensors.
-    """
-    try:
-        from peft import PeftModel  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as error:
-        raise ValueError("adapter: merging one needs the package peft; pip install peft") from error
-    folder = locate(adapter)
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ValueError(f"adapter: {folder} has no adapter_model.safetensors")
-    merged = PeftModel.from_pretrained(network, str(folder)).merge_and_unload()
-    return merged.requires_grad_(False).eval()

@@ -20,7 +20,69 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 from ..protocols import Prompts, prompt_key
 from . import checkpoints
 from .checkpoints import Network
-from .tokenizers import conversation, load_tokenizer, padded, token_strings
+from .reading import positions
+from .tokenizers import conversation, load_tokenizer, padded, token_strings, with_blanks
+
+
+@dataclass(frozen=True, eq=False)
+class DreamCheckpoint:
+    """All of a Dream checkpoint but its weights. Made by `examine`."""
+
+    folder: Path
+    config: Qwen2Config
+    """Qwen2's, translated."""
+    tokenizer: PreTrainedTokenizerBase
+    tokens: tuple[str | None, ...]
+    """The string of each id, V of them; None for ids that the tokenizer does not know."""
+
+    @classmethod
+    def examine(cls, path: str | Path, *, revision: str | None = None) -> DreamCheckpoint:
+        """Look at a checkpoint in a folder or on the hub, without loading its weights.
+
+        Raises `ValueError` if it is not there, is no Dream, has only pickled weights, or has a
+        configuration that is not understood.
+        """
+        folder = checkpoints.locate(path, revision)
+        written = checkpoints.read_config(folder)
+        config = qwen2_config(written)
+        tokenizer = load_tokenizer(folder, "Qwen2Tokenizer")
+        _check_special_tokens(tokenizer, written, folder)
+        checkpoints.require_weights(folder)
+        return cls(folder, config, tokenizer, token_strings(tokenizer, config.vocab_size))
+
+    def require_room(self, prompts: Sequence[str], new_tokens: int) -> None:
+        """Raise `ValueError` if a prompt with its answer takes more positions than there are."""
+        for prompt in prompts:
+            ids = self.tokenizer(conversation(self.tokenizer, prompt), add_special_tokens=False)
+            length = len(ids["input_ids"]) + new_tokens
+            checkpoints.require_positions("Dream", length, self.config)
+
+    def load(
+        self, *, dtype: str | torch.dtype = "auto", device: str | torch.device = "auto"
+    ) -> Dream:
+        """Load the weights; see `Dream.from_pretrained`."""
+        device = checkpoints.device_of(device)
+        dtype = checkpoints.dtype_of(dtype, device)
+        network = checkpoints.load(
+            Qwen2ForCausalLM, self.folder, dtype=dtype, device=device, config=self.config
+        )
+        if self.config.tie_word_embeddings and network.lm_head.weight is not (
+            network.model.embed_tokens.weight
+        ):
+            raise ValueError(
+                "tie_word_embeddings: got True, but the checkpoint has an output layer of its own"
+            )
+        writable = torch.tensor([token is not None for token in self.tokens], device=device)
+        writable[self.tokenizer.mask_token_id] = False
+        return Dream(
+            network=network,
+            tokenizer=self.tokenizer,
+            tokens=self.tokens,
+            writable=writable,
+            mask_id=self.tokenizer.mask_token_id,
+            eos_id=self.tokenizer.eos_token_id,
+            pad_id=self.tokenizer.pad_token_id,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,43 +119,18 @@ class Dream:
             device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
 
         Raises:
-            ValueError: if it is not there, is no Dream, has only pickled weights, or has a
-                configuration that is not understood; if the device is not there.
+            ValueError: if the device is not there, and for what `DreamCheckpoint.examine` says.
         """
         device = checkpoints.device_of(device)
         dtype = checkpoints.dtype_of(dtype, device)
-        folder = checkpoints.locate(path, revision)
-        written = checkpoints.read_config(folder)
-        config = qwen2_config(written)
-        tokenizer = load_tokenizer(folder, "Qwen2Tokenizer")
-        _check_special_tokens(tokenizer, written, folder)
-        network = checkpoints.load(
-            Qwen2ForCausalLM, folder, dtype=dtype, device=device, config=config
-        )
-        if config.tie_word_embeddings and network.lm_head.weight is not (
-            network.model.embed_tokens.weight
-        ):
-            raise ValueError(
-                "tie_word_embeddings: got True, but the checkpoint has an output layer of its own"
-            )
-        tokens = token_strings(tokenizer, config.vocab_size)
-        writable = torch.tensor([token is not None for token in tokens], device=device)
-        writable[tokenizer.mask_token_id] = False
-        return cls(
-            network=network,
-            tokenizer=tokenizer,
-            tokens=tokens,
-            writable=writable,
-            mask_id=tokenizer.mask_token_id,
-            eos_id=tokenizer.eos_token_id,
-            pad_id=tokenizer.pad_token_id,
-        )
+        return DreamCheckpoint.examine(path, revision=revision).load(dtype=dtype, device=device)
 
     def encode(self, prompts: Sequence[str]) -> Prompts:
         """The prompts in the chat template, up to where the answer begins, padded on the left."""
         texts = [conversation(self.tokenizer, prompt) for prompt in prompts]
         filler = self.mask_id if self.pad_id is None else self.pad_id  # hidden, whatever it is
-        tokens, valid = padded(self.tokenizer, texts, filler, self.network.device)
+        device, width = self.network.device, self.network.config.vocab_size
+        tokens, valid = padded(self.tokenizer, texts, filler, device, "Dream", width)
         if not valid.any(1).all():
             raise ValueError("checkpoint: its chat template makes nothing of a prompt")
         return Prompts(tokens, valid, keys=tuple(map(prompt_key, prompts)))
@@ -103,7 +140,7 @@ class Dream:
     ) -> Float[Tensor, "n V"]:
         """The logits at the masked positions. Nothing of size [S, L, V] is ever made."""
         length, new_tokens = tokens.shape[1], masked.shape[1]
-        checkpoints.require_positions("Dream", length, self.network)
+        checkpoints.require_positions("Dream", length, self.network.config)
         hidden = self.network.model(
             input_ids=tokens,
             # A mask that is given is all the mask there is: nothing is causal.
@@ -116,6 +153,10 @@ class Dream:
         predicting = hidden[:, length - new_tokens - 1 : length - 1]
         return self.network.lm_head(predicting[masked])
 
+    def template(self, text: str) -> Int[Tensor, "N"]:
+        """A response with blanks, for `start` of `generate`: see `tokenizers.with_blanks`."""
+        return with_blanks(self.tokenizer, text, self.mask_id)
+
     def decode(self, response: Int[Tensor, "S N"]) -> list[str]:
         """The text of each response: all its tokens, without the special ones.
 
@@ -123,18 +164,6 @@ class Dream:
         """
         rows = response.tolist()
         return [str(self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
-
-
-def positions(valid: Bool[Tensor, "S L"]) -> Int[Tensor, "S L"]:
-    """Positions counted from the first real token; 0 in the padding on the left.
-
-    Not the number of visible tokens so far: a hidden token keeps its place.
-    """
-    length = valid.shape[1]
-    index = torch.arange(length, device=valid.device)
-    # The number of Falses before the first True, also where more of them follow it.
-    padding = length - torch.where(valid, length - index, 0).amax(1, keepdim=True)
-    return (index - padding).clamp_min(0)
 
 
 TRANSLATED = {

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,17 +22,139 @@ from transformers import (
     PretrainedConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from .. import checks
+from ..protocols import Denoiser
 from . import checkpoints
+from .adapters import Adapter
 from .checkpoints import Network
-from .dream import Dream, positions
-from .tokenizers import around_response, conversation, load_tokenizer, padded
-from .vocabulary import VocabularyMap
+from .reading import read, read_prefix, require_own_scores
+from .tokenizers import around_response, conversation, load_tokenizer, padded, token_strings
+from .vocabulary import UNMATCHED, VocabularyMap
 
 SCORE_BATCH = 16
 """How many finished texts are scored at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class RewardCheckpoint:
+    """All of a reward model's checkpoint but its weights. Made by `examine`."""
+
+    folder: Path
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    adapter: Adapter | None
+    unmatched: str
+
+    @classmethod
+    def examine(
+        cls,
+        path: str | Path,
+        *,
+        revision: str | None = None,
+        unmatched: str = "eos",
+        adapter: str | Path | None = None,
+    ) -> RewardCheckpoint:
+        """Look at a checkpoint in a folder or on the hub, without loading its weights.
+
+        Raises `ValueError` if it is not there, is no causal model with one label, or has only
+        pickled weights or no chat template. The arguments are those of
+        `SequenceReward.from_pretrained`.
+        """
+        checks.choice("unmatched", unmatched, UNMATCHED)
+        folder = checkpoints.locate(path, revision)
+        config = _config(folder)
+        tokenizer = load_tokenizer(folder)
+        checkpoints.require_weights(folder)
+        merged = None if adapter is None else Adapter.examine(adapter)
+        return cls(folder, config, tokenizer, merged, unmatched)
+
+    def vocabulary(self, tokens: Sequence[str | None]) -> VocabularyMap:
+        """Match the strings of the diffusion model's ids with the tokens of the reward model.
+
+        Raises `ValueError` if they have too little in common.
+        """
+        width = self.config.get_text_config().vocab_size
+        known = {token: i for token, i in self.tokenizer.get_vocab().items() if i < width}
+        fallback = _fallback(self.tokenizer, self.folder, width)
+        return VocabularyMap.by_string(tokens, known, fallback)
+
+    def require_room(self, prompts: Sequence[str], new_tokens: int) -> None:
+        """Raise `ValueError` if a prompt with its answer takes more positions than there are."""
+        for prompt in prompts:
+            texts = around_response(self.tokenizer, prompt)
+            ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            length = sum(map(len, ids)) + new_tokens
+            checkpoints.require_positions("the reward model", length, self.config)
+
+    def load(
+        self,
+        denoiser: Denoiser,
+        *,
+        tokens: Sequence[str | None] | None = None,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device | None = None,
+        prefix_cache: bool = True,
+    ) -> SequenceReward:
+        """Load the weights; see `SequenceReward.from_pretrained`."""
+        home = denoiser.writable.device
+        device = checkpoints.device_of(home if device is None else device)
+        dtype = checkpoints.dtype_of(dtype, device)
+        vocabulary = self.vocabulary(tokens_of(denoiser) if tokens is None else tokens)
+        if len(vocabulary.ids) != len(denoiser.writable):
+            raise ValueError(
+                f"tokens: got {len(vocabulary.ids)}, expected one for each of the denoiser's "
+                f"{len(denoiser.writable)} ids"
+            )
+        network = checkpoints.load(
+            AutoModelForSequenceClassification,
+            self.folder,
+            dtype=dtype,
+            device=device,
+            config=self.config,
+        )
+        if not isinstance(getattr(network, "score", None), nn.Module):
+            raise ValueError(
+                f"checkpoint: {type(network).__name__} does not score the last token of a causal "
+                "model, which is the only kind of reward model that is supported"
+            )
+        if self.adapter is not None:
+            network = self.adapter.merged(network)
+        require_own_scores(network)
+        return SequenceReward(
+            network=network,
+            tokenizer=self.tokenizer,
+            vocabulary=vocabulary.to(home),
+            embeddings=vocabulary.embeddings(_table(network), self.unmatched).to(home),
+            eos_id=denoiser.eos_id,
+            pad_id=getattr(denoiser, "pad_id", None),
+            prefix_cache=prefix_cache,
+        )
+
+
+def tokens_of(denoiser: Denoiser) -> Sequence[str | None]:
+    """The string of each id, from the denoiser's `tokens` or its `tokenizer`.
+
+    `ValueError` if it has neither.
+    """
+    tokens: Sequence[str | None] | None = getattr(denoiser, "tokens", None)
+    if tokens is not None:
+        return tokens
+    tokenizer = getattr(denoiser, "tokenizer", None)
+    if tokenizer is None:
+        raise ValueError(
+            f"denoiser: {type(denoiser).__name__} has neither `tokens` nor a `tokenizer`, by which "
+            "its ids are matched with the reward model's; give from_pretrained(tokens=...)"
+        )
+    return token_strings(tokenizer, len(denoiser.writable))
+
+
+@torch.no_grad()
+def _table(network: Network) -> Float[Tensor, "reward_vocabulary d"]:
+    """What the network makes of each token: its table of embeddings, scaled if it scales them."""
+    embed = network.get_input_embeddings()
+    return embed(torch.arange(len(embed.weight), device=embed.weight.device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +165,7 @@ class SequenceReward:
     tokenizer: PreTrainedTokenizerBase
     vocabulary: VocabularyMap
     embeddings: Float[Tensor, "V d"]
+    """In the diffusion vocabulary's order, on the denoiser's device."""
     eos_id: int | None
     pad_id: int | None
     """The diffusion model's ids, by which the end of an answer is known."""
@@ -53,8 +175,9 @@ class SequenceReward:
     def from_pretrained(
         cls,
         path: str | Path,
-        denoiser: Dream,
+        denoiser: Denoiser,
         *,
+        tokens: Sequence[str | None] | None = None,
         revision: str | None = None,
         dtype: str | torch.dtype = "auto",
         device: str | torch.device | None = None,
@@ -68,9 +191,12 @@ class SequenceReward:
             path: a folder with config.json, safetensors shards and a tokenizer with a chat
                 template, or a hub id such as `Skywork/Skywork-Reward-V2-Qwen3-1.7B`.
             denoiser: whose answers it will read; the vocabularies are matched.
+            tokens: the string of each of the denoiser's ids, None where an id has none. By default
+                the denoiser's own `tokens`, or those of its `tokenizer`.
             revision: the hub's branch, tag or commit.
             dtype: see `Dream.from_pretrained`.
-            device: by default the denoiser's.
+            device: by default the denoiser's. On another one it is sent the embeddings of responses
+                at each gradient step, and sends their gradients back.
             unmatched: what a token is read as that the reward model lacks: its unknown or else its
                 end token (`eos`, as in the authors' code), or nothing (`zero`).
             adapter: a folder with a LoRA adapter to merge, which needs `peft`.
@@ -79,38 +205,22 @@ class SequenceReward:
 
         Raises:
             ValueError: if it is not there, is no causal model with one label, has only pickled
-                weights or no chat template, or if the vocabularies have too little in common.
+                weights or no chat template; if the vocabularies have too little in common, or the
+                adapter does not fit exactly; if what the network makes of tokens is not what it
+                makes of their embeddings.
         """
-        device = checkpoints.device_of(denoiser.network.device if device is None else device)
-        dtype = checkpoints.dtype_of(dtype, device)
-        folder = checkpoints.locate(path, revision)
-        config = _config(folder)
-        tokenizer = load_tokenizer(folder)
-        network = checkpoints.load(
-            AutoModelForSequenceClassification, folder, dtype=dtype, device=device, config=config
+        checkpoint = RewardCheckpoint.examine(
+            path, revision=revision, unmatched=unmatched, adapter=adapter
         )
-        if not isinstance(getattr(network, "score", None), nn.Module):
-            raise ValueError(
-                f"checkpoint: {type(network).__name__} does not score the last token of a causal "
-                "model, which is the only kind of reward model that is supported"
-            )
-        if adapter is not None:
-            network = checkpoints.merge_adapter(network, adapter)
-        table = network.get_input_embeddings().weight
-        vocabulary = VocabularyMap.by_string(
-            denoiser.tokens,
-            {token: i for token, i in tokenizer.get_vocab().items() if i < len(table)},
-            fallback=_fallback(tokenizer, folder),
+        return checkpoint.load(
+            denoiser, tokens=tokens, dtype=dtype, device=device, prefix_cache=prefix_cache
         )
-        return cls(
-            network=network,
-            tokenizer=tokenizer,
-            vocabulary=vocabulary,
-            embeddings=vocabulary.embeddings(table, unmatched),
-            eos_id=denoiser.eos_id,
-            pad_id=denoiser.pad_id,
-            prefix_cache=prefix_cache,
-        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        found: torch.device = self.network.get_input_embeddings().weight.device
+        return found
 
     @torch.no_grad()
     def bind(self, prompts: Sequence[str], trajectories: int) -> BoundSequenceReward:
@@ -120,19 +230,21 @@ class SequenceReward:
         if len(suffixes) != 1:
             raise ValueError("checkpoint: what its chat template writes after an answer varies")
         tokens, valid = self._tokens([prefix for prefix, _ in around])
-        prefix = self.network.get_input_embeddings()(tokens)
         suffix = self._tokens([suffixes.pop()])[0]
-        cache = None
-        # Without a suffix all that follows the prompt may be hidden, and the prompt's last token is
-        # the one that is scored: then it has to be read.
-        if self.prefix_cache and suffix.shape[1]:
-            cache = self._read_prefix(prefix, valid, trajectories)
+        embed, scored = self.network.get_input_embeddings(), self._scored(suffix[0])
+        prefix, cache = embed(tokens), None
+        # Where nothing that follows an answer can be scored, an answer that ends at once is scored
+        # at the prompt: then the prompt has to be read.
+        if self.prefix_cache and scored.any():
+            cache = read_prefix(self.network, prefix, valid, trajectories)
         return BoundSequenceReward(
             reward=self,
             prefix=None if cache else prefix.repeat_interleave(trajectories, 0),
             cache=cache,
             valid=valid.repeat_interleave(trajectories, 0),
-            suffix=self.network.get_input_embeddings()(suffix)[0],
+            scored=(valid & self._scored(tokens)).repeat_interleave(trajectories, 0),
+            suffix=embed(suffix)[0],
+            suffix_scored=scored,
         )
 
     @torch.no_grad()
@@ -148,85 +260,20 @@ class SequenceReward:
         for start in range(0, len(texts), SCORE_BATCH):
             tokens, valid = self._tokens(texts[start : start + SCORE_BATCH])
             embedded = self.network.get_input_embeddings()(tokens)
-            rewards.append(self.read(embedded, valid))
-        return torch.cat(rewards)
+            scored = valid & self._scored(tokens)
+            rewards.append(read(self.network, embedded, valid, scored))
+        return torch.cat(rewards).to(self.embeddings.device)
 
-    def read(
-        self,
-        embedded: Float[Tensor, "S read d"],
-        visible: Bool[Tensor, "S all"],
-        cache: Cache | None = None,
-    ) -> Float[Tensor, "S"]:
-        """The scores of sequences of which the last `read` tokens are given and the rest is cached.
-
-        A score is taken at the last visible token.
+    def _scored(self, tokens: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+        """Where a score may be taken: as in transformers' own heads not at what they know as
+        padding, which for some models is the token that ends a turn.
         """
-        hidden = self._hidden(embedded, visible, cache)
-        ahead = visible.shape[1] - embedded.shape[1]
-        index = torch.arange(hidden.shape[1], device=hidden.device)
-        last = torch.where(visible[:, ahead:], index, 0).amax(1)
-        row = torch.arange(len(hidden), device=hidden.device)
-        return self.network.score(hidden[row, last]).squeeze(-1)
-
-    def _hidden(
-        self,
-        embedded: Float[Tensor, "S read d"],
-        visible: Bool[Tensor, "S all"],
-        cache: Cache | None = None,
-    ) -> Float[Tensor, "S read d"]:
-        read, length = embedded.shape[1], visible.shape[1]
-        checkpoints.require_positions("the reward model", length, self.network)
-        at = torch.arange(length, device=visible.device)
-        causal = at[-read:, None] >= at
-        # A hidden token sees itself: a row with nothing to see would be nan in some kernels.
-        itself = at[-read:, None] == at
-        seen = causal & visible[:, None, :] | itself
-        backbone = getattr(self.network, self.network.base_model_prefix)
-        return backbone(
-            inputs_embeds=embedded,
-            attention_mask=seen[:, None],
-            position_ids=positions(visible)[:, -read:],
-            past_key_values=cache,
-            use_cache=False,
-        ).last_hidden_state
-
-    def _read_prefix(
-        self, prefix: Float[Tensor, "P prefix d"], valid: Bool[Tensor, "P prefix"], K: int
-    ) -> Cache:
-        """Keys and values of every layer at the prefix, K times each."""
-        cache = Cache(layer_class_to_replicate=DynamicLayer)
-        self._hidden(prefix, valid, cache)
-        layers: list[Any] = cache.layers
-        return Cache(
-            layers=[
-                _Prefix(layer.keys.repeat_interleave(K, 0), layer.values.repeat_interleave(K, 0))
-                for layer in layers
-            ]
-        )
+        pad = self.network.config.get_text_config().pad_token_id
+        return torch.ones_like(tokens, dtype=torch.bool) if pad is None else tokens != pad
 
     def _tokens(self, texts: Sequence[str]) -> tuple[Int[Tensor, "P L"], Bool[Tensor, "P L"]]:
-        return padded(self.tokenizer, texts, 0, self.embeddings.device)
-
-
-class _Prefix(DynamicLayer):
-    """One layer's keys and values of the prefix. Reading on from it does not change it.
-
-    Transformers' own layer grows with everything that is read, so that a second gradient step would
-    see what the first one read.
-    """
-
-    keys: Tensor
-    values: Tensor
-
-    def __init__(self, keys: Tensor, values: Tensor):
-        super().__init__()
-        self.keys, self.values = keys, values
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        return torch.cat([self.keys, key_states], 2), torch.cat([self.values, value_states], 2)
+        width = len(self.network.get_input_embeddings().weight)
+        return padded(self.tokenizer, texts, 0, self.device, "the reward model", width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,10 +285,18 @@ class BoundSequenceReward:
     """The prefix's embeddings, to be read at every gradient step; None if it is in the cache."""
     cache: Cache | None
     valid: Bool[Tensor, "S prefix"]
+    scored: Bool[Tensor, "S prefix"]
+    """Where a score may be taken."""
     suffix: Float[Tensor, "suffix d"]
+    suffix_scored: Bool[Tensor, "suffix"]
 
     def at(self, response: Int[Tensor, "S N"], masked: Bool[Tensor, "S N"]) -> SequenceStepReward:
-        """Fix the tokens at the positions that are not masked."""
+        """Fix the tokens at the positions that are not masked.
+
+        Raises `ValueError` if the reward model has too few positions for such an answer.
+        """
+        length = self.valid.shape[1] + response.shape[1] + len(self.suffix)
+        checkpoints.require_positions("the reward model", length, self.reward.network.config)
         return SequenceStepReward(self, response, masked)
 
 
@@ -262,17 +317,24 @@ class SequenceStepReward:
         self, mixed: Float[Tensor, "n d"], likeliest: Int[Tensor, "n"]
     ) -> Float[Tensor, "S"]:
         """The reward of each trajectory, with `mixed` embeddings at its masked positions."""
-        bound = self.bound
+        bound, device = self.bound, self.bound.valid.device
         committed = F.embedding(self.response, self.embeddings)
-        response = committed.masked_scatter(self.masked[..., None], mixed)
+        response = committed.masked_scatter(self.masked[..., None], mixed).to(device)
+        likely = self.response.masked_scatter(self.masked, likeliest)
+        seen = self._visible(likely).to(device)
         suffix = bound.suffix.expand(len(response), -1, -1)
-        prefix = [] if bound.prefix is None else [bound.prefix]
         after = bound.valid.new_ones(suffix.shape[:2])
-        visible = torch.cat([bound.valid, self._visible(likeliest), after], 1)
-        embedded = torch.cat([*prefix, response, suffix], 1)
-        return bound.reward.read(embedded, visible, bound.cache)
+        embedded = torch.cat(
+            [*([] if bound.prefix is None else [bound.prefix]), response, suffix], 1
+        )
+        visible = torch.cat([bound.valid, seen, after], 1)
+        scored = bound.reward._scored(bound.reward.vocabulary.ids[likely]).to(device)
+        after = bound.suffix_scored.expand(len(response), -1)
+        scored = torch.cat([bound.scored, seen & scored, after], 1)
+        rewards = read(bound.reward.network, embedded, visible, scored, bound.cache)
+        return rewards.to(mixed.device)
 
-    def _visible(self, likeliest: Int[Tensor, "n"]) -> Bool[Tensor, "S N"]:
+    def _visible(self, likely: Int[Tensor, "S N"]) -> Bool[Tensor, "S N"]:
         """Which tokens of the response the reward model attends to: none after the first end of
         sequence, and no padding. Masked positions are judged by their most likely token.
 
@@ -280,7 +342,6 @@ class SequenceStepReward:
         authors' code.
         """
         reward = self.bound.reward
-        likely = self.response.masked_scatter(self.masked, likeliest)
         visible = torch.ones_like(self.masked)
         if reward.eos_id is not None:
             end = likely == reward.eos_id
@@ -308,6 +369,10 @@ def _config(folder: Path) -> PretrainedConfig:
         raise ValueError("use_sliding_window: got True, which is not supported")
     if getattr(config, "sliding_window", None) is not None:  # those with a switch have put it out
         raise ValueError(f"sliding_window: got {config.sliding_window}, which is not supported")
+    if getattr(config, "alibi", False):
+        raise ValueError(
+            "alibi: got True, which is not supported: positions by distance need a plain mask"
+        )
     if position in ("dynamic", "longrope"):
         raise ValueError(
             f"rope_type: got {position!r}, which depends on the length of the sequence, so that a "
@@ -316,9 +381,15 @@ def _config(folder: Path) -> PretrainedConfig:
     return config
 
 
-def _fallback(tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:
+def _fallback(tokenizer: PreTrainedTokenizerBase, folder: Path, width: int) -> int:
     """What tokens are read as that the reward model lacks. Source: authors' code."""
-    for index in (tokenizer.unk_token_id, tokenizer.eos_token_id):
+    for kind in ("unk", "eos"):
+        index = getattr(tokenizer, f"{kind}_token_id")
+        if index is not None and index >= width:
+            raise ValueError(
+                f"checkpoint: the {kind} token of {folder} has the id {index}, but its table of "
+                f"embeddings has {width} rows"
+            )
         if index is not None:
             return int(index)
     raise ValueError(f"checkpoint: the tokenizer of {folder} has neither unknown nor end token")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import transformers
 from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..protocols import prompt_key
 
 
 def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizerBase:
@@ -68,10 +71,21 @@ def token_strings(tokenizer: PreTrainedTokenizerBase, width: int) -> tuple[str |
 
 
 def padded(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], filler: int, device: torch.device
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    filler: int,
+    device: torch.device,
+    model: str,
+    width: int,
 ) -> tuple[Int[Tensor, "P L"], Bool[Tensor, "P L"]]:
-    """The tokens of texts, filled up on the left to one length, and where they are real."""
+    """The tokens of texts, filled up on the left to one length, and where they are real.
+
+    Raises `ValueError` for an id that the `model`, whose table has `width` rows, lacks.
+    """
     encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    beyond = [index for ids in encoded for index in ids if index >= width]
+    if beyond:
+        raise ValueError(f"{model} has {width} tokens, its tokenizer more: the id {beyond[0]}")
     longest = max(map(len, encoded))
     filled = [[filler] * (longest - len(ids)) + ids for ids in encoded]
     real = [[False] * (longest - len(ids)) + [True] * len(ids) for ids in encoded]
@@ -79,6 +93,40 @@ def padded(
         torch.tensor(filled, dtype=torch.int64, device=device),
         torch.tensor(real, dtype=torch.bool, device=device),
     )
+
+
+BLANK = re.compile(r"(?<![^\W_])_+(?![^\W_])")
+"""A run of underscores that touches no letter or digit: `my_name` holds none."""
+
+
+def with_blanks(tokenizer: PreTrainedTokenizerBase, text: str, mask_id: int) -> Int[Tensor, "N"]:
+    """The tokens of a text in which each underscore of a blank stands for one token to be written.
+
+    What stands between the blanks is tokenised by itself. Spaces before a blank are left out, as
+    byte-pair tokens bring their own. Raises `ValueError` if there is no blank, and for text that
+    makes special tokens.
+    """
+    if not BLANK.search(text):
+        raise ValueError(
+            f"template: got {text!r:.60}, expected at least one blank: underscores that touch no "
+            "letter, one for each token, as in 'I am ____ because ____'"
+        )
+    ids: list[int] = []
+    end = 0
+    for blank in BLANK.finditer(text):
+        ids += _plain(tokenizer, text[end : blank.start()].rstrip(" "))
+        ids += [mask_id] * len(blank[0])
+        end = blank.end()
+    return torch.tensor(ids + _plain(tokenizer, text[end:]))
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    special = [index for index in ids if index in tokenizer.all_special_ids]
+    if special:
+        name = tokenizer.convert_ids_to_tokens(special[0])
+        raise ValueError(f"template: got the special token {name!r} in {text!r:.60}")
+    return ids
 
 
 def conversation(
@@ -104,12 +152,12 @@ def around_response(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[st
 
     Found by splitting at a placeholder. Source: authors' code.
     """
-    placeholder = "RESPONSE"
-    while placeholder in prompt:
-        placeholder += "X"
-    parts = conversation(tokenizer, prompt, placeholder).split(placeholder)
-    if len(parts) != 2:
-        raise ValueError(
-            f"checkpoint: its chat template shows an answer {len(parts) - 1} times, expected once"
-        )
-    return parts[0], parts[1]
+    parts = [""]
+    for placeholder in ("RESPONSE", f"RESPONSE{prompt_key(prompt) % 2**64:016x}"):
+        if placeholder not in prompt:
+            parts = conversation(tokenizer, prompt, placeholder).split(placeholder)
+        if len(parts) == 2:  # else the word may stand in the template itself
+            return parts[0], parts[1]
+    raise ValueError(
+        f"checkpoint: its chat template shows an answer {len(parts) - 1} times, expected once"
+    )

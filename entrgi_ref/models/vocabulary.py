@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -64,6 +64,10 @@ class VocabularyMap:
         if result.overlap < WARN_BELOW:
             warnings.warn(f"vocabulary: {result.report()}", stacklevel=2)
         return result
+
+    def to(self, device: torch.device) -> VocabularyMap:
+        """The map with its tensors on a device."""
+        return replace(self, ids=self.ids.to(device), matched=self.matched.to(device))
 
     @property
     def overlap(self) -> float:

@@ -75,11 +75,9 @@ class TransformersJudge:
 
         texts = [conversation(self.tokenizer, text) for text in questions]
         end = self.tokenizer.eos_token_id
-        tokens, valid = padded(self.tokenizer, texts, 0, self.network.device)
-        require_positions("the judge", tokens.shape[1] + NEW_TOKENS, self.network)
         width = len(self.network.get_input_embeddings().weight)
-        if int(tokens.max()) >= width:
-            raise ValueError(f"the judge has {width} tokens, its tokenizer more")
+        tokens, valid = padded(self.tokenizer, texts, 0, self.network.device, "the judge", width)
+        require_positions("the judge", tokens.shape[1] + NEW_TOKENS, self.network.config)
         with torch.no_grad():
             found = self.network.generate(
                 tokens,

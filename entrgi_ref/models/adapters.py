@@ -1,0 +1,91 @@
+"""A LoRA adapter, merged into the weights of a network exactly, or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from .. import checks
+from .checkpoints import Network, locate, one_line, quiet, read_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """An adapter's folder, its weights aside."""
+
+    folder: Path
+
+    @classmethod
+    def examine(cls, path: str | Path) -> Adapter:
+        """Look at everything but the weights.
+
+        Raises `ValueError` if `peft` is not installed, if the folder holds no adapter in
+        safetensors, or if its configuration is none of LoRA that this `peft` understands in full.
+        """
+        try:
+            from peft import LoraConfig  # type: ignore[import-not-found,unused-ignore]
+        except ImportError as error:
+            raise ValueError(
+                "adapter: merging one needs the package peft; pip install peft"
+            ) from error
+        folder = locate(path)
+        if not (folder / "adapter_model.safetensors").is_file():
+            raise ValueError(f"adapter: {folder} has no adapter_model.safetensors")
+        written = read_json(folder / "adapter_config.json")
+        if written.get("peft_type") != "LORA":
+            raise ValueError(
+                f"adapter: peft_type: got {written.get('peft_type')!r}, expected 'LORA'"
+            )
+        known = {field.name for field in dataclasses.fields(LoraConfig)}
+        unknown = sorted(
+            name for name, value in written.items() if name not in known and value not in WITHOUT
+        )
+        if unknown:
+            raise ValueError(
+                f"adapter: the installed peft does not know {checks.some(unknown)} of {folder}"
+            )
+        return cls(folder)
+
+    def merged(self, network: Network) -> Network:
+        """`network` with the adapter added to its weights.
+
+        Raises `ValueError` unless the adapter has exactly the weights that its configuration puts
+        into this network: peft itself would leave out what does not fit.
+        """
+        from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+        from peft import set_peft_model_state_dict as set_weights
+
+        try:
+            given = load_file(self.folder / "adapter_model.safetensors")
+            with quiet():
+                config = PeftConfig.from_pretrained(str(self.folder))
+                adapted = get_peft_model(network, config)
+                wanted = _shapes(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        except Exception as error:  # of many kinds, for files and names that do not fit
+            raise ValueError(f"adapter: {self.folder} does not fit: {one_line(error)}") from error
+        found = _shapes(given)
+        for problem, names in (
+            ("lacks", wanted.keys() - found.keys()),
+            ("has weights that its configuration does not name:", found.keys() - wanted.keys()),
+            ("has weights of another shape:", {n for n in wanted if wanted[n] != found.get(n)}),
+        ):
+            if names:
+                raise ValueError(f"adapter: {self.folder} {problem} {checks.some(sorted(names))}")
+        if not all(bool(tensor.isfinite().all()) for tensor in given.values()):
+            raise ValueError(f"adapter: {self.folder} has weights that are not finite")
+        with quiet():
+            set_weights(adapted, given)
+            merged: Any = adapted.merge_and_unload()
+        return merged.requires_grad_(False).eval()
+
+
+WITHOUT: tuple[Any, ...] = (None, False, "", [], {})
+"""Values at which a field asks for nothing."""
+
+
+def _shapes(weights: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}

@@ -1,0 +1,153 @@
+"""Reading a causal network from embeddings, in two parts: what does not change is read once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.cache_utils import Cache, DynamicLayer
+
+from . import checkpoints
+from .checkpoints import Network
+
+
+def read(
+    network: Network,
+    embedded: Float[Tensor, "S read d"],
+    visible: Bool[Tensor, "S all"],
+    scored: Bool[Tensor, "S all"],
+    cache: Cache | None = None,
+) -> Float[Tensor, "S"]:
+    """The scores of sequences of which the last `read` tokens are given and the rest is cached.
+
+    A score is taken at the last token of `scored`.
+    """
+    hidden = hidden_states(network, embedded, visible, cache)
+    ahead = visible.shape[1] - embedded.shape[1]
+    index = torch.arange(hidden.shape[1], device=hidden.device)
+    last = torch.where(scored[:, ahead:], index, 0).amax(1)
+    row = torch.arange(len(hidden), device=hidden.device)
+    scores: Tensor = network.score(hidden[row, last]).squeeze(-1)
+    return scores
+
+
+def hidden_states(
+    network: Network,
+    embedded: Float[Tensor, "S read d"],
+    visible: Bool[Tensor, "S all"],
+    cache: Cache | None = None,
+) -> Float[Tensor, "S read d"]:
+    """What the network makes of the last `read` tokens, each of which sees those before it."""
+    read, length = embedded.shape[1], visible.shape[1]
+    checkpoints.require_positions("the reward model", length, network.config)
+    at = torch.arange(length, device=visible.device)
+    causal = at[-read:, None] >= at
+    # A hidden token sees itself: a row with nothing to see would be nan in some kernels.
+    itself = at[-read:, None] == at
+    seen = causal & visible[:, None, :] | itself
+    hidden: Tensor = getattr(network, network.base_model_prefix)(
+        inputs_embeds=embedded,
+        attention_mask=seen[:, None],
+        position_ids=positions(visible)[:, -read:],
+        past_key_values=cache,
+        use_cache=False,
+    ).last_hidden_state
+    return hidden
+
+
+def positions(valid: Bool[Tensor, "S L"]) -> Int[Tensor, "S L"]:
+    """Positions counted from the first real token; 0 in the padding on the left.
+
+    Not the number of visible tokens so far: a hidden token keeps its place.
+    """
+    length = valid.shape[1]
+    index = torch.arange(length, device=valid.device)
+    # The number of Falses before the first True, also where more of them follow it.
+    padding = length - torch.where(valid, length - index, 0).amax(1, keepdim=True)
+    return (index - padding).clamp_min(0)
+
+
+def read_prefix(
+    network: Network, prefix: Float[Tensor, "P prefix d"], valid: Bool[Tensor, "P prefix"], K: int
+) -> Cache:
+    """Keys and values of every layer at the prefix, K times each."""
+    cache = Cache(layer_class_to_replicate=DynamicLayer)
+    hidden_states(network, prefix, valid, cache)
+    layers: list[Any] = cache.layers
+    return Cache(
+        layers=[
+            _Prefix(layer.keys.repeat_interleave(K, 0), layer.values.repeat_interleave(K, 0))
+            for layer in layers
+        ]
+    )
+
+
+class _Prefix(DynamicLayer):
+    """One layer's keys and values of the prefix. Reading on from it does not change it.
+
+    Transformers' own layer grows with everything that is read, so that a second gradient step would
+    see what the first one read.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, keys: Tensor, values: Tensor):
+        super().__init__()
+        self.keys, self.values = keys, values
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        return torch.cat([self.keys, key_states], 2), torch.cat([self.values, value_states], 2)
+
+
+PROBE = 12
+"""Tokens of the sequence on which a network's own forward pass is compared with ours."""
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.25}
+"""By how much the two may differ, as a share of the hidden state."""
+
+
+@torch.no_grad()
+def require_own_scores(network: Network) -> None:
+    """Raise `ValueError` unless a network makes the same of tokens as of their embeddings, padded
+    on the left and read in two parts.
+
+    Positions by distance, layers without a cache, tokens that see what follows or a head of another
+    kind would give other numbers without a word. In 16 bits only what is far off is noticed.
+    """
+    embed = network.get_input_embeddings()
+    length = min(PROBE, checkpoints.positions_of(network.config))
+    width, pad = len(embed.weight), network.config.get_text_config().pad_token_id
+    ids = torch.arange(1, length + 1, device=embed.weight.device) * 7919 % width
+    ids = torch.where(ids == (-1 if pad is None else pad), (ids + 1) % width, ids)[None]
+    half = 2 + length // 2
+    try:
+        own = network(input_ids=ids, use_cache=False).logits[:, 0]
+        backbone = getattr(network, network.base_model_prefix)
+        expected = backbone(input_ids=ids, use_cache=False).last_hidden_state[:, half - 2 :].float()
+        embedded = F.pad(embed(ids), (0, 0, 2, 0))
+        visible = F.pad(torch.ones_like(ids, dtype=torch.bool), (2, 0), value=False)
+        cache = read_prefix(network, embedded[:, :half], visible[:, :half], 1)
+        ours = read(network, embedded[:, half:], visible, visible, cache)
+        hidden = hidden_states(network, embedded[:, half:], visible, cache).float()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of many kinds, in networks that are built otherwise
+        raise ValueError(
+            f"checkpoint: {type(network).__name__} cannot be read from embeddings in two parts: "
+            f"{checkpoints.one_line(error)}"
+        ) from error
+    tolerance = TOLERANCE[embed.weight.dtype]
+    # Errors of a score are measured by the largest that a hidden state of this size can have.
+    largest = network.score.weight.float().norm() * expected[:, -1].norm()
+    same = (hidden - expected).norm() <= tolerance * expected.norm()
+    if not (same and (own - ours).float().abs().max() <= tolerance * largest):
+        raise ValueError(
+            f"checkpoint: {type(network).__name__} makes {float(own):.4g} of a few tokens, but "
+            f"{float(ours):.4g} of their embeddings, read in two parts: it is not supported"
+        )
