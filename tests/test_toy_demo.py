@@ -27,7 +27,7 @@ from entrgi_ref import (
 )
 from entrgi_ref.orders import ORDERS
 from entrgi_ref.paper.declared.costs import Costs
-from entrgi_ref.watching import Recorder, TerminalView, words
+from entrgi_ref.watching import Recorder, TerminalView, trace_page, words
 from toy import dial, exact, ledger, spread, table, training
 from toy.__main__ import FIRST_TRAINING_SEED, app, main
 from toy.demo import BASE, compare, errors_by_step, methods_of, records_of
@@ -327,12 +327,9 @@ def test_signs_stand_for_what_would_not_be_seen(as_users_run_it):
     assert found == ["a", "⟨end⟩", "⟨special⟩", "\N{REPLACEMENT CHARACTER}[2J", "⏎⇥", "é"]
 
 
-def test_no_text_can_break_out_of_the_trace(tmp_path):
-    from entrgi_ref.watching import write_trace
-
+def test_no_text_can_break_out_of_the_trace():
     nasty = '</script><script>alert(1)</script><!-- \u2028 "TRACE" ${x}'
-    write_trace(tmp_path / "trace.html", nasty, [])
-    text = (tmp_path / "trace.html").read_text()
+    text = trace_page(nasty, [])
     assert trace_of(text)["prompt"] == nasty
     assert text.count("<script") == 1
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from entrgi_ref import DenoisingRecord, Generation, SamplingConfig, generate
+from entrgi_ref.commands.files import write_text
 from entrgi_ref.commands.provenance import commit
-from entrgi_ref.watching import Recorder, write_trace
+from entrgi_ref.watching import Recorder, trace_page
 
 from .figures import Curves, draw_demo
 from .language import LENGTH
@@ -134,8 +135,8 @@ def run_demo(
             "trace.html",
         )
     ]
-    files[0].write_text(table, encoding="utf-8")
-    files[1].write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    write_text(files[0], table)
+    write_text(files[1], "".join(json.dumps(record) + "\n" for record in records))
     record = provenance(base, testbed.description, plan.prompts, plan.seeds)
     curves = errors_by_step(testbed, methods, prompts[:16])
     found = {"rows": [row_record(row) for row in rows], "errors_by_step": curves}
@@ -143,7 +144,7 @@ def run_demo(
     draw_demo(rows, curves, files[3], files[4])
     panels = trajectories(testbed, methods, prompts[0])
     write_record(files[5], record | {"prompt": prompts[0], "panels": panels})
-    write_trace(files[6], prompts[0], panels)
+    write_text(files[6], trace_page(prompts[0], panels))
     return table, files
 
 
@@ -230,8 +231,7 @@ def provenance(base: SamplingConfig, testbed: str, prompts: int, seeds: Sequence
 
 def write_record(path: Path, record: Record) -> None:
     """Write a run record."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def row_record(row: Row) -> Record:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .files import require_writable, write_text
+from .memory import memory
 from .options import (
     Authors,
     Device,
@@ -28,9 +31,13 @@ from .options import (
     Trajectories,
     Unmatched,
     guidance,
+    require_precision,
+    stopping,
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .. import DenoisingRecord, Generation, SamplingConfig
     from ..models import Dream, SequenceReward
     from ..watching import Recorder
@@ -66,6 +73,13 @@ def answer(
     ] = None,
     unmatched: Unmatched = "eos",
     authors: Authors = False,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="An answer with blanks to fill in, such as 'I am ____ because ____.': each "
+            "underscore of a blank is one token. In place of --new-tokens."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="A folder for answers.json and trace.html, unguided beside guided."),
@@ -78,93 +92,109 @@ def answer(
     the best answer.
     """
     from ..config import SamplingConfig
-    from .memory import memory
+    from ..models import DreamCheckpoint, RewardCheckpoint
+    from ..models.checkpoints import device_of, dtype_of
 
+    # All that can be known without the weights comes first.
+    require_precision(dtype, authors, gradient_steps if method != "bon" else 0)
+    settings = guidance(method, gradient_steps, step_size, dtype)
+    dtype_of(dtype, device_of(device))
+    _check_prompt(prompt)
+    if out is not None:
+        require_writable(out)
+    denoiser = DreamCheckpoint.examine(dream, revision=dream_revision)
+    judge = RewardCheckpoint.examine(
+        reward, revision=reward_revision, unmatched=unmatched, adapter=reward_adapter
+    )
+    judge.vocabulary(denoiser.tokens)
+    start = None if template is None else denoiser.template(template)[None]
+    blanks = new_tokens
+    if start is not None:
+        if new_tokens != 128:
+            raise ValueError(
+                f"new_tokens: got {new_tokens} beside a template, which has {start.shape[1]} tokens"
+            )
+        new_tokens, blanks = start.shape[1], int((start == denoiser.mask_id).sum())
     config = SamplingConfig(
-        guidance=guidance(method, gradient_steps, step_size, dtype),
+        guidance=settings,
         trajectories=trajectories,
         new_tokens=new_tokens,
-        denoising_steps=new_tokens if denoising_steps is None else denoising_steps,
+        denoising_steps=blanks if denoising_steps is None else denoising_steps,
         temperature=temperature,
         top_p=top_p,
         order=order,
         seed=seed,
     )
     config = SamplingConfig.authors(config) if authors else config
-    _check_prompt(prompt)
-    if out is not None:
-        _check_out(out)
+    for checkpoint in (denoiser, judge):
+        checkpoint.require_room([prompt], new_tokens)
 
-    from ..models import Dream, SequenceReward
-    from ..watching import printable
-
-    with memory("load both networks in 16 bits by --dtype bfloat16, or take a smaller reward"):
-        denoiser = Dream.from_pretrained(dream, revision=dream_revision, dtype=dtype, device=device)
-        judge = SequenceReward.from_pretrained(
-            reward,
-            denoiser,
-            revision=reward_revision,
-            dtype=dtype,
-            unmatched=unmatched,
-            adapter=reward_adapter,
-        )
     shown = "no guidance" if config.constant_guidance.steps == 0 else method
-    with memory(_what_to_lower(config)):
-        generation = _generate(denoiser, judge, prompt, config, shown, watch, out)
-    rewards = generation.rewards[0].tolist()
-    typer.echo("\nreward  answer")
-    for k, (value, text) in enumerate(zip(rewards, generation.responses[0], strict=True)):
-        best = "*" if k == int(generation.rewards[0].argmax()) else " "
-        start = printable(text)
-        typer.echo(f"{value:+6.2f}{best} {start[:90]}{'...' if len(start) > 90 else ''}")
-    typer.echo(
-        f"\nTop@1 {generation.top1.item():+.2f}, Avg@K {generation.average.item():+.2f} over "
-        f"{trajectories} trajectories ({shown})\n"
-    )
-    for line in generation.best[0].splitlines():
-        typer.echo(printable(line))
-    if out is not None:
-        typer.echo(f"\nWritten:\n  {out / 'answers.json'}\n  {out / 'trace.html'}")
+    run = _Run(prompt, start, shown, watch, out)
+    with stopping(run.kept):
+        with memory("load both networks in 16 bits by --dtype bfloat16, or take a smaller reward"):
+            networks = denoiser.load(dtype=dtype, device=device)
+            run.networks = (networks, judge.load(networks, dtype=dtype))
+        with memory(_what_to_lower(config)):
+            run.answer(config)
 
 
-def _check_prompt(prompt: str) -> None:
-    if not prompt.strip():
-        raise ValueError(f"prompt: got {prompt!r}, expected some text")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"prompt: got {prompt!r}, which is not valid text") from error
+@dataclass
+class _Run:
+    """One prompt, answered; with `out` beside its unguided answers, on a page."""
 
+    prompt: str
+    start: Tensor | None
+    shown: str
+    watch: bool
+    out: Path | None
+    networks: tuple[Dream, SequenceReward] | None = None
+    written: list[Path] = field(default_factory=list)
 
-def _check_out(out: Path) -> None:
-    """Before anything is computed: that the files can be written."""
-    for file in (out / "answers.json", out / "trace.html"):
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            existed = file.exists()
-            file.open("a").close()
-            if not existed:
-                file.unlink()
-        except OSError as error:
-            raise ValueError(f"out: cannot write {file}: {error.strerror}") from error
+    def kept(self) -> str:
+        """What there is after Ctrl-C."""
+        files = ", ".join(map(str, self.written))
+        return f"{files} is written, the page is not" if files else "nothing has been written"
 
+    def answer(self, config: SamplingConfig) -> None:
+        """Answer, print, then write: what cannot be written has at least been seen."""
+        from ..watching import trace_page
 
-def _generate(
-    denoiser: Dream,
-    judge: SequenceReward,
-    prompt: str,
-    config: SamplingConfig,
-    shown: str,
-    watch: bool,
-    out: Path | None,
-) -> Generation:
-    """The answers to the prompt; writes the files of `out`, if there is one."""
-    from .. import generate
-    from ..watching import Recorder, TerminalView, write_trace
+        generation, recorder = self._generate(config, self.shown, self.watch)
+        _print(generation, self.shown)
+        if self.out is None:
+            return
+        answers = {
+            "prompt": self.prompt,
+            "responses": generation.responses[0],
+            "rewards": generation.rewards[0].tolist(),
+            "settings": json.loads(config.to_json()),
+        }
+        self._write("answers.json", json.dumps(answers, indent=1, ensure_ascii=False) + "\n")
+        runs = [(self.shown, generation, recorder)]
+        if config.constant_guidance.steps:
+            unguided = self._generate(config.guided(steps=0), "no guidance", False)
+            runs.insert(0, ("no guidance", *unguided))
+        self._write("trace.html", trace_page(self.prompt, [_panel(*one) for one in runs]))
+        typer.echo("\nWritten:")
+        for file in self.written:
+            typer.echo(f"  {file}")
 
-    def run(config: SamplingConfig, title: str, view: bool) -> tuple[Generation, Recorder]:
+    def _write(self, name: str, text: str) -> None:
+        assert self.out is not None
+        write_text(self.out / name, text)
+        self.written.append(self.out / name)
+
+    def _generate(
+        self, config: SamplingConfig, title: str, view: bool
+    ) -> tuple[Generation, Recorder]:
+        from ..denoising import generate
+        from ..watching import Recorder, TerminalView
+
+        assert self.networks is not None
+        denoiser, reward = self.networks
         recorder = Recorder(denoiser)
-        observers: list[Callable[[DenoisingRecord], None]] = [recorder] if out else []
+        observers: list[Callable[[DenoisingRecord], None]] = [recorder] if self.out else []
         if view:
             colour = sys.stdout.isatty()
             separator = "" if colour else "|"
@@ -182,26 +212,42 @@ def _generate(
             for observer in observers:
                 observer(step)
 
-        return generate(
-            denoiser, judge, [prompt], config, observe=observe if observers else None
-        ), recorder
+        generation = generate(
+            denoiser,
+            reward,
+            [self.prompt],
+            config,
+            start=self.start,
+            observe=observe if observers else None,
+        )
+        return generation, recorder
 
-    generation, recorder = run(config, shown, watch)
-    if out is not None:
-        runs = [(shown, generation, recorder)]
-        if config.constant_guidance.steps:
-            runs.insert(0, ("no guidance", *run(config.guided(steps=0), "no guidance", False)))
-        panels = [_panel(*one) for one in runs]
-        write_trace(out / "trace.html", prompt, panels)
-        written = {
-            "prompt": prompt,
-            "responses": generation.responses[0],
-            "rewards": generation.rewards[0].tolist(),
-            "settings": json.loads(config.to_json()),
-        }
-        text = json.dumps(written, indent=1, ensure_ascii=False)
-        (out / "answers.json").write_text(text + "\n", encoding="utf-8")
-    return generation
+
+def _print(generation: Generation, shown: str) -> None:
+    """Every trajectory's reward and the best answer."""
+    from ..watching import printable
+
+    rewards, best = generation.rewards[0].tolist(), int(generation.rewards[0].argmax())
+    typer.echo("\nreward  answer")
+    for k, (value, text) in enumerate(zip(rewards, generation.responses[0], strict=True)):
+        start = printable(text)
+        star = "*" if k == best else " "
+        typer.echo(f"{value:+6.2f}{star} {start[:90]}{'...' if len(start) > 90 else ''}")
+    typer.echo(
+        f"\nTop@1 {generation.top1.item():+.2f}, Avg@K {generation.average.item():+.2f} over "
+        f"{len(rewards)} trajectories ({shown})\n"
+    )
+    for line in generation.best[0].splitlines():
+        typer.echo(printable(line))
+
+
+def _check_prompt(prompt: str) -> None:
+    if not prompt.strip():
+        raise ValueError(f"prompt: got {prompt!r}, expected some text")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"prompt: got {prompt!r}, which is not valid text") from error
 
 
 def _panel(shown: str, generation: Generation, recorder: Recorder) -> dict[str, object]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -48,9 +50,7 @@ Method = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Of all random choices.")]
 NewTokens = Annotated[int, typer.Option(help="N, length of an answer. The paper's: 128 (code).")]
-Device = Annotated[
-    str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ... or mps.")
-]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[
     str,
     typer.Option(
@@ -145,17 +145,37 @@ def seed_list(text: str) -> list[int]:
         raise ValueError(f"seeds: got {text!r}, expected integers with commas, as 1,2,3") from error
 
 
+class StoppedError(Exception):
+    """Somebody pressed Ctrl-C. Says what is kept, and how to go on."""
+
+
+@contextmanager
+def stopping(kept: Callable[[], str]) -> Iterator[None]:
+    """Turn Ctrl-C into `StoppedError` with what `kept` says by then."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise StoppedError(kept()) from error
+
+
 def run_app(app: typer.Typer) -> None:
-    """Run a command line. What goes wrong is one line and exit code 2: no traceback, no box."""
+    """Run a command line. What goes wrong is one line and exit code 2: no traceback, no box.
+
+    Ctrl-C is one line and exit code 130.
+    """
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         code = app(standalone_mode=False)
+    except StoppedError as stop:
+        typer.echo(f"\nstopped: {stop}", err=True)
+        sys.exit(130)
     except (ValueError, OSError) as error:
         _fail(" ".join(str(error).split()))
     except Exception as error:  # of the words of the command line
         if not hasattr(error, "format_message"):
             if type(error).__name__ == "Abort":
-                _fail("stopped")
+                typer.echo("stopped: nothing has been written", err=True)
+                sys.exit(130)
             raise
         _fail(" ".join(str(error.format_message()).split()))
     sys.exit(code if isinstance(code, int) else 0)
@@ -177,6 +197,15 @@ def guidance(method: str, gradient_steps: int, step_size: float, dtype: str) -> 
     if method == "bon":
         return GuidanceConfig(steps=0, step_size=step_size, dtype=precision)
     return GuidanceConfig(method, gradient_steps, step_size, precision)
+
+
+def require_precision(dtype: str, authors: bool, gradient_steps: int) -> None:
+    """Raise `ValueError` for logits that would be guided in float16, in which Adam cannot step."""
+    if authors and dtype == "float16" and gradient_steps:
+        raise ValueError(
+            "dtype: got 'float16' with --authors, which guides the logits in the networks' dtype: "
+            "there Adam's epsilon of 1e-8 is 0; give bfloat16, as the authors, or float32"
+        )
 
 
 def guidance_dtype(dtype: str) -> str:

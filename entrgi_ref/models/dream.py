@@ -50,6 +50,16 @@ class DreamCheckpoint:
         checkpoints.require_weights(folder)
         return cls(folder, config, tokenizer, token_strings(tokenizer, config.vocab_size))
 
+    @property
+    def mask_id(self) -> int:
+        """The token that stands at a masked position."""
+        found: int = self.tokenizer.mask_token_id
+        return found
+
+    def template(self, text: str) -> Int[Tensor, "N"]:
+        """A response with blanks, for `start` of `generate`: see `tokenizers.with_blanks`."""
+        return with_blanks(self.tokenizer, text, self.mask_id)
+
     def require_room(self, prompts: Sequence[str], new_tokens: int) -> None:
         """Raise `ValueError` if a prompt with its answer takes more positions than there are."""
         for prompt in prompts:
@@ -73,13 +83,13 @@ class DreamCheckpoint:
                 "tie_word_embeddings: got True, but the checkpoint has an output layer of its own"
             )
         writable = torch.tensor([token is not None for token in self.tokens], device=device)
-        writable[self.tokenizer.mask_token_id] = False
+        writable[self.mask_id] = False
         return Dream(
             network=network,
             tokenizer=self.tokenizer,
             tokens=self.tokens,
             writable=writable,
-            mask_id=self.tokenizer.mask_token_id,
+            mask_id=self.mask_id,
             eos_id=self.tokenizer.eos_token_id,
             pad_id=self.tokenizer.pad_token_id,
         )

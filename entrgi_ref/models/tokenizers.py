@@ -95,8 +95,8 @@ def padded(
     )
 
 
-BLANK = re.compile(r"(?<![^\W_])_+(?![^\W_])")
-"""A run of underscores that touches no letter or digit: `my_name` holds none."""
+BLANK = re.compile(r"(?<!\w)_+(?!\w)", re.ASCII)
+"""A run of underscores that touches no letter or digit of ASCII: `my_name` holds none."""
 
 
 def with_blanks(tokenizer: PreTrainedTokenizerBase, text: str, mask_id: int) -> Int[Tensor, "N"]:

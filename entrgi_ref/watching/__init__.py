@@ -7,9 +7,9 @@
 The algorithm knows nothing of them.
 """
 
-from .page import write_trace
+from .page import trace_page
 from .recorder import Recorder
 from .terminal import TerminalView, weight_colour
 from .words import printable, words
 
-__all__ = ["Recorder", "TerminalView", "printable", "weight_colour", "words", "write_trace"]
+__all__ = ["Recorder", "TerminalView", "printable", "trace_page", "weight_colour", "words"]

@@ -111,7 +111,7 @@ function panel(data, ranges, width) {
   } };
 }
 
-/* Show a trace in `root`. data: {prompt, panels}, as written by entrgi_ref.watching.write_trace. lines, if there are some:
+/* Show a trace in `root`. data: {prompt, panels}, as written by entrgi_ref.watching.trace_page. lines, if there are some:
    [{label, href}], where the algorithm's steps stand in the source; `answer` marks the one of the finished answer. */
 function mountTrace(root, data, lines = []) {
   root.classList.add("trace");

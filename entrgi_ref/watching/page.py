@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 
-def write_trace(path: Path, prompt: str, panels: list[dict[str, Any]]) -> None:
-    """Write the page: one panel per trajectory, side by side, in one file that needs no network.
+def trace_page(prompt: str, panels: list[dict[str, Any]]) -> str:
+    """The page's HTML: one panel per trajectory, side by side, in one file that needs no network.
 
     A panel has `title`, `subtitle`, `results` (label -> text, shown with the finished answer) and
-    `frames`, from `Recorder.frames`.
+    `frames`, from `Recorder.frames`. `ValueError` for numbers that are not finite.
     """
     data = json.dumps(
-        {"prompt": prompt, "panels": panels}, ensure_ascii=False, separators=(",", ":")
+        {"prompt": prompt, "panels": panels},
+        ensure_ascii=False,
+        separators=(",", ":"),
+        allow_nan=False,
     )
     data = data.replace("<", "\\u003c")  # no text may end the script element that holds it
     page, script, style = (
@@ -22,4 +25,4 @@ def write_trace(path: Path, prompt: str, panels: list[dict[str, Any]]) -> None:
         for kind in ("html", "js", "css")
     )
     page = page.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
-    path.write_text(page.replace('"TRACE"', data, 1), encoding="utf-8")
+    return page.replace('"TRACE"', data, 1)

@@ -53,7 +53,7 @@ class Recorder:
 
         `tokens` are those before the step, None where masked. The lists of `slots` follow
         `positions`; weight, entropy, E and D are those of the last gradient step. `rewards` has one
-        number per gradient step, and `mean_E`, `mean_D` too.
+        number per gradient step, and `mean_E`, `mean_D` too, or none where nothing is masked.
         """
         frames = []
         for step in self.steps:
@@ -76,8 +76,8 @@ class Recorder:
                     "committed": step["committed"][trajectory].nonzero().flatten().tolist(),
                     **{name: last(name) for name in ("weight", "entropy", "E", "D")},
                     "rewards": _rounded(step["rewards"][:, trajectory]),
-                    "mean_E": _rounded(step["E"][:, mine].mean(1)),
-                    "mean_D": _rounded(step["D"][:, mine].mean(1)),
+                    "mean_E": _means(step["E"][:, mine]),
+                    "mean_D": _means(step["D"][:, mine]),
                 }
             )
         answer = self._words(self.steps[-1]["tokens"][trajectory])
@@ -89,3 +89,8 @@ class Recorder:
 
 def _rounded(values: Tensor) -> list[float]:
     return [round(value, 4) for value in values.tolist()]
+
+
+def _means(rows: Tensor) -> list[float]:
+    """The mean of each row; none of nothing, which would be nan."""
+    return _rounded(rows.mean(1)) if rows.shape[1] else []
