@@ -20,7 +20,8 @@ from entrgi_ref.paper.__main__ import app
 from entrgi_ref.paper.declared.benchmarks import Benchmark
 from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.paper.declared.plan import Plan
-from entrgi_ref.paper.run.records import RunFolder, key_of
+from entrgi_ref.paper.run.folder import RunFolder
+from entrgi_ref.paper.run.records import key_of
 from entrgi_ref.paper.run.runner import Runner
 from tiny import TinyDenoiser, TinyReward
 
@@ -131,6 +132,9 @@ class TinyTestbed:
             "main_reward": self.main_reward,
             "benchmarks": {self.name: "digits"},
         }
+
+    def examine(self):
+        pass
 
     def denoiser(self):
         return self.denoise

@@ -15,13 +15,16 @@ from paper_runs import FailingReward, TinyTestbed, invoke, lines, tiny_run
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from checkpoints import DREAM
+from entrgi_ref.commands.options import StoppedError
 from entrgi_ref.paper.judged import backends, judge, judging
+from entrgi_ref.paper.run.folder import RunFolder
 from entrgi_ref.paper.run.records import (
-    JUDGED,
-    RunFolder,
+    JUDGES,
+    judges_of,
     key_of,
     read_declaration,
     read_records,
+    require_judgement,
 )
 from entrgi_ref.paper.shown.summary import Run
 
@@ -61,6 +64,16 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
+def only_judge(run):
+    """The folder of the one judge of a run."""
+    (folder,) = judges_of(run)
+    return folder
+
+
+def judgements_of(run):
+    return read_records(only_judge(run), require_judgement)
+
+
 def slow_score(folder, query, response, test):
     """Token by token, one sequence, no cache: greedy until a digit comes."""
     network = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float64)
@@ -86,9 +99,9 @@ def slow_score(folder, query, response, test):
 
 @pytest.mark.parametrize("louder", [1.5, 0.2])
 def test_scores_are_those_of_an_independent_computation(run, tmp_path, louder):
-    model = random_model(tmp_path / "judge", louder)
-    invoke("judge", run, "--backend", "transformers", "--model", model, "--dtype", "float64")
-    judgements, records = read_records(run / JUDGED), read_records(run)
+    model = random_model(tmp_path / "tiny-judge", louder)
+    said = invoke("judge", run, "--backend", "transformers", "--model", model, "--dtype", "float64")
+    judgements, records = judgements_of(run), read_records(run)
     assert len(judgements) == len(records) == 12
     digits = set()
     for judgement, record in zip(judgements[:4], records[:4], strict=True):
@@ -100,12 +113,21 @@ def test_scores_are_those_of_an_independent_computation(run, tmp_path, louder):
         digits |= {digit for _, digit in expected}
     assert digits == {louder > 1}  # a digit is generated, or none
     text = invoke("report", run)
-    assert "LMUnit (1 to 5), measured" in text
+    assert "tiny-judge (1 to 5), measured" in text
+    assert "LMUnit (" not in text
+    assert "tiny-judge: transformers, by the package's 5 unit tests." in text
+    without = sum(j["without_digit"] for j in judgements)
+    assert without == sum(not any(d in answer for d in "0123456789")
+                          for j in judgements for answer in j["answers"])  # fmt: skip
+    if louder < 1:
+        assert without == 60
+        assert "60 of its 60 replies have no digit" in said
+        assert "NONE of the 60 replies of tiny-judge has a digit: it does not judge." in text
     scores = {
         s: [j["score"] for j in judgements if j["seed"] == s and j["method"] == "bon"]
         for s in (1, 2)
     }
-    found = Run.read(run).value("lmunit", method="bon")
+    found = Run.read(run).value("judge:tiny-judge", method="bon")
     assert found.mean == pytest.approx(sum(sum(v) / 3 for v in scores.values()) / 2)
 
 
@@ -114,7 +136,7 @@ def test_batches_do_not_change_scores(run, model, tmp_path):
     words = ("--backend", "transformers", "--model", model, "--dtype", "float64")
     invoke("judge", run, *words, "--batch-size", "1")
     invoke("judge", copy, *words, "--batch-size", "16")
-    for one, other in zip(read_records(run / JUDGED), read_records(copy / JUDGED), strict=True):
+    for one, other in zip(judgements_of(run), judgements_of(copy), strict=True):
         assert one["scores"] == pytest.approx(other["scores"], abs=1e-5)
         assert one["answers"] == other["answers"]
 
@@ -122,31 +144,28 @@ def test_batches_do_not_change_scores(run, model, tmp_path):
 def test_judging_is_resumable(run, model):
     words = ("--backend", "transformers", "--model", model)
     invoke("judge", run, *words)
-    (file,) = (run / JUDGED / "records").glob("*.jsonl")
-    whole = lines(run / JUDGED)
+    (file,) = (only_judge(run) / "records").glob("*.jsonl")
+    whole = lines(only_judge(run))
     rows = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(rows[:5]) + rows[5][:40])
     with pytest.warns(UserWarning, match="half-written"):
         invoke("judge", run, *words)
     key = "benchmark method seed idx".split()
-    ordered = sorted(lines(run / JUDGED), key=lambda r: [r[k] for k in key])
+    ordered = sorted(lines(only_judge(run)), key=lambda r: [r[k] for k in key])
     assert ordered == sorted(whole, key=lambda r: [r[k] for k in key])
-    (run / "tests.txt").write_text("Is it short?")
-    with pytest.raises(ValueError, match=r"another run.*unit_tests"):
-        invoke("judge", run, *words, "--unit-tests", run / "tests.txt")
 
 
 def test_unit_tests_of_a_file_are_asked_instead(run, model, tmp_path):
     (tmp_path / "tests.txt").write_text("Is it short?\n\n  Is it kind?  \n")
     words = ("--backend", "transformers", "--model", model, "--unit-tests", tmp_path / "tests.txt")
     invoke("judge", run, *words, "--dtype", "float64")
-    judgement = read_records(run / JUDGED)[0]
+    judgement = judgements_of(run)[0]
     expected = [
         slow_score(model, judgement["prompt"], judgement["response"], test)[0]
         for test in ("Is it short?", "Is it kind?")
     ]
     assert judgement["scores"] == pytest.approx(expected, abs=1e-5)
-    declared = json.loads((run / JUDGED / "run.json").read_text())
+    declared = read_declaration(only_judge(run))
     assert declared["unit_tests"] == ["Is it short?", "Is it kind?"]
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"unit_tests: .* is empty"):
@@ -225,7 +244,7 @@ def test_lmunit_is_asked_through_its_chat_template_and_weighed_by_us(run, monkey
     assert len(seen["texts"]) == 12 * 5
     assert seen["texts"][0].startswith("<Query: ")
     expected = (3 * 0.1 + 4 * 0.2 + 5 * 0.3) / 0.6
-    assert {round(r["score"], 9) for r in read_records(run / JUDGED)} == {round(expected, 9)}
+    assert {round(r["score"], 9) for r in judgements_of(run)} == {round(expected, 9)}
 
 
 def test_an_answer_that_cannot_be_judged_is_counted(run, monkeypatch):
@@ -257,11 +276,9 @@ class Steady:
 
 def test_a_judge_waits_for_what_another_holds(run, monkeypatch):
     """And takes it over, if the other is gone without having written it."""
-    other = RunFolder(
-        run / JUDGED,
-        {"run": Run.read(run).declaration["fingerprint"]}
-        | {"unit_tests": list(judge.UNIT_TESTS), **Steady.declaration},
-    )
+    declaration = {"run": Run.read(run).declaration["fingerprint"]}
+    declaration |= {"unit_tests": list(judge.UNIT_TESTS), **Steady.declaration}
+    other = RunFolder(judging.folder_of(run, declaration), declaration, require=require_judgement)
     records = read_records(run)
     held = contextlib.ExitStack()
     held.enter_context(other.lock(repr([key_of(r) for r in records[: judging.AT_A_TIME]])))
@@ -275,7 +292,7 @@ def test_a_judge_waits_for_what_another_holds(run, monkeypatch):
     steady = Steady()
     assert judging.run(run, steady, judge.UNIT_TESTS, lambda said: None) == 0
     assert waits == [judging.POLL_SECONDS]
-    assert len(lines(run / JUDGED)) == len(records) == 12
+    assert len(lines(only_judge(run))) == len(records) == 12
     assert steady.questions == 12 * 5
     judging.run(run, steady, judge.UNIT_TESTS, lambda said: None)
     assert steady.questions == 12 * 5
@@ -286,7 +303,7 @@ def test_a_question_that_is_too_long_fails_alone(run, model, tmp_path):
     config = json.loads((short / "config.json").read_text())
     for limit, failed in ((20, 12), (4096, 0)):
         (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": limit}))
-        shutil.rmtree(run / JUDGED, ignore_errors=True)
+        shutil.rmtree(run / JUDGES, ignore_errors=True)
         words = ("--backend", "transformers", "--model", short)
         output = invoke("judge", run, *words, code=int(failed > 0))
         assert f"{failed} failed" in output
@@ -297,11 +314,11 @@ def test_a_question_that_is_too_long_fails_alone(run, model, tmp_path):
             raise ValueError("too long")
         return Steady.answer(steady, questions)
 
-    shutil.rmtree(run / JUDGED)
+    shutil.rmtree(run / JUDGES)
     steady.answer = answer
     found = judging.run(run, steady, judge.UNIT_TESTS, lambda said: None)
     assert found == sum(r["prompt"] == "22" for r in read_records(run)) > 0
-    reasons = {r["prompt"]: r["reason"] for r in read_records(run / JUDGED)}
+    reasons = {r["prompt"]: r["reason"] for r in judgements_of(run)}
     assert {p for p, reason in reasons.items() if reason == "too long"} == {"22"}
 
 
@@ -348,15 +365,89 @@ class Spoken:
         return [[("5", {"5": 0.0})] for _ in questions]
 
 
-def test_another_judge_is_refused_in_the_same_folder(run):
-    one, other = Spoken("one"), Spoken("other")
+def test_judges_live_side_by_side(run):
+    """Each judge, and each set of unit tests, has a folder and a column."""
+    one, other, own = Spoken("one"), Spoken("o/ther"), ("Is it kind?", "Is it short?")
     assert judging.run(run, one, judge.UNIT_TESTS, print) == 0
     assert one.asked == 12 * 5
-    with pytest.raises(ValueError, match=r"another run.*model\.name: 'one' there, 'other' here"):
-        judging.run(run, other, judge.UNIT_TESTS, print)
+    assert judging.run(run, other, judge.UNIT_TESTS, print) == 0
     judging.run(run, one, judge.UNIT_TESTS, print)
     assert one.asked == 12 * 5  # what is judged is not asked again
-    assert read_declaration(run / JUDGED)["run"] == read_declaration(run)["fingerprint"]
+    assert judging.run(run, one, own, print) == 0
+    assert one.asked == 12 * 5 + 12 * 2
+    assert len(judges_of(run)) == 3
+    for folder in judges_of(run):
+        assert read_declaration(folder)["run"] == read_declaration(run)["fingerprint"]
+    text = invoke("report", run)
+    for label in ("one", "ther", "one, other unit tests"):
+        assert f"| {label} (1 to 5), measured" in text
+    assert "one, other unit tests: test, by 2 unit tests of its own: “Is it kind?”; “Is it" in text
+    assert "judged by one-" in invoke("list", run)
+
+
+@pytest.mark.parametrize(
+    ("model", "tests", "label", "published"),
+    [
+        ("ContextualAI/LMUnit-qwen2.5-72b", judge.UNIT_TESTS, "LMUnit", True),
+        ("ContextualAI/LMUnit-qwen2.5-72b", ("Is it?",), "LMUnit, other unit tests", False),
+        ("someone/LMUnit-qwen2.5-72b", judge.UNIT_TESTS, "LMUnit-qwen2.5-72b", False),
+        ("another", judge.UNIT_TESTS, "another", False),
+    ],
+)
+def test_lmunit_is_called_so_and_nothing_else_is(run, model, tests, label, published):
+    judging.run(run, Spoken(model), tests, print)
+    found = Run.read(run)
+    assert list(found.judges_by_label) == [label]
+    assert ("lmunit" in found.measures) == published
+    assert f"{label} (1 to 5), measured" in invoke("report", run)
+
+
+def test_replies_without_a_digit_are_counted_and_shown(run):
+    class Hesitant(Spoken):
+        def answer(self, questions):
+            fine = super().answer(questions)
+            return [[("well", {"3": 0.0})], *fine[1:]]
+
+    said = []
+    judging.run(run, Hesitant("hesitant"), judge.UNIT_TESTS, said.append)
+    assert any("2 of its 60 replies have no digit" in line for line in said)  # one of each part
+    assert sum(j["without_digit"] for j in judgements_of(run)) == 2
+    assert "2 of the 60 replies of hesitant have no digit" in invoke("report", run)
+
+
+def test_a_judge_that_generates_nothing_fails(run):
+    class Mute(Spoken):
+        def answer(self, questions):
+            return [[] for _ in questions]
+
+    assert judging.run(run, Mute("mute"), judge.UNIT_TESTS, print) == 12
+    assert {j["reason"] for j in judgements_of(run)} == {"the judge generated nothing"}
+
+
+def test_methods_are_compared_on_the_answers_that_are_judged_for_all(run):
+    class Partial(Spoken):
+        def answer(self, questions):
+            return [[("4", {} if "Query: 22\n" in q and len(q) % 2 else {"4": 0.0})]
+                    for q in questions]  # fmt: skip
+
+    judging.run(run, Partial("partial"), judge.UNIT_TESTS, print)
+    found = Run.read(run)
+    scored = {key_of(j) for j in judgements_of(run) if j["status"] == "ok"}
+    for benchmark, seed, idx in found.common("judge:partial"):
+        for record in found.select(benchmark=benchmark, seed=seed, idx=idx):
+            assert key_of(record) in scored
+
+
+def test_ctrl_c_says_how_many_are_judged(run):
+    class Stops(Spoken):
+        def answer(self, questions):
+            if self.asked:
+                raise KeyboardInterrupt
+            return super().answer(questions)
+
+    with pytest.raises(StoppedError, match=r"8 of 12 judgements are kept in .*; the same"):
+        judging.run(run, Stops("stops"), judge.UNIT_TESTS, print)
+    assert len(judgements_of(run)) == 8
 
 
 def test_prompts_that_failed_are_not_judged(tmp_path):
@@ -364,7 +455,7 @@ def test_prompts_that_failed_are_not_judged(tmp_path):
     failed = [record for record in read_records(tmp_path) if record["status"] == "failed"]
     assert len(failed) == 2
     assert judging.run(tmp_path, Spoken("one"), judge.UNIT_TESTS, print) == 0
-    assert len(read_records(tmp_path / JUDGED)) == len(read_records(tmp_path)) - 2
+    assert len(judgements_of(tmp_path)) == len(read_records(tmp_path)) - 2
 
 
 def test_lmunit_without_its_package_says_what_to_install(run, monkeypatch):

@@ -1,7 +1,9 @@
 """The run folder: nothing that was written is lost, whatever happens to the process or the disk."""
 
 import json
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,20 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from building.records import ROOT
+from entrgi_ref.paper.run import folder as folders
+from entrgi_ref.paper.run.folder import RunFolder, repair
 from entrgi_ref.paper.run.records import (
-    RunFolder,
+    fingerprint,
     key_of,
     read_declaration,
     read_experiment,
     read_records,
 )
 
-DECLARATION = {"experiment": "main", "settings": {"top_p": 0.95}, "prompts": 4}
+DECLARATION = {"experiment": "main", "settings": {"top_p": 0.95}, "batch_size": 4}
 
 
 def record(idx, **more):
     identity = {"experiment": "main", "benchmark": "b", "method": "bon", "variant": {}, "seed": 1}
-    return {**identity, "idx": idx, "prompt": f"é\n{idx}\u2028", "status": "ok", **more}
+    answers = {"responses": ["a", "b"], "rewards": [0.5, -1.0], "status": "ok"}
+    made = {"fingerprint": fingerprint(DECLARATION)}
+    return {**identity, "idx": idx, "prompt": f"é\n{idx}\u2028", **answers, **made, **more}
 
 
 def opened(path, **options):
@@ -126,7 +132,7 @@ def test_another_run_is_refused_with_the_fields_that_differ(tmp_path):
         RunFolder(tmp_path, other)
     assert "settings.top_p: 0.95 there, 0.9 here" in str(error.value)
     assert "dtype: None there, 'float32' here" in str(error.value)
-    assert "prompts" not in str(error.value)
+    assert "batch_size" not in str(error.value)
     assert read_records(tmp_path) == [record(0)]
 
 
@@ -162,7 +168,7 @@ def test_a_lock_is_held_by_one_process_and_falls_with_it(tmp_path):
     code = f"""
 import sys, time
 from pathlib import Path
-from entrgi_ref.paper.run.records import RunFolder
+from entrgi_ref.paper.run.folder import RunFolder
 with RunFolder(Path({str(tmp_path)!r}), {DECLARATION!r}).lock("batch") as ours:
     print(ours, flush=True)
     time.sleep(60)
@@ -193,7 +199,7 @@ def test_a_folder_remembers_what_was_asked_of_it(tmp_path):
     assert declared["asked"] == [{"seeds": [1]}, {"seeds": [1, 2]}]
     assert {name: declared[name] for name in DECLARATION} == DECLARATION
     with pytest.raises(ValueError, match="another run") as error:
-        RunFolder(tmp_path, DECLARATION | {"prompts": 5}, asked={"seeds": [3]})
+        RunFolder(tmp_path, DECLARATION | {"batch_size": 5}, asked={"seeds": [3]})
     assert "asked" not in str(error.value)
     assert read_declaration(tmp_path) == declared
 
@@ -221,10 +227,10 @@ def test_a_full_disk_is_one_clear_error_and_what_was_written_stays(tmp_path):
     code = f"""
 import resource, signal
 from pathlib import Path
-from entrgi_ref.paper.run.records import RunFolder
+from entrgi_ref.paper.run.folder import RunFolder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = RunFolder(Path({str(tmp_path)!r}), {DECLARATION!r})
-resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
 try:
     for idx in range(9):
         folder.write({record(0)!r} | {{"idx": idx}})
@@ -236,7 +242,7 @@ except ValueError as error:
     assert "goes on from there" in done.stdout, done.stderr
     with pytest.warns(UserWarning, match="half-written"):
         found = read_records(tmp_path)
-    fit = 700 // len(json.dumps(record(0)) + "\n")
+    fit = 1500 // len(json.dumps(record(0)) + "\n")
     assert [r["idx"] for r in found] == list(range(fit))
 
 
@@ -254,7 +260,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_clear_error(tmp_path):
         read_declaration(tmp_path)
     (tmp_path / "run.json").write_text('{"fingerprint": "f", "experiment": "main"}')
     with pytest.raises(
-        ValueError, match=r"is not the run of an experiment.* no benchmarks, prompts"
+        ValueError, match=r"is not the run of an experiment.* no benchmarks, settings"
     ):
         read_experiment(tmp_path)
 
@@ -263,5 +269,116 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
     write(tmp_path, record(0))
     (file,) = (tmp_path / "records").glob("*.jsonl")
     file.write_text('{"idx": 3}\n' + file.read_text())
-    with pytest.raises(ValueError, match=f"a line of {file} is not a record"):
+    with pytest.raises(ValueError, match=rf"{file}, line 1: it has no experiment; .* repair"):
         read_records(tmp_path)
+
+
+BAD_LINES = [
+    (b"garbage", "it is not JSON"),
+    (b"\0" * 40, "it is not JSON"),
+    (b"\xff\xfe{}", "it is not JSON"),
+    (b"[" * 100_000, "it is not JSON"),
+    (b"[1, 2]", "it is not JSON|it has no"),
+    (b"null", "it is not JSON"),
+    (b'{"idx": 3}', "it has no experiment"),
+    (json.dumps(record(7) | {"status": "odd"}).encode(), "its status is 'odd'"),
+    (json.dumps({k: v for k, v in record(7).items() if k != "status"}).encode(), "no status"),
+    (json.dumps(record(7) | {"fingerprint": "other"}).encode(), "of another run"),
+    (json.dumps(record(7) | {"rewards": [1.0]}).encode(), "2 responses and 1 rewards"),
+    (json.dumps(record(7) | {"rewards": [], "responses": []}).encode(), "0 responses and 0"),
+    (json.dumps(record(7) | {"rewards": [1.0, math.nan]}).encode(), "no list of numbers"),
+    (json.dumps(record(7) | {"rewards": [1.0, True]}).encode(), "no list of numbers"),
+    (json.dumps(record(7) | {"rewards": "ab"}).encode(), "no list of numbers"),
+    (json.dumps(record(7) | {"responses": ["a", 1]}).encode(), "no list of texts"),
+    (json.dumps(record(7) | {"gold": [1.0]}).encode(), "gold scores"),
+    (json.dumps(record(7) | {"seed": "1"}).encode(), "its seed is '1'"),
+    (json.dumps(record(7) | {"idx": True}).encode(), "its idx is True"),
+    (json.dumps(record(7) | {"variant": None}).encode(), "its variant is None"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD_LINES, ids=range(len(BAD_LINES)))
+def test_a_bad_line_is_named_and_repair_takes_it_out(tmp_path, line, reason):
+    write(tmp_path, record(0), record(1))
+    (file,) = (tmp_path / "records").glob("*.jsonl")
+    first, second = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(first + line + b"\n" + second)
+    for reader in (read_records, opened):
+        with pytest.raises(ValueError, match=rf"{file}, line 2: .*({reason})") as error:
+            reader(tmp_path)
+        assert f"python -m entrgi_ref.paper repair {tmp_path} takes" in str(error.value)
+    (said,) = repair(tmp_path)
+    assert re.search(rf"^records/{file.name}, line 2: .*({reason})", said)
+    assert read_records(tmp_path) == [record(0), record(1)]
+    assert (tmp_path / "dropped" / "records" / file.name).read_bytes() == line + b"\n"
+    assert repair(tmp_path) == []
+    folder = opened(tmp_path)
+    folder.write(record(7))
+    folder.close()
+    assert len(read_records(tmp_path)) == 3
+
+
+def test_the_line_of_a_later_reading_is_counted_from_the_start(tmp_path):
+    write(tmp_path, record(0), record(1))
+    folder = opened(tmp_path)
+    (file,) = (tmp_path / "records").glob("*.jsonl")
+    with file.open("ab") as lines:
+        lines.write(json.dumps(record(2)).encode() + b"\nspoilt\n")
+    with pytest.raises(ValueError, match=r"jsonl, line 4: "):
+        folder.refresh()
+
+
+def test_a_carriage_return_or_a_separator_spoils_one_line_only(tmp_path):
+    write(tmp_path, record(0), record(1))
+    (file,) = (tmp_path / "records").glob("*.jsonl")
+    first, second = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(first + b"x\r\x0b\x0c\x1c\n" + second)
+    with pytest.raises(ValueError, match="line 2: "):
+        read_records(tmp_path)
+    assert len(repair(tmp_path)) == 1
+    assert len(read_records(tmp_path)) == 2
+
+
+def test_a_run_that_is_written_to_is_not_repaired(tmp_path):
+    folder = opened(tmp_path)
+    folder.write(record(0))
+    with pytest.raises(ValueError, match=r"a process is still writing to .*repair the run when"):
+        repair(tmp_path)
+    folder.close()
+    assert repair(tmp_path) == []
+    with pytest.raises(ValueError, match="is no run folder"):
+        repair(tmp_path / "nowhere")
+
+
+OTHERS = [{"entrgi_ref": "9.9"}, {"commit": "abc"}, {"torch": "1.0"}, {"transformers": "4"}]
+
+
+@pytest.mark.parametrize("change", OTHERS, ids=lambda change: next(iter(change)))
+def test_other_code_is_refused_unless_allowed(tmp_path, monkeypatch, change):
+    write(tmp_path, record(0))
+    mine = folders.made_with()
+    assert read_declaration(tmp_path)["made_with"] == [mine]
+    opened(tmp_path)
+    monkeypatch.setattr(folders, "made_with", lambda: mine | change)
+    ((name, value),) = change.items()
+    message = rf"made with other code \({name} {re.escape(str(mine[name]))} there, {value} here\)"
+    with pytest.raises(ValueError, match=rf"{message}.*--other-version"):
+        opened(tmp_path)
+    write(tmp_path, record(1), other_version=True)
+    assert read_declaration(tmp_path)["made_with"] == [mine, mine | change]
+    opened(tmp_path)  # it is one of those now
+    assert len(read_records(tmp_path)) == 2
+
+
+def test_a_package_in_somebodys_repository_is_no_checkout(tmp_path, monkeypatch):
+    """What git would describe is that repository, not this package."""
+    copy = shutil.copytree(ROOT / "entrgi_ref", tmp_path / "site" / "entrgi_ref")
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
+        author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *author, *words], check=True)
+    code = "from entrgi_ref.commands.provenance import commit; print(commit())"
+    environment = {**os.environ, "PYTHONPATH": str(copy.parent)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert found.stdout.strip() == "unknown", found.stderr

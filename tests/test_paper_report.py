@@ -4,32 +4,33 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import fields
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 from paper_runs import invoke, tiny_run
 
+from entrgi_ref import GuidanceConfig, SamplingConfig
 from entrgi_ref.paper.declared import benchmarks, published
 from entrgi_ref.paper.declared.experiments import EXPERIMENTS
-from entrgi_ref.paper.run.records import RunFolder
-from entrgi_ref.paper.shown import figures, report
+from entrgi_ref.paper.run.folder import RunFolder
+from entrgi_ref.paper.shown import comparable, figures, report
 from entrgi_ref.paper.shown.summary import Run, value
 
 METHODS = ("bon", "bon_equal_compute", "expectation", "aps", "entrgi")
 HUB = ("reward-bench-2", "judge-bench", "rm-bench")
 
+THEIRS = {
+    name: value
+    for name, value in json.loads(SamplingConfig.authors().to_json()).items()
+    if name != "seed"
+}
 PAPER = {
     "experiment": "main",
-    "settings": {
-        **published.SETTINGS,
-        "order_temperature": 0.0,
-        "write_every_id": False,
-        "skip_empty_steps": True,
-        "guidance": {"weight": "entrgi", "steps": 3, "step_size": 0.5, "dtype": "float32"},
-    },
-    "prompts": 64,
+    "settings": THEIRS,
     "batch_size": 4,
     "testbed": "dream",
     "denoiser": {"name": published.DREAM, "commit": "abc"},
@@ -53,15 +54,16 @@ def written(
     methods=METHODS,
     seeds=(1, 2, 3),
     prompts=4,
+    of=64,
     variants=({},),
     asked=(),
 ):
-    """A run folder with made-up rewards, as if everything had been run."""
+    """A run folder with made-up rewards of the first prompts, `of` as many as were asked for."""
     wanted = {
         "methods": list(methods),
         "seeds": list(seeds),
         "variants": list(variants),
-        "prompts": dict.fromkeys(names, prompts),
+        "prompts": dict.fromkeys(names, of),
     }
     run = RunFolder(folder, declaration, asked=wanted | dict(asked))
     for benchmark, method, seed, idx, variant in product(
@@ -87,7 +89,9 @@ def written(
                 "status": "ok",
                 "reason": None,
                 "errors": None,
-                "fingerprint": "f",
+                "fingerprint": run.fingerprint,
+                "commit": "c0ffee",
+                "versions": {"entrgi_ref": "0.1.0"},
             }
         )
     run.close()
@@ -145,28 +149,86 @@ def test_published_numbers_are_those_of_the_authors_page():
     assert published.published("rm-bench", "entrgi", "average") is None
 
 
+OTHERWISE = {
+    "trajectories": (8, "trajectories 8 instead of 4"),
+    "new_tokens": (64, "new_tokens 64 instead of 128"),
+    "denoising_steps": (64, "denoising_steps 64 instead of 128"),
+    "temperature": (0.1, "temperature 0.1 instead of 0.7"),
+    "top_p": (0.9, "top_p 0.9 instead of 0.95"),
+    "order": ("anchor", "order anchor instead of entropy"),
+    "order_temperature": (0.5, "order_temperature 0.5 instead of 0.0"),
+    "eos_last": (False, "eos_last False instead of True"),
+    "write_every_id": (False, "write_every_id False instead of True"),
+}
+GUIDED_OTHERWISE = {
+    "steps": (1, "guidance steps 1 instead of 3"),
+    "step_size": (1.0, "guidance step_size 1.0 instead of 0.5"),
+    "dtype": ("float32", "guidance dtype float32 instead of denoiser"),
+    "epsilon": (0.0, "guidance epsilon 0.0 instead of 1e-10"),
+    "optimiser": ("sgd", "guidance optimiser sgd instead of adam"),
+}
+DECLARED_OTHERWISE = {
+    "dtype": ("float32", "dtype float32 instead of bfloat16"),
+    "denoiser": ({"name": "dream-tiny"}, "denoiser dream-tiny"),
+    "rewards": ({"1.7B": {"name": "tiny"}}, "reward tiny"),
+    "unmatched": ("zero", "unmatched tokens zero instead of eos"),
+}
+
+
+def test_every_setting_decides_whether_a_run_is_comparable():
+    assert {*OTHERWISE, "guidance", *comparable.WITHOUT_EFFECT} == {
+        f.name for f in fields(SamplingConfig)
+    }
+    assert {*GUIDED_OTHERWISE, "weight"} == {f.name for f in fields(GuidanceConfig)}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"dtype": "float32"}, "dtype float32 instead of bfloat16"),
-        ({"prompts": 8}, "8 prompts instead of 64"),
-        ({"denoiser": {"name": "dream-tiny"}}, "denoiser dream-tiny"),
-        ({"rewards": {"1.7B": {"name": "tiny"}}}, "reward tiny"),
-        ({"settings": {**PAPER["settings"], "top_p": 0.9}}, "top_p 0.9 instead of 0.95"),
-        (
-            {
-                "settings": {
-                    **PAPER["settings"],
-                    "guidance": {**PAPER["settings"]["guidance"], "steps": 1},
-                }
-            },
-            "guidance steps 1 instead of 3",
+        *(({"settings": THEIRS | {n: v}}, words) for n, (v, words) in OTHERWISE.items()),
+        *(
+            ({"settings": THEIRS | {"guidance": THEIRS["guidance"] | {n: v}}}, words)
+            for n, (v, words) in GUIDED_OTHERWISE.items()
         ),
+        *(({n: v}, words) for n, (v, words) in DECLARED_OTHERWISE.items()),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_not_comparable_is_said_to_be(tmp_path, change, words):
+    """In a note, and at each number."""
     text = invoke("report", written(tmp_path, declaration=PAPER | change, prompts=1))
     assert f"NOT COMPARABLE to the published numbers: {words}." in text
+    cells = cells_of(text, "rm-bench")
+    assert cells["EntRGi", "Top@1, published"] == "5.70 (not comparable)"
+    assert cells["APS", "Top@1, published"] == "not available"
+
+
+def test_the_default_settings_are_not_the_authors(tmp_path):
+    settings = json.loads(SamplingConfig().to_json())
+    declaration = PAPER | {"settings": settings}
+    text = invoke("report", written(tmp_path, declaration=declaration, prompts=1))
+    for words in ("write_every_id False", "guidance dtype float32", "guidance epsilon 0.0"):
+        assert words in text.partition("NOT COMPARABLE")[2]
+
+
+def test_another_number_of_prompts_is_not_comparable(tmp_path):
+    text = invoke("report", written(tmp_path, prompts=1, of=8))
+    assert "NOT COMPARABLE to the published numbers: 8 prompts instead of 64." in text
+
+
+def test_other_seeds_are_not_comparable(tmp_path):
+    text = invoke("report", written(tmp_path, prompts=1, seeds=(4, 5, 6)))
+    assert "published numbers: seeds 4, 5, 6 instead of 1, 2, 3." in text
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name != "main"])
+def test_nothing_published_stands_beside_any_other_experiment(tmp_path, experiment):
+    declaration = PAPER | {"experiment": experiment}
+    run = Run.read(written(tmp_path, declaration=declaration, prompts=1))
+    text = "".join(table.markdown() for table in report.tables(run)) + "".join(report._notes(run))
+    assert "ublished" not in text
+    assert "5.70" not in text
+    assert next(comparable.differences(run)) == f"experiment {experiment} instead of main"
 
 
 @pytest.mark.parametrize("seeds", [(1, 2), (1, 2, 3, 4)])
@@ -186,7 +248,7 @@ def test_one_seed_has_no_error_and_missing_methods_are_named(tmp_path):
 
 
 def test_an_unfinished_run_is_said_to_be(tmp_path):
-    folder = written(tmp_path)
+    folder = written(tmp_path, of=4)
     (file,) = (folder / "records").glob("*.jsonl")
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-2]))
     assert "not finished: 2 prompts of 1 cells are missing" in invoke("report", folder)
@@ -196,9 +258,9 @@ def test_an_unfinished_run_is_said_to_be(tmp_path):
 
 
 def test_cells_that_were_never_reached_are_missing_too(tmp_path):
-    folder = written(tmp_path, methods=["bon"], seeds=[1, 2])
+    folder = written(tmp_path, methods=["bon"], seeds=[1, 2], of=4)
     assert "not finished" not in invoke("report", folder)
-    written(tmp_path, methods=["aps"], seeds=[3], asked={"seeds": [1, 2, 3]})
+    written(tmp_path, methods=["aps"], seeds=[3], asked={"seeds": [1, 2, 3]}, of=4)
     text = invoke("report", folder)
     assert "not finished: 24 prompts of 6 cells are missing" in text
     assert "Best-of-N has seeds 1, 2 only. APS has seed 3 only." in text
@@ -207,7 +269,6 @@ def test_cells_that_were_never_reached_are_missing_too(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"unmatched": "zero"}, "unmatched tokens zero instead of eos"),
         (
             {"benchmarks": PAPER["benchmarks"] | {"rm-bench": "8 prompts, ab"}},
             "benchmark rm-bench (8 prompts, ab)",
@@ -218,7 +279,7 @@ def test_a_file_that_is_called_like_a_benchmark_is_none_of_the_papers(tmp_path, 
     text = invoke("report", written(tmp_path, declaration=PAPER | change, prompts=1))
     assert f"numbers: {words}." in text
     known = cells_of(text, "rm-bench")["EntRGi", "Top@1, published"]
-    assert known == ("5.70" if "unmatched" in change else "not in the paper")
+    assert known == "not in the paper"
 
 
 def test_nothing_published_stands_beside_other_experiments(tmp_path):
@@ -232,7 +293,7 @@ def test_nothing_published_stands_beside_other_experiments(tmp_path):
 
 def test_latex_says_what_the_text_says(tmp_path):
     name = "50%_of ${x}^~\\"
-    declaration = PAPER | {"benchmarks": {name: "4 prompts, ab"}, "prompts": 8}
+    declaration = PAPER | {"benchmarks": {name: "4 prompts, ab"}}
     invoke("report", written(tmp_path, declaration=declaration, names=HUB[:1], prompts=1))
     tex = (tmp_path / "report" / "report.tex").read_text()
     escaped = r"50\%\_of \$\{x\}\textasciicircum{}\textasciitilde{}\textbackslash{}"
@@ -451,7 +512,7 @@ def test_gold_is_that_of_the_answer_with_the_largest_reward(tmp_path):
 
 
 def test_prompts_that_failed_are_not_missing(tmp_path):
-    folder = written(tmp_path, names=HUB[:1])
+    folder = written(tmp_path, names=HUB[:1], of=4)
     failed = {"status": "failed", "reason": "nan", "rewards": [], "responses": []}
     rewritten(folder, lambda record: failed if record["seed"] == 2 and record["idx"] else {})
     text = invoke("report", folder)
@@ -540,7 +601,7 @@ def test_what_an_export_says_of_its_settings(tmp_path):
         content = json.loads((tmp_path / "out" / f"{stem}.json").read_text(encoding="utf-8"))
         assert content["method"] == method
         ours = content["config"].pop("entrgi_ref")
-        assert ours["fingerprint"] == "f"
+        assert ours["fingerprint"] == Run.read(folder).declaration["fingerprint"]
         assert ours["settings"]["denoising_steps"] == 64
         assert content["config"] == {
             "benchmark": "rm-bench",
@@ -555,3 +616,69 @@ def test_what_an_export_says_of_its_settings(tmp_path):
             "alg": "anchor",
             "seed": 2,
         }
+
+
+# The same prompts for all methods
+
+
+def test_methods_are_compared_on_the_prompts_that_all_have_answered(tmp_path):
+    """A prompt that failed for one method does not count for the others either."""
+    folder = written(tmp_path, names=HUB[:1], of=4)
+    failed = {"status": "failed", "reason": "nan", "rewards": [], "responses": []}
+    bad = {("aps", 1, 0), ("aps", 2, 3), ("entrgi", 2, 1)}
+    rewritten(folder, lambda r: failed if (r["method"], r["seed"], r["idx"]) in bad else {})
+    text = invoke("report", folder)
+    kept = {1: [1, 2, 3], 2: [0, 2], 3: [0, 1, 2, 3]}
+    cells = cells_of(text, HUB[0])
+    for method in METHODS:
+        K = 7 if method == "bon_equal_compute" else 4
+        per_seed = [
+            np.mean([max(reward_of(HUB[0], method, s, i, k) for k in range(K)) for i in kept[s]])
+            for s in (1, 2, 3)
+        ]
+        expected = f"{np.mean(per_seed):.2f} ± {np.std(per_seed, ddof=1) / 3**0.5:.2f}"
+        found = cells[report.LABELS[method], "Top@1 (reward), measured"].replace("−", "-")
+        assert found == expected
+    assert "3 prompts failed and are left out" in text
+    assert (
+        "compared on the prompts that all of them have answered, 9 of 12: 12 answers to the others "
+        "do not count"
+    ) in text
+    assert "published numbers: 4 prompts instead of 64; 3 prompts failed." in text
+    files = invoke("export", folder).split()
+    assert sum(len(json.loads(Path(f).read_text())["results"]) for f in files) == 60 - 3
+
+
+def test_a_method_without_any_answer_does_not_hide_the_others(tmp_path):
+    folder = written(tmp_path, names=HUB[:1], of=4)
+    failed = {"status": "failed", "reason": "nan", "rewards": [], "responses": []}
+    rewritten(folder, lambda r: failed if r["method"] == "aps" else {})
+    text = invoke("report", folder)
+    assert "do not count" not in text
+    assert cells_of(text, HUB[0])["APS", "Top@1 (reward), measured"] == "not measured"
+    assert "±" in cells_of(text, HUB[0])["EntRGi", "Top@1 (reward), measured"]
+
+
+# Which code made it
+
+
+def test_a_report_says_which_code_made_the_records(tmp_path):
+    folder = written(tmp_path, prompts=1)
+    assert "Made by entrgi_ref 0.1.0 at commit c0ffee." in invoke("report", folder)
+    rewritten(folder, lambda r: {"commit": "decaf"} if r["seed"] == 2 else {})
+    text = invoke("report", folder)
+    assert "MADE BY SEVERAL VERSIONS of entrgi_ref: " in text
+    assert "0.1.0 at commit c0ffee (30 records), 0.1.0 at commit decaf (15 records)" in text
+
+
+def test_records_of_another_run_are_not_averaged_in(tmp_path):
+    folder = written(tmp_path / "a", prompts=1)
+    other = written(tmp_path / "b", declaration=PAPER | {"dtype": "float32"}, prompts=2)
+    (file,) = (other / "records").glob("*.jsonl")
+    (folder / "records" / "copied.jsonl").write_bytes(file.read_bytes())
+    for command in ("report", "export"):
+        with pytest.raises(ValueError, match=r"copied\.jsonl, line 1: it is of another run"):
+            invoke(command, folder)
+    assert "it is of another run" in invoke("list", folder)
+    assert "90 lines taken out" in invoke("repair", folder)
+    assert "Made by" in invoke("report", folder)

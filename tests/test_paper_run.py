@@ -4,11 +4,12 @@ import inspect
 import itertools
 import json
 import random
+import re
 import shutil
 import signal
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,22 +35,25 @@ from checkpoints import DREAM, REWARD, changed, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.commands import progress
 from entrgi_ref.models import checkpoints
+from entrgi_ref.paper import __main__ as paper
 from entrgi_ref.paper.declared import published
-from entrgi_ref.paper.declared.benchmarks import load
-from entrgi_ref.paper.declared.costs import gradient_steps_of
+from entrgi_ref.paper.declared.benchmarks import Benchmark, load
+from entrgi_ref.paper.declared.costs import Costs, gradient_steps_of
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.declared.testbed import DreamTestbed, reward_paths
 from entrgi_ref.paper.run import estimate, runner, start
 from entrgi_ref.paper.run.errors_by_prompt import ErrorsByPrompt
-from entrgi_ref.paper.run.records import RunFolder, read_declaration, read_records
+from entrgi_ref.paper.run.folder import RunFolder
+from entrgi_ref.paper.run.records import read_declaration, read_records
 from entrgi_ref.paper.run.runner import Runner
+from entrgi_ref.paper.shown import comparable
 from entrgi_ref.paper.shown.listing import listing
 
 pytestmark = pytest.mark.xdist_group("paper_run")  # its runs are made once
 
 KEYS = (
-    "experiment benchmark method seed idx prompt responses rewards settings fingerprint versions "
-    "device timing"
+    "experiment benchmark method seed idx prompt responses rewards settings fingerprint commit "
+    "versions device timing"
 ).split()
 
 
@@ -112,7 +116,7 @@ def test_equal_compute_has_as_many_trajectories_as_guidance_costs(run):
     for seed in (1, 2):
         records = [r for r in read_records(run) if r["seed"] == seed]
         equal = [r for r in records if r["method"] == "bon_equal_compute"]
-        tokens = [dream.encode([r["prompt"]]).tokens.shape[1] for r in equal]
+        tokens = [dream.encode([prompt]).tokens.shape[1] for prompt in PROMPTS]  # of all prompts
         predict = (sum(tokens) / len(tokens) + 12) * size(dream.network)
         read = 12 * size(reward.network)
         steps = 11  # of twelve, as the first commits nothing
@@ -295,12 +299,12 @@ def test_networks_that_do_not_fit_are_one_clear_line(tmp_path, benchmark, monkey
     def full(*words, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    for network in ("Dream", "SequenceReward"):
+    for network in ("DreamCheckpoint", "RewardCheckpoint"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"entrgi_ref.models.{network}.from_pretrained", full)
+            patch.setattr(f"entrgi_ref.models.{network}.load", full)
             with pytest.raises(ValueError, match="out of memory: the networks do not fit"):
                 invoke(*arguments(benchmark, tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_lost_device_ends_the_run(tmp_path):
@@ -644,7 +648,6 @@ def test_what_is_off_the_scale_is_in_the_last_bin(as_users_run_it):
 def test_the_defaults_of_the_command_line_are_the_papers():
     """And those of the package, which the report compares a run's settings with."""
     from entrgi_ref.commands import answer as single
-    from entrgi_ref.paper import __main__ as paper
 
     config = SamplingConfig()
     guidance = {"gradient_steps": config.guidance.steps, "step_size": config.guidance.step_size}
@@ -662,12 +665,208 @@ def test_the_defaults_of_the_command_line_are_the_papers():
         found = {n: p.default for n, p in inspect.signature(command).parameters.items()}
         for name, value in (expected | more | {"device": "auto"}).items():
             assert found[name] == value, name
-    assert {name: getattr(config, name) for name in published.SETTINGS} == published.SETTINGS
-    assert {"steps": config.guidance.steps, "step_size": 0.5} == published.GUIDANCE
-    assert (published.PROMPTS, published.SEEDS) == (64, 3)
+    theirs = asdict(config.authors())
+    assert theirs == comparable.AUTHORS
+    assert {name: theirs[name] for name in names} == {n: getattr(config, n) for n in names}
+    assert (published.PROMPTS, published.SEEDS) == (64, (1, 2, 3))
     assert published.DREAM == "Dream-org/Dream-v0-Instruct-7B"
     assert published.SKYWORK["1.7B"] == "Skywork/Skywork-Reward-V2-Qwen3-1.7B"
 
 
 def test_polling_is_patient():
     assert runner.POLL_SECONDS >= 1
+
+
+# A folder that grows
+
+
+def test_more_prompts_may_be_added(tmp_path):
+    """The shuffle is nested: the prompts of a small run are the first of a large one's."""
+    tiny_run(tmp_path / "grown", prompts=3, asked=True)
+    tiny_run(tmp_path / "grown", prompts=5, asked=True)
+    tiny_run(tmp_path / "whole", prompts=5, asked=True)
+    grown, whole = by_key(tmp_path / "grown"), by_key(tmp_path / "whole")
+    assert {k: r["responses"] for k, r in grown.items()} == {
+        k: r["responses"] for k, r in whole.items()
+    }
+    for key, record in whole.items():
+        assert grown[key]["rewards"] == pytest.approx(record["rewards"], abs=1e-9)
+    tiny_run(tmp_path / "grown", prompts=2, asked=True)  # nothing is lost by asking for less
+    assert len(by_key(tmp_path / "grown")) == 10
+    assert "digits bon, seed 1: 5 of 5" in listing([tmp_path / "grown"])
+
+
+def test_equal_compute_does_not_depend_on_how_many_prompts_are_asked_for():
+    class ByLength(TinyTestbed):
+        def costs(self, reward, prompts, new_tokens):
+            return Costs(denoiser=sum(map(len, prompts)) / len(prompts), reward=1.0)
+
+    testbed = ByLength()
+    for n in (1, 5):
+        plan = plan_of(prompts=n, methods=["bon_equal_compute"])
+        (cell,) = plan.cells(testbed)
+        assert plan.settings(testbed, cell).trajectories == 4
+
+
+# Failing early
+
+
+def test_a_run_in_which_nothing_works_ends_soon(tmp_path):
+    prompts = tuple("1" * n for n in range(1, 31))
+    testbed = TinyTestbed(prompts=prompts, judge=FailingReward(2, dislikes=prompts))
+    with pytest.raises(ValueError, match=r"the last 16 all failed, .*not finite.*-after 0"):
+        start.run(plan_of(prompts=30), testbed, tmp_path / "a", print)
+    assert len(lines(tmp_path / "a")) == 16
+    with pytest.raises(ValueError, match="the last 3 all failed"):
+        start.run(plan_of(prompts=30), testbed, tmp_path / "b", print, give_up_after=3)
+    assert start.run(plan_of(prompts=30), testbed, tmp_path / "c", print, give_up_after=0) == 60
+    with pytest.raises(ValueError, match="give_up_after: got -1"):
+        start.run(plan_of(prompts=30), testbed, tmp_path / "d", print, give_up_after=-1)
+
+
+def test_one_success_in_between_is_enough(tmp_path):
+    prompts = tuple("1" * n for n in range(1, 31))
+    drawn = Benchmark("digits", prompts, "").drawn(1, 30)
+    bad = tuple(prompt for i, prompt in enumerate(drawn) if i % 5)
+    testbed = TinyTestbed(prompts=prompts, judge=FailingReward(2, dislikes=bad))
+    assert start.run(plan_of(prompts=30), testbed, tmp_path, print, give_up_after=5) == 48
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--reward": "/nonexistent"}, "no folder '/nonexistent'"),
+        ({"--unmatched": "foo"}, "unmatched: got 'foo'"),
+        ({"--out": "{file}"}, "out: cannot write to .*file"),
+        ({"--out": "/proc/nothing"}, "out: cannot write to /proc/nothing"),
+        ({"--dtype": "float8"}, "dtype: got 'float8'"),
+        ({"--device": "mps"}, "device: got 'mps'"),
+        ({"--dtype": "float16", "--authors": None}, "dtype: got 'float16' with --authors"),
+    ],
+)
+def test_what_can_be_known_is_checked_before_weights_are_loaded(
+    tmp_path, benchmark, monkeypatch, change, message
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(checkpoints, "load", lambda *a, **k: pytest.fail("weights are loaded"))
+    words = arguments(benchmark, tmp_path / "run")
+    for name, value in change.items():
+        value = [] if value is None else [value.format(file=tmp_path / "file")]
+        if name in words:
+            words[words.index(name) + 1] = value[0]
+        else:
+            words += [name, *value]
+    with pytest.raises(ValueError, match=message):
+        invoke(*words)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_only_the_reward_models_that_are_used_are_fetched(tmp_path, benchmark, monkeypatch):
+    """`main` uses one of the paper's three."""
+    asked = []
+
+    def fetch(hub_id, revision, allow_patterns):
+        asked.append(hub_id)
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    for experiment, sizes in (("main", {"1.7B"}), ("reward-size", {"0.6B", "1.7B", "4B"})):
+        words = arguments(benchmark, tmp_path / "run", experiment=experiment)
+        where = words.index("--reward")
+        del words[where : where + 2]
+        asked.clear()
+        with pytest.raises(ValueError, match="could not be fetched"):
+            invoke(*words)
+        assert set(asked) <= {published.SKYWORK[size] for size in sizes}
+        assert asked
+
+
+def test_models_are_pinned_to_the_commits_that_a_run_began_with(tmp_path, benchmark, monkeypatch):
+    """A new commit on the hub, such as an edit of a README, must not end a run."""
+    hub, newest, asked = tmp_path / "hub", ["a" * 40], []
+
+    def fetch(hub_id, revision, allow_patterns):
+        asked.append((hub_id, revision))
+        commit = revision if revision and len(revision) == 40 else newest[0]
+        source = DREAM if "dream" in hub_id else REWARD
+        folder = hub / f"models--{hub_id.replace('/', '--')}" / "snapshots" / commit
+        if not folder.exists():
+            shutil.copytree(source, folder)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    words = arguments(benchmark, tmp_path / "run", "--methods", "bon", "--seeds", "1")
+    words[words.index(str(DREAM))], words[words.index(str(REWARD))] = "o/dream", "o/reward"
+    invoke(*words)
+    declared = read_declaration(tmp_path / "run")
+    assert declared["denoiser"] == {"name": "o/dream", "commit": "a" * 40}
+    newest[0] = "b" * 40
+    asked.clear()
+    invoke(*words, "--seeds", "1,2")
+    assert {revision for _, revision in asked} == {"a" * 40}
+    assert len(read_records(tmp_path / "run")) == 12
+    words[words.index("o/dream")] = f"o/dream@{'b' * 40}"  # another one on purpose
+    with pytest.raises(ValueError, match=r"another run.*denoiser\.commit"):
+        invoke(*words)
+
+
+# What is said on the way
+
+
+def test_lines_count_what_their_cell_has_reached(tmp_path, capsys):
+    """The first record of a cell is written before the line of the cell before it."""
+    start.run(plan_of(seeds=[1, 2]), TinyTestbed(), tmp_path, print)
+    said = capsys.readouterr().err
+    found = [line.partition(",")[0] for line in said.splitlines() if " prompts: " in line]
+    assert found == [
+        "4 of 16 prompts: digits bon seed 1",
+        "8 of 16 prompts: digits entrgi seed 1",
+        "12 of 16 prompts: digits bon seed 2",
+        "16 of 16 prompts: digits entrgi seed 2",
+    ]
+
+
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch, capfd, benchmark):
+    words = arguments(benchmark, tmp_path, "--methods", "bon", "--seeds", "1")
+    original, calls = runner.generate, []
+
+    def stops(*arguments, **options):
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(runner, "generate", stops)
+    monkeypatch.setattr(sys, "argv", ["entrgi_ref.paper", *words])
+    with pytest.raises(SystemExit) as stop:
+        paper.main()
+    assert stop.value.code == 130
+    said = capfd.readouterr().err
+    expected = f"stopped: 4 of 6 prompts are kept in {tmp_path}; the same command goes on"
+    assert said.splitlines()[-1] == expected
+    monkeypatch.setattr(runner, "generate", original)
+    invoke(*words)
+    assert len(by_key(tmp_path)) == 6
+
+
+def test_a_repaired_run_computes_again_what_was_taken_out(tmp_path):
+    tiny_run(tmp_path / "run")
+    whole = by_key(tmp_path / "run")
+    (file,) = (tmp_path / "run" / "records").glob("*.jsonl")
+    rows = file.read_bytes().splitlines(keepends=True)
+    rows[3] = b"\0" * 40 + b"\n"
+    other = json.loads(rows[5]) | {"fingerprint": "another run's", "rewards": [99.0, 99.0]}
+    rows[5] = json.dumps(other).encode() + b"\n"
+    file.write_bytes(b"".join(rows))
+    for command in ("report", "list"):
+        if command == "report":
+            with pytest.raises(ValueError, match=r"line 4: it is not JSON"):
+                invoke("report", tmp_path / "run")
+        else:
+            assert "line 4: it is not JSON" in invoke("list", tmp_path / "run")
+    output = invoke("repair", tmp_path / "run")
+    assert re.search(r"line 4: it is not JSON.*\n.*line 6: it is of another run", output)
+    assert "2 lines taken out" in output
+    assert invoke("repair", tmp_path / "run") == "ok\n"
+    tiny_run(tmp_path / "run")
+    assert by_key(tmp_path / "run") == whole

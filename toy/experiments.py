@@ -63,6 +63,9 @@ class ToyTestbed:
             self._loaded[reward] = self.load(reward)
         return self._loaded[reward]
 
+    def examine(self) -> None:
+        """Nothing is loaded from elsewhere."""
+
     def denoiser(self) -> Any:
         return self._testbed(self.main_reward).denoiser
 

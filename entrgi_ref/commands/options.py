@@ -129,6 +129,17 @@ Out = Annotated[
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Try prompts again that failed before.")
 ]
+OtherVersion = Annotated[
+    bool,
+    typer.Option(
+        "--other-version",
+        help="Go on with what another version or commit of the code began; its records stay.",
+    ),
+]
+GiveUpAfter = Annotated[
+    int,
+    typer.Option(help="End the run after so many failures in a row; 0 goes on whatever fails."),
+]
 RunPath = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 
 

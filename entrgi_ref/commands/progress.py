@@ -23,7 +23,7 @@ class Progress:
         """`done` counts what all processes together have done."""
         self.live = loud and sys.stderr.isatty()
         self.loud, self.total, self.done = loud, total, done
-        self.before = done()
+        self.before = self.reached = done()
         self.cell: tuple[Any, ...] | None = None
         self.top1: list[float] = []
         self.start = time.perf_counter()
@@ -53,15 +53,16 @@ class Progress:
             print(message, file=sys.stderr, flush=True)
 
     def __call__(self, record: Record) -> None:
-        """Count a record."""
+        """Count a record that has been written."""
         cell = (record["benchmark"], record["method"], str(record["variant"]), record["seed"])
         if cell != self.cell:
-            self._end_of_cell()
+            self._end_of_cell()  # of what was reached before this record
             self.cell, self.top1 = cell, []
+        self.reached = self.done()
         if record["rewards"]:
             self.top1.append(max(record["rewards"]))
         if self.bar is not None:
-            self.bar.update(self.done() - self.bar.n)
+            self.bar.update(self.reached - self.bar.n)
             self.bar.set_postfix_str(self._means())
 
     def _means(self) -> str:
@@ -71,10 +72,10 @@ class Progress:
 
     def _end_of_cell(self) -> None:
         if self.cell is not None and self.loud and not self.live:
-            done, seconds = self.done(), time.perf_counter() - self.start
-            left = seconds / max(1, done - self.before) * (self.total - done)
+            seconds = time.perf_counter() - self.start
+            left = seconds / max(1, self.reached - self.before) * (self.total - self.reached)
             rest = f", {duration(left)} left" if left > 0 else ""
-            self.say(f"{done} of {self.total} prompts: {self._means()}{rest}")
+            self.say(f"{self.reached} of {self.total} prompts: {self._means()}{rest}")
 
 
 def duration(seconds: float) -> str:

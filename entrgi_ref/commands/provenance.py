@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import platform
 import subprocess
-import sys
+from functools import cache
 from pathlib import Path
 
 import torch
 
 
+@cache
 def commit() -> str:
-    """The checkout's commit, with -dirty if files differ from it; `unknown` without a checkout."""
-    here = str(Path(__file__).parent)
-    git = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"]
+    """The checkout's commit, with -dirty if files differ from it; `unknown` without a checkout.
+
+    A package that is installed inside of somebody's repository is no checkout of its own.
+    """
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run(
+            [*git, "ls-files", "--error-unmatch", Path(__file__).name],
+            capture_output=True,
+            check=True,
+        )
+        described = subprocess.run(
+            [*git, "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return described.stdout.strip()
 
 
 def versions() -> dict[str, str]:
@@ -29,6 +45,14 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    if "transformers" in sys.modules:
-        found["transformers"] = sys.modules["transformers"].__version__
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # the toy runs without
+        found["transformers"] = importlib.metadata.version("transformers")
     return found
+
+
+def made_with() -> dict[str, str]:
+    """What decides, beside the settings, what a record says: versions and commit.
+
+    Python's version is left out: records do not depend on it.
+    """
+    return {"commit": commit()} | {k: v for k, v in versions().items() if k != "python"}

@@ -1,4 +1,4 @@
-"""The paper's experiments on Dream: `python -m entrgi_ref.paper list|plan|run|judge|report|export`.
+"""The paper's experiments on Dream: `python -m entrgi_ref.paper COMMAND`.
 
 The toy runs the same experiments by `python -m toy run`; every other command reads run folders,
 whoever wrote them.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,9 +18,11 @@ from ..commands.options import (
     Device,
     Dtype,
     ExperimentName,
+    GiveUpAfter,
     Methods,
     NewTokens,
     Order,
+    OtherVersion,
     Out,
     OwnDenoisingSteps,
     OwnGradientSteps,
@@ -35,6 +37,7 @@ from ..commands.options import (
     Unmatched,
     guidance_dtype,
     names_list,
+    require_precision,
     run_app,
     seed_list,
 )
@@ -48,7 +51,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="The paper's experiments: what there is, what it takes, run, judge, report, export.",
+    help="The paper's experiments: list, plan, run, judge, report, export, repair.",
 )
 
 RESULTS = Path("results")
@@ -62,14 +65,18 @@ def list_(
     ] = None,
 ) -> None:
     """The experiments, which table or figure each regenerates, and how far runs are."""
+    from .run.records import JUDGES
     from .shown.listing import listing
 
-    below = [file.parent for file in RESULTS.glob("**/run.json") if file.parent.name != "judge"]
-    runs = sorted(folder for folder in below if (folder / "records").is_dir())
+    below = [file.parent for file in RESULTS.glob("**/run.json")]
+    own = [folder for folder in below if folder.parent.name != JUDGES]
+    runs = sorted(folder for folder in own if (folder / "records").is_dir())
     typer.echo(listing(out or runs))
 
 
-def _declared(act: Callable[[Plan, DreamTestbed, Path, bool], None]) -> Callable[..., None]:
+def _declared(
+    act: Callable[[Plan, DreamTestbed, Path, dict[str, Any]], None],
+) -> Callable[..., None]:
     """A command whose options declare an experiment on Dream."""
 
     def command(
@@ -113,13 +120,21 @@ def _declared(act: Callable[[Plan, DreamTestbed, Path, bool], None]) -> Callable
         authors: Authors = False,
         unmatched: Unmatched = "eos",
         retry_failed: RetryFailed = False,
+        other_version: OtherVersion = False,
+        give_up_after: GiveUpAfter = 16,
     ) -> None:
         from ..config import GuidanceConfig, SamplingConfig
+        from ..models.checkpoints import device_of, dtype_of
         from .declared.benchmarks import HUB, named
+        from .declared.experiments import MAIN
         from .declared.plan import Plan
-        from .declared.testbed import DreamTestbed, reward_paths
-        from .run.start import local_device, pinned
+        from .declared.testbed import DreamTestbed, main_of, reward_paths
+        from .run.start import local_device, pinned, pinned_models
 
+        where = local_device(device)
+        dtype_of(dtype, device_of(where))
+        steps = 3 if gradient_steps is None else gradient_steps
+        require_precision(dtype, authors, steps)
         base = SamplingConfig(
             GuidanceConfig(step_size=step_size, dtype=guidance_dtype(dtype)),
             trajectories=trajectories,
@@ -139,15 +154,24 @@ def _declared(act: Callable[[Plan, DreamTestbed, Path, bool], None]) -> Callable
             gradient_steps,
         )
         folder = RESULTS / experiment if out is None else out
+        rewards = reward_paths(reward or [])
+        if plan.experiment.rewards == MAIN:  # the others would be fetched for nothing
+            rewards = {main_of(rewards): rewards[main_of(rewards)]}
+        models = pinned_models(folder)
         testbed = DreamTestbed(
-            path=dream,
-            reward_paths=reward_paths(reward or []),
+            path=models.get(dream, dream),
+            reward_paths={name: models.get(path, path) for name, path in rewards.items()},
             benchmarks=named(benchmark or list(HUB), pinned(folder)),
             dtype=dtype,
-            requested_device=local_device(device),
+            requested_device=where,
             unmatched=unmatched,
         )
-        act(plan, testbed, folder, retry_failed)
+        options = {
+            "retry_failed": retry_failed,
+            "other_version": other_version,
+            "give_up_after": give_up_after,
+        }
+        act(plan, testbed, folder, options)
 
     command.__doc__ = act.__doc__
     return command
@@ -155,7 +179,7 @@ def _declared(act: Callable[[Plan, DreamTestbed, Path, bool], None]) -> Callable
 
 @app.command("plan")
 @_declared
-def plan_(plan: Plan, testbed: DreamTestbed, out: Path, retry_failed: bool) -> None:
+def plan_(plan: Plan, testbed: DreamTestbed, out: Path, options: dict[str, Any]) -> None:
     """What an experiment, or what is left of it, would take on this device, from a short
     calibration.
     """
@@ -166,7 +190,7 @@ def plan_(plan: Plan, testbed: DreamTestbed, out: Path, retry_failed: bool) -> N
 
 @app.command("run")
 @_declared
-def run(plan: Plan, testbed: DreamTestbed, out: Path, retry_failed: bool) -> None:
+def run(plan: Plan, testbed: DreamTestbed, out: Path, options: dict[str, Any]) -> None:
     """Run an experiment, or go on with one. Several processes share the work, under torchrun or
     each started by itself.
 
@@ -175,7 +199,7 @@ def run(plan: Plan, testbed: DreamTestbed, out: Path, retry_failed: bool) -> Non
     from .run.start import rank
     from .run.start import run as run_plan
 
-    failed = run_plan(plan, testbed, out, typer.echo, retry_failed=retry_failed)
+    failed = run_plan(plan, testbed, out, typer.echo, **options)
     if failed and rank() == 0:
         raise typer.Exit(1)
 
@@ -201,6 +225,7 @@ def judge(
     device: Device = "auto",
     dtype: Dtype = "auto",
     gpus: Annotated[int, typer.Option(help="GPUs that share the model, of lmunit.")] = 4,
+    other_version: OtherVersion = False,
 ) -> None:
     """Let a judge score the best answer to every prompt by unit tests, as the paper does by LMUnit.
 
@@ -215,8 +240,19 @@ def judge(
     read_experiment(out)  # before a judge of 72 billion parameters is loaded
     tests = read_unit_tests(unit_tests)
     scorer = load_judge(backend, model, local_device(device), dtype, batch_size, gpus)
-    if run_judge(out, scorer, tests, typer.echo):
+    if run_judge(out, scorer, tests, typer.echo, other_version=other_version):
         raise typer.Exit(1)
+
+
+@app.command()
+def repair(out: RunPath) -> None:
+    """Take damaged lines, and records of other runs, out of a run; the run computes them again."""
+    from .run.folder import repair as repaired
+
+    said = repaired(out)
+    for line in said:
+        typer.echo(line)
+    typer.echo(f"{len(said)} lines taken out; they are kept in {out / 'dropped'}" if said else "ok")
 
 
 @app.command()

@@ -90,9 +90,9 @@ class Plan:
         unguided = base.guided(steps=0)
         if cell.method == "bon":
             return unguided
-        costs = testbed.costs(
-            self.reward(testbed, cell), self.drawn(testbed, cell), self.base.new_tokens
-        )
+        # Of all prompts of the benchmark, so that a run may be given more of them.
+        (benchmark,) = [b for b in testbed.benchmarks if b.name == cell.benchmark]
+        costs = testbed.costs(self.reward(testbed, cell), benchmark.prompts, self.base.new_tokens)
         return replace(unguided, trajectories=costs.equal_trajectories(base, unguided))
 
     @staticmethod
@@ -112,13 +112,14 @@ class Plan:
         }
 
     def declaration(self, testbed: Testbed) -> dict[str, Any]:
-        """What the run is. Seeds and methods are left out: a folder may be given more of them."""
+        """What the run is. Seeds, methods and the number of prompts are left out: a folder may be
+        given more of them. The prompts of a small run are the first of a large one's.
+        """
         settings = json.loads(self.base.to_json())
         del settings["seed"]
         return {
             "experiment": self.experiment.name,
             "settings": settings,
-            "prompts": self.prompts,
             "batch_size": "auto" if self.batch_size is None else self.batch_size,
             **testbed.declaration,
         }

@@ -15,18 +15,8 @@ TOP1: dict[tuple[str, str], float] = {
 }
 """(Benchmark, method) -> Top@1: Dream-7B, Skywork-Reward-V2-Qwen3-1.7B, tau = 0.7."""
 
-SETTINGS = {
-    "trajectories": 4,
-    "new_tokens": 128,
-    "denoising_steps": 128,
-    "temperature": 0.7,
-    "top_p": 0.95,
-    "order": "entropy",
-    "eos_last": True,
-}
-"""The settings behind them, beside those of guidance. Source: authors' code."""
-GUIDANCE = {"steps": 3, "step_size": 0.5}
-PROMPTS, SEEDS = 64, 3
+PROMPTS, SEEDS = 64, (1, 2, 3)
+"""Of each benchmark. The settings behind the numbers are `SamplingConfig.authors()`."""
 
 DREAM = "Dream-org/Dream-v0-Instruct-7B"
 SKYWORK = {size: f"Skywork/Skywork-Reward-V2-Qwen3-{size}" for size in ("0.6B", "1.7B", "4B")}

@@ -16,7 +16,7 @@ from .costs import Costs
 from .published import SKYWORK
 
 if TYPE_CHECKING:
-    from ...models import Dream, SequenceReward
+    from ...models import Dream, DreamCheckpoint, SequenceReward
 
 
 class Testbed(Protocol):
@@ -41,6 +41,9 @@ class Testbed(Protocol):
     @property
     def device(self) -> str:
         """What it runs on, in words."""
+
+    def examine(self) -> None:
+        """Raise `ValueError` for all that can be known to be wrong before weights are loaded."""
 
     def denoiser(self) -> Denoiser:
         """The mask predictor."""
@@ -81,7 +84,20 @@ class DreamTestbed:
 
     @property
     def main_reward(self) -> str:
-        return "1.7B" if "1.7B" in self.reward_paths else self.rewards[0]
+        return main_of(self.reward_paths)
+
+    def examine(self) -> None:
+        from ...models import RewardCheckpoint
+
+        for path in self.reward_paths.values():
+            reward = RewardCheckpoint.examine(path, unmatched=self.unmatched)
+            reward.vocabulary(self._examined.tokens)
+
+    @cached_property
+    def _examined(self) -> DreamCheckpoint:
+        from ...models import DreamCheckpoint
+
+        return DreamCheckpoint.examine(self.path)
 
     @cached_property
     def declaration(self) -> Mapping[str, Any]:
@@ -109,10 +125,8 @@ class DreamTestbed:
 
     @cached_property
     def _denoiser(self) -> Dream:
-        from ...models import Dream
-
         with memory(SMALLER):
-            return Dream.from_pretrained(self.path, dtype=self.dtype, device=self.requested_device)
+            return self._examined.load(dtype=self.dtype, device=self.requested_device)
 
     def denoiser(self) -> Dream:
         return self._denoiser
@@ -149,6 +163,11 @@ class DreamTestbed:
 
     def gold(self, prompt: str, response: str) -> float | None:
         return None
+
+
+def main_of(rewards: Mapping[str, str]) -> str:
+    """The name of the reward model that is taken where one is wanted."""
+    return "1.7B" if "1.7B" in rewards else next(iter(rewards))
 
 
 def _parameters(network: Any) -> int:

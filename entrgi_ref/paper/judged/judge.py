@@ -52,19 +52,28 @@ def question(query: str, response: str, unit_test: str) -> str:
     return f"Query: {query}\n\nResponse: {response}\n\nUnit Test: {unit_test}"
 
 
-def score(generated: Generated) -> float:
-    """The probability-weighted digit, in [1, 5], at the place where the digit stands.
+def digit_place(generated: Generated) -> int | None:
+    """Where the digit stands: the first one after `score`, as in LMUnit's `{"score": "4"}`, or the
+    first of all if there is no such word; None if no digit is generated.
 
-    LMUnit answers by `{"score": "4"}`: the place is the first digit after `score`. Another judge
-    may answer otherwise: then it is the first digit, or, if it generates none, the first place of
-    all. Digits count as whole tokens, with or without spaces around them. Raises `ValueError` if
-    none from 1 to 5 has a probability there.
+    Digits count as whole tokens, with or without spaces around them.
     """
     tokens = [token.strip() for token, _ in generated]
     after = tokens.index("score") if "score" in tokens else 0
     places = [i for i, token in enumerate(tokens) if i >= after and re.fullmatch("[0-9]", token)]
+    return places[0] if places else None
+
+
+def score(generated: Generated) -> float:
+    """The probability-weighted digit, in [1, 5], at the place where the digit stands.
+
+    Without a digit it is read at the first place of all: the reports say how often. Raises
+    `ValueError` if none from 1 to 5 has a probability there.
+    """
+    if not generated:
+        raise ValueError("the judge generated nothing")
     weights = dict.fromkeys(DIGITS, 0.0)
-    for token, log_probability in generated[places[0] if places else 0][1].items():
+    for token, log_probability in generated[digit_place(generated) or 0][1].items():
         if token.strip() in weights:
             weights[token.strip()] += math.exp(log_probability)
     total = sum(weights.values())

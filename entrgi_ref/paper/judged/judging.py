@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...commands.provenance import versions
+from ...commands.options import stopping
+from ...commands.provenance import commit, versions
+from ..run.folder import RunFolder
 from ..run.records import (
-    JUDGED,
+    JUDGES,
     Record,
-    RunFolder,
     best,
     fingerprint,
     key_of,
     read_experiment,
     read_records,
+    require_judgement,
 )
 from ..run.runner import POLL_SECONDS
-from .judge import Generated, Judge, question, score
+from .judge import Generated, Judge, digit_place, question, score
 
 AT_A_TIME = 8
 """Prompts between two writings."""
 
 
-def run(folder: Path, judge: Judge, tests: Sequence[str], say: Callable[[str], None]) -> int:
+def folder_of(run: Path, declaration: Mapping[str, Any]) -> Path:
+    """Where a judge's judgements of a run are: each judge, with its unit tests, has a folder."""
+    name = str(declaration["model"]["name"]).rsplit("/", 1)[-1]
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    return run / JUDGES / f"{name}-{fingerprint(declaration)[:8]}"
+
+
+def run(
+    folder: Path,
+    judge: Judge,
+    tests: Sequence[str],
+    say: Callable[[str], None],
+    *,
+    other_version: bool = False,
+) -> int:
     """Judge what is not judged yet. Returns how many answers could not be judged.
 
     Several processes may do it together: each takes the next prompts that nobody holds.
@@ -34,42 +51,66 @@ def run(folder: Path, judge: Judge, tests: Sequence[str], say: Callable[[str], N
     run_of = read_experiment(folder)["fingerprint"]
     declaration = {"run": run_of, "unit_tests": list(tests), **judge.declaration}
     wanted = [record for record in read_records(folder) if record["status"] == "ok"]
-    judged = RunFolder(folder / JUDGED, declaration)
+    own = folder_of(folder, declaration)
+    judged = RunFolder(own, declaration, other_version=other_version, require=require_judgement)
+
+    def done() -> int:
+        return sum(key_of(record) in judged.done for record in wanted)
+
+    def kept() -> str:
+        return f"{done()} of {len(wanted)} judgements are kept in {own}; the same command goes on"
+
     left = [wanted[start : start + AT_A_TIME] for start in range(0, len(wanted), AT_A_TIME)]
     try:
-        while True:
-            judged.refresh()
-            left = [part for part in left if not judged.done.issuperset(map(key_of, part))]
-            if not left:
-                break
-            before = len(judged.done)
-            for part in left:
-                with judged.lock(repr([key_of(record) for record in part])) as ours:
-                    judged.refresh()
-                    if not ours or judged.done.issuperset(map(key_of, part)):
-                        continue
-                    for record, answers in _judged(judge, part, tests):
-                        judged.write(_judgement(record, best(record), answers, declaration))
-                    there = sum(key_of(record) in judged.done for record in wanted)
-                    say(f"{there} of {len(wanted)} answers judged")
-            if len(judged.done) == before:
-                time.sleep(POLL_SECONDS)  # others hold all that is left; one of them may die
+        with stopping(kept):
+            while True:
+                judged.refresh()
+                left = [part for part in left if not judged.done.issuperset(map(key_of, part))]
+                if not left:
+                    break
+                before = len(judged.done)
+                for part in left:
+                    with judged.lock(repr([key_of(record) for record in part])) as ours:
+                        judged.refresh()
+                        if not ours or judged.done.issuperset(map(key_of, part)):
+                            continue
+                        for record, answers in _judged(judge, part, tests):
+                            judged.write(_judgement(record, best(record), answers, declaration))
+                        say(f"{done()} of {len(wanted)} answers judged")
+                if len(judged.done) == before:
+                    time.sleep(POLL_SECONDS)  # others hold all that is left; one may die
     finally:
         judged.close()
-    found = read_records(folder / JUDGED)
+    return _summed_up(own, say)
+
+
+def _summed_up(own: Path, say: Callable[[str], None]) -> int:
+    found = read_records(own, require_judgement)
     failed = [record for record in found if record["status"] == "failed"]
     scores = [record["score"] for record in found if record["status"] == "ok"]
     mean = f", mean score {statistics.fmean(scores):.3f}" if scores else ""
-    say(f"{len(found)} answers judged in {folder / JUDGED}, {len(failed)} failed{mean}")
+    say(f"{len(found)} answers judged in {own}, {len(failed)} failed{mean}")
     if failed:
         say(f"  the first: {failed[0]['reason']}")
+    without, asked = without_digit(found)
+    if without:
+        say(
+            f"  {without} of its {asked} replies have no digit: their score is what the first "
+            f"place gives the digits{', so it does not judge at all' if without == asked else ''}"
+        )
     return len(failed)
+
+
+def without_digit(judgements: Sequence[Record]) -> tuple[int, int]:
+    """How many of a judge's replies have no digit, and how many there are."""
+    fine = [record for record in judgements if record["status"] == "ok"]
+    return sum(record["without_digit"] for record in fine), sum(len(r["scores"]) for r in fine)
 
 
 def _judged(
     judge: Judge, part: Sequence[Record], tests: Sequence[str]
 ) -> Iterator[tuple[Record, Sequence[Generated] | str]]:
-    """The answers to the questions about each record, or the reason why there are none.
+    """What is generated for the questions about each record, or the reason why there is nothing.
 
     Of all records of a part, also if some are judged already: the same batches, the same rounding.
     """
@@ -111,9 +152,11 @@ def _judgement(
         "scores": scores,
         "score": None if reason else statistics.fmean(scores),
         "answers": ["".join(token for token, _ in one) for one in generated],
+        "without_digit": sum(digit_place(one) is None for one in generated),
         "status": "failed" if reason else "ok",
         "reason": reason,
         "fingerprint": fingerprint(declaration),
+        "commit": commit(),
         "versions": versions(),
         "timing": {},
     }

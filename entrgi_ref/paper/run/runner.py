@@ -16,17 +16,20 @@ from typing import Any
 import torch
 
 from ...commands.memory import out_of_memory
-from ...commands.provenance import versions
+from ...commands.provenance import commit, versions
 from ...config import SamplingConfig
 from ...denoising import Generation, generate
 from ..declared.experiments import Cell
 from ..declared.plan import Plan
 from ..declared.testbed import Testbed
 from .errors_by_prompt import ErrorsByPrompt
-from .records import Key, Record, RunFolder, fingerprint, key_of
+from .folder import RunFolder
+from .records import Key, Record, fingerprint, key_of
 
 AUTO_BATCH = 16
 """Prompts in a batch to begin with under --batch-size auto; halved until it fits."""
+GIVE_UP_AFTER = 16
+"""Failures in a row, without a success, after which a run ends."""
 POLL_SECONDS = 2.0
 """How often to look for batches whose process has died, once nothing else is left."""
 
@@ -81,8 +84,11 @@ class Runner:
     folder: RunFolder
     say: Callable[[str], None]
     progress: Callable[[Record], None] = lambda record: None
+    give_up_after: int = GIVE_UP_AFTER
+    """So many failures in a row end the run; 0 never does."""
 
     def __post_init__(self) -> None:
+        self._failures = 0
         self._declaration = self.plan.declaration(self.testbed)
         self._settings: dict[str, SamplingConfig] = {}
         self._fits: dict[str, int] = {}
@@ -117,7 +123,17 @@ class Runner:
                     self.folder.write(record)
                     if fresh:
                         self.progress(record)
+                        self._count(record)
             return True
+
+    def _count(self, record: Record) -> None:
+        """End the run if nothing works."""
+        self._failures = self._failures + 1 if record["status"] == "failed" else 0
+        if self._failures == self.give_up_after > 0:
+            raise ValueError(
+                f"prompts: the last {self._failures} all failed, so the run ends here; the last "
+                f"because of: {record['reason']} (--give-up-after 0 would go on)"
+            )
 
     def _config(self, cell: Cell) -> SamplingConfig:
         if repr(cell) not in self._settings:
@@ -199,6 +215,7 @@ class Runner:
                 "reward": self.plan.reward(self.testbed, batch.cell),
             },
             "fingerprint": fingerprint(self._declaration),
+            "commit": commit(),
             "versions": versions(),
             "device": self.testbed.device,
         }

@@ -6,17 +6,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ... import checks
+from ...commands.files import require_writable
+from ...commands.options import stopping
 from ...commands.progress import Progress, quiet
 from ..declared.benchmarks import HUB
 from ..declared.plan import Plan
 from ..declared.testbed import Testbed
-from .records import (
-    RunFolder,
-    key_of,
-    read_declaration,
-    read_records,
-)
-from .runner import Runner, batches
+from .folder import RunFolder
+from .records import key_of, read_declaration, read_records
+from .runner import GIVE_UP_AFTER, Runner, batches
 
 
 def rank() -> int:
@@ -44,6 +43,16 @@ def pinned(folder: Path) -> dict[str, str]:
     return {name: source.partition("@")[2] for name, source in sources.items() if name in HUB}
 
 
+def pinned_models(folder: Path) -> dict[str, str]:
+    """Hub id -> `id@commit` of the models that a run in `folder` began with."""
+    if not (folder / "run.json").is_file():
+        return {}
+    found = read_declaration(folder)
+    models = [found.get("denoiser"), *dict(found.get("rewards") or {}).values()]
+    known = [model for model in models if isinstance(model, dict) and "commit" in model]
+    return {model["name"]: f"{model['name']}@{model['commit']}" for model in known}
+
+
 def run(
     plan: Plan,
     testbed: Testbed,
@@ -51,12 +60,24 @@ def run(
     say: Callable[[str], None],
     *,
     retry_failed: bool = False,
+    other_version: bool = False,
+    give_up_after: int = GIVE_UP_AFTER,
 ) -> int:
-    """Run an experiment into a folder, or go on with it. Returns how many prompts have failed."""
+    """Run an experiment into a folder, or go on with it. Returns how many prompts have failed.
+
+    Ctrl-C is `StoppedError`, which says what is kept.
+    """
+    checks.integer("give_up_after", give_up_after, minimum=0)
+    testbed.examine()
     if not (out / "run.json").is_file():
+        require_writable(out)
         testbed.reward(testbed.main_reward)  # what cannot be loaded is not declared
     folder = RunFolder(
-        out, plan.declaration(testbed), asked=plan.asked(testbed), retry_failed=retry_failed
+        out,
+        plan.declaration(testbed),
+        asked=plan.asked(testbed),
+        retry_failed=retry_failed,
+        other_version=other_version,
     )
     expected = [key for batch in batches(plan, testbed) for key in batch.keys]
     loud = rank() == 0
@@ -64,8 +85,12 @@ def run(
     def done() -> int:
         return sum(key in folder.done for key in expected)
 
-    with Progress(len(expected), done, loud) as progress:
-        runner = Runner(plan, testbed, folder, progress.say if loud else quiet, progress)
+    def kept() -> str:
+        return f"{done()} of {len(expected)} prompts are kept in {out}; the same command goes on"
+
+    with stopping(kept), Progress(len(expected), done, loud) as progress:
+        said = progress.say if loud else quiet
+        runner = Runner(plan, testbed, folder, said, progress, give_up_after)
         try:
             runner.run()
         finally:

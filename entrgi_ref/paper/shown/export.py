@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...commands.files import write_text
 from ..run.records import Record, best
 from .summary import Run
 
@@ -25,10 +26,9 @@ def write(folder: Path, to: Path, aggregation_names: bool = False) -> list[Path]
         cells.setdefault(_name(record, run.declaration, aggregation_names), []).append(record)
     if not cells:
         raise ValueError(f"out: {folder} has no records yet")
-    to.mkdir(parents=True, exist_ok=True)
     for name, records in cells.items():
         text = json.dumps(_contents(records, run.declaration), indent=2, ensure_ascii=False)
-        (to / name).write_text(text + "\n", encoding="utf-8")
+        write_text(to / name, text + "\n")
     return [to / name for name in sorted(cells)]
 
 

@@ -15,7 +15,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .summary import MEASURES, Run, value
+from .summary import Run, value
 
 STYLES = {
     "bon": ("Best-of-N", "#56606b", "D"),
@@ -105,7 +105,8 @@ def main(run: Run) -> Figure:
             first = axis is row[0]
             axis.set_yticks(range(len(labels)), labels if first else [""] * len(labels))
             axis.set(
-                title=_title(benchmark), xlabel=f"{MEASURES[name].label} ({MEASURES[name].unit})"
+                title=_title(benchmark),
+                xlabel=f"{run.measures[name].label} ({run.measures[name].unit})",
             )
             axis.margins(x=0.15, y=0.15)
             axis.grid(axis="x", alpha=0.25)
@@ -276,7 +277,9 @@ def _lines(
                     )
             axis.set(title=_title(benchmark), xlabel=x_label)
             if j == 0:
-                axis.set_ylabel(f"{MEASURES[measure].label}{against}\n({MEASURES[measure].unit})")
+                axis.set_ylabel(
+                    f"{run.measures[measure].label}{against}\n({run.measures[measure].unit})"
+                )
             axis.grid(alpha=0.25)
     _legend_below(figure, axes[0, 0], _bars(run))
     return figure, axes

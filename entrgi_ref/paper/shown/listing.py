@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..declared.experiments import EXPERIMENTS
-from ..run.records import read_experiment, read_records
+from ..run.records import judges_of, read_experiment, read_records, require_judgement
 
 
 def listing(folders: Sequence[Path]) -> str:
@@ -25,9 +25,10 @@ def listing(folders: Sequence[Path]) -> str:
             f"\n{folder}: {declared['experiment']}, {len(records) - failed} prompts done, "
             f"{failed} failed"
         )
-        wanted = {
-            name: n for asked in declared.get("asked", []) for name, n in asked["prompts"].items()
-        }
+        wanted: dict[str, int] = {}
+        for asked in declared.get("asked", []):
+            for name, n in asked["prompts"].items():
+                wanted[name] = max(n, wanted.get(name, 0))
         cells = Counter(
             (
                 record["benchmark"],
@@ -39,8 +40,11 @@ def listing(folders: Sequence[Path]) -> str:
         )
         for (benchmark, method, variant, seed), count in cells.items():
             what = " ".join(part for part in (benchmark, method, variant) if part)
-            of = wanted.get(benchmark, declared["prompts"])
+            of = wanted.get(benchmark, count)
             lines.append(f"  {what}, seed {seed}: {count} of {of}")
+        for judge in judges_of(folder):
+            count = len(read_records(judge, require_judgement))
+            lines.append(f"  judged by {judge.name}: {count} of {len(records) - failed}")
     if not folders:
         lines.append("\nNo runs yet below results/.")
     return "\n".join(lines)

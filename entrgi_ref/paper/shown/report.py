@@ -12,10 +12,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..declared.benchmarks import HUB
-from ..declared.published import DREAM, GUIDANCE, PROMPTS, SEEDS, SETTINGS, SKYWORK, published
+from ...commands.files import require_writable, write_text
+from ..declared.published import published
+from ..judged.judge import UNIT_TESTS
+from ..run.records import key_of
 from . import figures
-from .summary import MEASURES, Run
+from .comparable import differences, is_the_papers
+from .summary import JudgedBy, Run, place_of
 from .tables import Table
 
 LABELS = {
@@ -35,14 +38,14 @@ def write(folder: Path, to: Path) -> tuple[str, list[Path]]:
     if not run.records:
         raise ValueError(f"out: {folder} has no records yet, or all have failed")
     found, notes = tables(run), list(_notes(run))
-    to.mkdir(parents=True, exist_ok=True)
+    require_writable(to)
     drawn = [path for name in figures.of(run) for path in figures.draw(run, name, to)]
     pictures = "\n\n".join(f"![{p.stem}]({p.name})" for p in drawn if p.suffix == ".svg")
     text = "\n\n".join([table.markdown() for table in found] + [" ".join(notes)])
     title = f"# {run.declaration['experiment']}: {run.declaration['testbed']}"
-    (to / "report.md").write_text(f"{title}\n\n{text}\n\n{pictures}\n", encoding="utf-8")
+    write_text(to / "report.md", f"{title}\n\n{text}\n\n{pictures}\n")
     tex = "\n\n".join(table.latex(" ".join(notes)) for table in found)
-    (to / "report.tex").write_text(tex + "\n", encoding="utf-8")
+    write_text(to / "report.tex", tex + "\n")
     return text + "\n", [to / "report.md", to / "report.tex", *drawn]
 
 
@@ -56,27 +59,31 @@ def tables(run: Run) -> list[Table]:
 
 
 def _main(run: Run, benchmark: str) -> Table:
-    """Methods down, measures across, each measured beside published."""
-    names = run.measures if run.toy else ("top1", "average", "lmunit")
+    """Methods down, measures across; in the main table each measured beside published."""
+    beside = not run.toy and run.declaration["experiment"] == "main"
+    labels = {name: f"{m.label} ({m.unit})" for name, m in run.measures.items()}
+    if beside and "lmunit" not in labels:
+        labels["lmunit"] = "LMUnit (1 to 5)"
     heads = ["Method", "K"]
-    for name in names:
-        measure = MEASURES[name]
-        heads.append(f"{measure.label} ({measure.unit}), measured")
-        if not run.toy:
-            heads.append(f"{measure.label}, published")
+    for name, label in labels.items():
+        heads.append(f"{label}, measured")
+        if beside and name in OF_THE_PAPER:
+            heads.append(f"{label.partition(' (')[0]}, published")
     rows = []
-    whole = not run.toy and run.declaration["experiment"] == "main"
-    methods = tuple(LABELS) if whole else run.methods  # so that what is not measured is seen
-    for method in methods:
+    for method in LABELS if beside else run.methods:  # so that what is not measured is seen
         row = [LABELS[method], _trajectories(run, benchmark, method)]
-        for name in names:
+        for name in labels:
             row.append(_measured(run, name, benchmark=benchmark, method=method))
-            if not run.toy:
+            if beside and name in OF_THE_PAPER:
                 row.append(_published(run, benchmark, method, name))
         rows.append(tuple(row))
     return Table(
         f"{benchmark}, rewards by {run.declaration['main_reward']}", tuple(heads), tuple(rows)
     )
+
+
+OF_THE_PAPER = ("top1", "average", "lmunit")
+"""The measures of the paper's main table."""
 
 
 def _trajectories(run: Run, benchmark: str, method: str) -> str:
@@ -90,23 +97,19 @@ def _measured(run: Run, measure: str, **fields: object) -> str:
 
 
 def _published(run: Run, benchmark: str, method: str, measure: str) -> str:
-    if method in OURS or not _is_the_papers(run, benchmark):
+    if method in OURS or not is_the_papers(run, benchmark):
         return "not in the paper"
     found = published(benchmark, method, measure)
-    return "not available" if found is None else f"{found:.2f}"
-
-
-def _is_the_papers(run: Run, benchmark: str) -> bool:
-    """Whether a benchmark is one of the paper's, and not a file of the same name."""
-    source = str(run.declaration["benchmarks"][benchmark])
-    return benchmark in HUB and source.startswith(f"{HUB[benchmark].hub_id}@")
+    if found is None:
+        return "not available"
+    return f"{found:.2f} (not comparable)" if any(differences(run)) else f"{found:.2f}"
 
 
 def _with_variants(run: Run, benchmark: str, fields: Sequence[str]) -> Table:
     """Methods and their variants down, measures across."""
     titles = {"reward": "Reward model", "gradient_steps": "M"}
     heads = ["Method", *(titles[field] for field in fields)]
-    heads += [f"{MEASURES[name].label} ({MEASURES[name].unit}), measured" for name in run.measures]
+    heads += [f"{m.label} ({m.unit}), measured" for m in run.measures.values()]
     rows = []
     for method in run.methods:
         for chosen in _combinations(run, fields):
@@ -139,19 +142,26 @@ def _notes(run: Run) -> Iterator[str]:
         if len(seeds) == 1
         else f"mean ± standard error over {len(seeds)} seeds ({listed})"
     )
-    yield (f"Measured: {how}, {run.declaration['prompts']} prompts per benchmark and seed at most.")
+    yield f"Measured: {how}, {run.prompts} prompts per benchmark and seed at most."
     if run.failed:
         yield (
             "1 prompt failed and is left out."
             if len(run.failed) == 1
             else f"{len(run.failed)} prompts failed and are left out."
         )
+    if run.left_out:
+        places = {place_of(record) for record in run.records}
+        yield (
+            "Methods are compared on the prompts that all of them have answered, "
+            f"{len(run.common('top1'))} of {len(places)}: {len(run.left_out)} answers to the "
+            "others do not count."
+        )
     missing = _unfinished(run)
     if missing:
         yield f"The run is not finished: {missing}."
     yield from _fewer_seeds(run, seeds)
-    if run.unjudged:
-        yield f"{run.unjudged} answers are not judged and are left out of LMUnit."
+    yield from _makers(run)
+    yield from _judges(run)
     if run.toy:
         yield "Nothing is published for the toy; its gold score takes the place of LMUnit."
         return
@@ -161,9 +171,46 @@ def _notes(run: Run) -> Iterator[str]:
         "Published: Top@1 of the authors' page; the paper's other numbers were not available "
         "(`not available`)."
     )
-    different = list(_different(run))
+    different = list(differences(run))
     if different:
         yield f"NOT COMPARABLE to the published numbers: {'; '.join(different)}."
+
+
+def _makers(run: Run) -> Iterator[str]:
+    """By which code the records were made."""
+    makers = Counter(
+        f"{record.get('versions', {}).get('entrgi_ref', 'unknown')} at commit "
+        f"{record.get('commit', 'unknown')}"
+        for record in [*run.records, *run.failed]
+    )
+    if len(makers) > 1:
+        listed = ", ".join(f"{maker} ({n} records)" for maker, n in sorted(makers.items()))
+        yield f"MADE BY SEVERAL VERSIONS of entrgi_ref: {listed}."
+    else:
+        yield f"Made by entrgi_ref {next(iter(makers))}."
+
+
+def _judges(run: Run) -> Iterator[str]:
+    """Who has judged, by what, and how far that can be trusted."""
+    for name, judge in run.judges_by_label.items():
+        yield f"{name}: {judge.backend}, by {_unit_tests(judge)}."
+        unjudged = sum(key_of(record) not in judge.scores for record in run.records)
+        if unjudged:
+            yield f"{unjudged} answers are not judged and are left out of {name}."
+        if judge.without_digit == judge.replies > 0:
+            yield f"NONE of the {judge.replies} replies of {name} has a digit: it does not judge."
+        elif judge.without_digit:
+            yield (
+                f"{judge.without_digit} of the {judge.replies} replies of {name} have no digit: "
+                "their score is what the first place gives the digits."
+            )
+
+
+def _unit_tests(judge: JudgedBy) -> str:
+    if judge.unit_tests == UNIT_TESTS:
+        return f"the package's {len(UNIT_TESTS)} unit tests"
+    listed = "; ".join(f"“{test}”" for test in judge.unit_tests)
+    return f"{len(judge.unit_tests)} unit tests of its own: {listed}"
 
 
 def _unfinished(run: Run) -> str:
@@ -176,7 +223,7 @@ def _unfinished(run: Run) -> str:
                 asked["methods"], asked["variants"], asked["seeds"]
             ):
                 cell = {"benchmark": benchmark, "method": method, "variant": variant, "seed": seed}
-                wanted[_cell(cell)] = count
+                wanted[_cell(cell)] = max(count, wanted.get(_cell(cell), 0))
     short = {cell: n - there[cell] for cell, n in wanted.items() if there[cell] < n}
     return f"{sum(short.values())} prompts of {len(short)} cells are missing" if short else ""
 
@@ -193,32 +240,3 @@ def _fewer_seeds(run: Run, seeds: Sequence[int]) -> Iterator[str]:
         if of != list(seeds):
             which = f"seed{'s' if len(of) > 1 else ''} {', '.join(map(str, of))}"
             yield f"{LABELS[method]} has {which} only."
-
-
-def _different(run: Run) -> Iterator[str]:
-    """Where a run is not what the published numbers were made by."""
-    declared = run.declaration
-    settings, guidance = declared["settings"], declared["settings"]["guidance"]
-    for name, paper in SETTINGS.items():
-        if settings[name] != paper:
-            yield f"{name} {settings[name]} instead of {paper}"
-    for name, value in GUIDANCE.items():
-        if guidance[name] != value:
-            yield f"guidance {name} {guidance[name]} instead of {value}"
-    if declared["denoiser"]["name"] != DREAM:
-        yield f"denoiser {declared['denoiser']['name']}"
-    reward = declared["rewards"][declared["main_reward"]]["name"]
-    if reward != SKYWORK["1.7B"]:
-        yield f"reward {reward}"
-    if declared["dtype"] != "bfloat16":
-        yield f"dtype {declared['dtype']} instead of bfloat16"
-    if declared["prompts"] != PROMPTS:
-        yield f"{declared['prompts']} prompts instead of {PROMPTS}"
-    if declared.get("unmatched", "eos") != "eos":
-        yield f"unmatched tokens {declared['unmatched']} instead of eos"
-    for benchmark in run.benchmarks:
-        if not _is_the_papers(run, benchmark):
-            yield f"benchmark {benchmark} ({declared['benchmarks'][benchmark]})"
-    seeds = {record["seed"] for record in run.records}
-    if len(seeds) != SEEDS:
-        yield f"{len(seeds)} seeds instead of {SEEDS}"
