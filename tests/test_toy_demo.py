@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import itertools
 import json
 import math
@@ -29,11 +30,12 @@ from entrgi_ref.orders import ORDERS
 from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.watching import Recorder, TerminalView, trace_page, words
 from toy import dial, exact, ledger, spread, table, training
-from toy.__main__ import FIRST_TRAINING_SEED, app, main
+from toy.__main__ import app, main
 from toy.demo import BASE, compare, errors_by_step, methods_of, records_of
 from toy.experiments import ToyTestbed
-from toy.language import VOCABULARY
+from toy.language import ID, VOCABULARY
 from toy.statistics import bootstrap, student
+from toy.studies import FIRST_TRAINING_SEED, STUDIES, Finding
 from toy.testbed import Testbed as Toy
 from toy.testbed import gold_score, held_out_prompts, log_likelihood, valid
 
@@ -703,3 +705,94 @@ def test_the_same_settings_are_at_equal_compute():
         K = int(rng.integers(1, 13))
         same = replace(BASE, trajectories=K)
         assert costs.equal_trajectories(same, same) == K
+
+
+# Commands as data
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_has_its_options_and_writes_its_record(name, tmp_path, monkeypatch, quick):
+    """One mechanism: options reach the study, and what it finds is printed and recorded."""
+    seen = []
+
+    def study(setting):
+        seen.append(setting)
+        return Finding("| found |", {"a": 1}, "networks", BASE, 3, [1, 2], {"more": True})
+
+    module = importlib.import_module(STUDIES[name].module)
+    monkeypatch.setattr(module, "study", study)
+    own = {option: default for option, (_, default) in STUDIES[name].options.items()}
+    words = [name, "--quick", "--training-seed", "11", "--threads", "1", "--out", str(tmp_path)]
+    run = CliRunner().invoke(app, words)
+    assert run.exit_code == 0, run.output
+    (setting,) = seen
+    assert (setting.quick, setting.training_seed, setting.options) == (True, 11, own)
+    assert setting.plan.prompts == 16
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["rows"] == {"a": 1}
+    assert (record["testbed"], record["prompts"], record["seeds"]) == ("networks", 3, [1, 2])
+    assert record["more"] is True
+    assert "| found |" in run.output
+
+
+@pytest.mark.parametrize("command", ["run", "watch", "dial"])
+def test_an_option_before_a_command_is_refused(command, monkeypatch, capsys):
+    """It would be the demo's, and the command would not know of it."""
+    monkeypatch.setattr("sys.argv", ["toy", "--quick", command, "main"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    expected = f"--quick: got it before the command, expected python -m toy {command} --quick"
+    assert capsys.readouterr().err == f"error: {expected}\n"
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def stops(setting):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dial, "study", stops)
+    monkeypatch.setattr("sys.argv", ["toy", "dial", "--quick"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    said = capsys.readouterr().err.strip()
+    assert said == "stopped: trained networks are kept in the cache, no results have been written"
+
+
+# Infilling
+
+
+def test_a_template_is_words_and_blanks(quick):
+    ids = quick.denoiser.template("a _ __ the")
+    mask, eos = quick.denoiser.mask_id, quick.denoiser.eos_id
+    assert ids.tolist() == [ID["a"], mask, mask, mask, ID["the"], *[eos] * 11]
+    full = quick.denoiser.template("_" * 16)
+    assert full.tolist() == [mask] * 16
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("a whale", "template: got 'a whale', expected at most 16 words, some of them blanks"),
+        ("", "template: got ''"),
+        ("_" * 17, "expected at most 16 words"),
+        ("a wale _", "template: word: got 'wale'.*did you mean 'whale'"),
+        ("_ sea", "template: word: got 'sea'"),
+        ("_ <mask>", "template: word: got '<mask>'"),
+    ],
+)
+def test_a_template_that_does_not_fit_is_refused(quick, template, message):
+    with pytest.raises(ValueError, match=message):
+        quick.denoiser.template(template)
+
+
+def test_watch_fills_in_a_template(quick):
+    words = ["watch", "sea castle gloomy", "--quick", "--threads", "1"]
+    run = CliRunner().invoke(app, [*words, "--template", "a _ _ finds the _"])
+    assert run.exit_code == 0, run.output
+    lines = [line for line in run.output.splitlines() if "  t 0." in line]
+    assert len(lines) == 2 * 2  # of three steps the first commits nothing
+    for line in (lines[1], lines[3]):
+        shown = re.sub(r"[\[\]]", "", line).split()[3:]
+        assert (shown[0], shown[3:5], shown[6]) == ("a", ["finds", "the"], "<eos>")
+        assert not any(word.startswith(".") for word in shown[:16])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,9 +12,11 @@ from entrgi_ref.commands.options import (
     BatchSize,
     DenoisingSteps,
     ExperimentName,
+    GiveUpAfter,
     GradientSteps,
     Methods,
     Order,
+    OtherVersion,
     Out,
     OwnGradientSteps,
     Prompts,
@@ -31,36 +32,10 @@ from entrgi_ref.commands.options import (
     seed_list,
 )
 
-if TYPE_CHECKING:
-    from .testbed import Testbed
+from .options import EmbeddingStd, Quick, Reward, Threads, TrainingSeed, load_testbed
+from .studies import FIRST_TRAINING_SEED, STUDIES, command
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-FIRST_TRAINING_SEED = 10
-"""Of the demo's networks. Smaller ones were looked at while the toy was designed."""
-
-Quick = Annotated[
-    bool,
-    typer.Option(
-        "--quick",
-        help="Smaller networks, trained in seconds; where there is a choice fewer prompts and one "
-        "seed. To try things out: the numbers are others.",
-    ),
-]
-Reward = Annotated[
-    str, typer.Option(help="The guiding reward model: small, medium, large or closed_form.")
-]
-TrainingSeed = Annotated[
-    int,
-    typer.Option(
-        help="Of the networks: another seed is another pair, trained if it is not in the cache."
-    ),
-]
-EmbeddingStd = Annotated[
-    float,
-    typer.Option(help="Standard deviation of the reward model's embeddings before its training."),
-]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -92,6 +67,7 @@ def demo(
     Networks are trained at the first run, which takes about a minute, and kept in toy/.cache.
     """
     if context.invoked_subcommand:
+        _require_no_options(context)
         return
     from entrgi_ref import GuidanceConfig, SamplingConfig
 
@@ -117,6 +93,18 @@ def demo(
         typer.echo(f"  {file}")
 
 
+def _require_no_options(context: typer.Context) -> None:
+    """An option before the name of a command would be the demo's, and would say nothing."""
+    command = context.invoked_subcommand
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{option}: got it before the command, expected python -m toy {command} {option}"
+            )
+
+
 @app.command()
 def watch(
     prompt: Annotated[
@@ -125,6 +113,13 @@ def watch(
     method: Annotated[
         str, typer.Option(help="Shown after the unguided trajectory: expectation, aps, entrgi.")
     ] = "entrgi",
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="An answer with blanks to fill in, such as 'a _ _ finds the _ today': each "
+            "underscore is one word."
+        ),
+    ] = None,
     quick: Quick = False,
     reward: Reward = "medium",
     gradient_steps: GradientSteps = 3,
@@ -145,111 +140,22 @@ def watch(
     from .testbed import gold_score
 
     testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
+    start = None if template is None else testbed.denoiser.template(template)[None]
+    blanks = LENGTH if start is None else int((start == testbed.denoiser.mask_id).sum())
+    guided = GuidanceConfig(weight=method, steps=gradient_steps, step_size=step_size)
     for title, guidance in (
         ("Unguided", GuidanceConfig(steps=0)),
-        (
-            f"Guided by {method}",
-            GuidanceConfig(weight=method, steps=gradient_steps, step_size=step_size),
-        ),
+        (f"Guided by {method}", guided),
     ):
-        config = SamplingConfig(guidance, 1, LENGTH, LENGTH, order=order, seed=seed)
+        config = SamplingConfig(guidance, 1, LENGTH, blanks, order=order, seed=seed)
         typer.echo(f"\n{title}: {prompt}\nstep, noise level t, response, R at each gradient step")
         view = TerminalView(testbed.denoiser, colour=sys.stdout.isatty())
-        answer = generate(testbed.denoiser, testbed.reward, [prompt], config, observe=view)
+        answer = generate(
+            testbed.denoiser, testbed.reward, [prompt], config, start=start, observe=view
+        )
         typer.echo(
             f"reward {answer.rewards.item():+.2f}, gold {gold_score(prompt, answer.best[0]):+.2f}"
         )
-
-
-@app.command()
-def gradients(
-    quick: Quick = False,
-    reward: Reward = "medium",
-    states: Annotated[int, typer.Option(help="Held-out answers with two masked positions.")] = 32,
-    draws: Annotated[int, typer.Option(help="Draws of hard tokens at each state.")] = 128,
-    seed: Seed = 1,
-    training_seed: TrainingSeed = FIRST_TRAINING_SEED,
-    embedding_std: EmbeddingStd = 1.0,
-    threads: Threads = 2,
-    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path(
-        "results/gradients"
-    ),
-) -> None:
-    """Compare each weight function's gradient with the exact one, found by enumeration."""
-    from dataclasses import replace
-
-    from .demo import BASE, provenance, write_record
-    from .exact import agreements, markdown
-
-    testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
-    base = replace(BASE, seed=seed)
-    found = agreements(testbed, base, states, draws)
-    typer.echo(f"\n{markdown(found)}\n\n{states} states x {draws} draws; {testbed.description}.")
-    rows = {name: {key: vars(e) for key, e in vars(a).items()} for name, a in found.items()}
-    record = provenance(base, testbed.description, states, [seed]) | {"draws": draws, "rows": rows}
-    write_record(out / "run.json", record)
-
-
-@app.command()
-def spread(
-    pairs: Annotated[int, typer.Option(min=2, max=10, help="Pairs of networks to train.")] = 5,
-    quick: Quick = False,
-    reward: Reward = "medium",
-    gradient_steps: GradientSteps = 3,
-    training_seed: TrainingSeed = FIRST_TRAINING_SEED,
-    embedding_std: EmbeddingStd = 1.0,
-    threads: Threads = 2,
-    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("results/spread"),
-) -> None:
-    """Repeat the comparison on several trained pairs: how much of a result is one pair's luck.
-
-    Each pair is trained at its first use, which takes about a minute.
-    """
-
-    from .demo import BASE, FULL, QUICK, compare, methods_of, provenance, write_record
-    from .spread import differences, markdown
-    from .testbed import held_out_prompts
-
-    base = BASE.guided(steps=gradient_steps)
-    plan = QUICK if quick else FULL
-    found, first = [], ""
-    for seed in range(training_seed, training_seed + pairs):
-        testbed = load_testbed(reward, quick, seed, embedding_std, threads)
-        prompts = held_out_prompts(plan.prompts)
-        found.append(list(compare(testbed, methods_of(base, testbed), prompts, plan.seeds)))
-        first = first or testbed.description
-        typer.echo(f"{testbed.description}: done")
-    rows = differences(found)
-    typer.echo(f"\n{markdown(rows)}\n")
-    typer.echo(
-        f"Difference to Best-of-N over {pairs} trained pairs: mean [95% interval over the pairs], "
-        f"smallest to largest. {plan.prompts} prompts x {len(plan.seeds)} seeds each."
-    )
-    description = f"{pairs} pairs, the first of them: {first}"
-    record = provenance(base, description, plan.prompts, plan.seeds)
-    write_record(out / "run.json", record | {"rows": rows})
-
-
-@app.command()
-def ledger(
-    quick: Quick = False,
-    reward: Reward = "medium",
-    training_seed: TrainingSeed = FIRST_TRAINING_SEED,
-    threads: Threads = 2,
-    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("results/ledger"),
-) -> None:
-    """What each difference between the authors' code and this package does (docs/ledger.md)."""
-    from .demo import BASE, FULL, QUICK, provenance, write_record
-    from .ledger import effects, markdown
-    from .testbed import held_out_prompts
-
-    testbed = load_testbed(reward, quick, training_seed, 1.0, threads)
-    plan = QUICK if quick else FULL
-    found = effects(testbed, BASE, held_out_prompts(plan.prompts), plan.seeds)
-    typer.echo(f"\n{markdown(found)}\n")
-    record = provenance(BASE, testbed.description, plan.prompts, plan.seeds)
-    rows = {name: {m: vars(e) for m, e in effect.items()} for name, effect in found.items()}
-    write_record(out / "run.json", record | {"rows": rows})
 
 
 @app.command()
@@ -270,6 +176,8 @@ def run(
     order: Order = "entropy",
     training_seed: TrainingSeed = FIRST_TRAINING_SEED,
     retry_failed: RetryFailed = False,
+    other_version: OtherVersion = False,
+    give_up_after: GiveUpAfter = 16,
     threads: Threads = 2,
 ) -> None:
     """Run one of the paper's experiments on the toy, or go on with one.
@@ -301,29 +209,17 @@ def run(
         lambda name: load_testbed(name, quick, training_seed, 1.0, threads), quick, training_seed
     )
     folder = Path("results/toy") / experiment if out is None else out
-    if run_plan(plan, testbed, folder, typer.echo, retry_failed=retry_failed):
+    failed = run_plan(
+        plan,
+        testbed,
+        folder,
+        typer.echo,
+        retry_failed=retry_failed,
+        other_version=other_version,
+        give_up_after=give_up_after,
+    )
+    if failed:
         raise typer.Exit(1)
-
-
-@app.command()
-def dial(
-    quick: Quick = False,
-    reward: Reward = "medium",
-    training_seed: TrainingSeed = FIRST_TRAINING_SEED,
-    threads: Threads = 2,
-    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("results/dial"),
-) -> None:
-    """Turn the dial: constant weights from 0 to 1, and the entropy's, over M."""
-    from .demo import BASE, FULL, QUICK, provenance, write_record
-    from .dial import markdown, turn
-    from .testbed import held_out_prompts
-
-    testbed = load_testbed(reward, quick, training_seed, 1.0, threads)
-    plan = QUICK if quick else FULL
-    found = turn(testbed, BASE, held_out_prompts(plan.prompts), plan.seeds)
-    typer.echo(f"\n{markdown(found)}\n")
-    record = provenance(BASE, testbed.description, plan.prompts, plan.seeds)
-    write_record(out / "run.json", record | {"rows": found})
 
 
 @app.command()
@@ -344,26 +240,13 @@ def train(
         load_testbed(name, quick, training_seed, embedding_std, threads=1)
 
 
-def load_testbed(
-    reward: str, quick: bool, seed: int, embedding_std: float, threads: int
-) -> Testbed:
-    """The trained networks, with a progress bar if they have to be trained first."""
-    import torch
-
-    from .testbed import Testbed
-
-    torch.set_num_threads(threads)
-
-    def track(steps: Iterable[int], label: str) -> Iterable[int]:
-        with typer.progressbar(steps, label=label) as bar:
-            yield from bar
-
-    return Testbed.load(reward, quick=quick, seed=seed, embedding_std=embedding_std, track=track)
+for _name, _study in STUDIES.items():
+    app.command(_name)(command(_name, _study))
 
 
 def main() -> None:
     """Run the command line; wrong input is one line, not a traceback."""
-    run_app(app)
+    run_app(app, kept="trained networks are kept in the cache, no results have been written")
 
 
 if __name__ == "__main__":

@@ -5,23 +5,19 @@ to step through.
 from __future__ import annotations
 
 import json
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from entrgi_ref import DenoisingRecord, Generation, SamplingConfig, generate
 from entrgi_ref.commands.files import write_text
-from entrgi_ref.commands.provenance import commit
 from entrgi_ref.watching import Recorder, trace_page
 
 from .figures import Curves, draw_demo
 from .language import LENGTH
+from .studies import provenance, write_record
 from .table import LABELS, Record, Row, markdown, summarise
 from .testbed import Testbed, gold_score, held_out_prompts, log_likelihood, valid
 
@@ -213,25 +209,6 @@ def trajectories(
             }
         )
     return panels
-
-
-def provenance(base: SamplingConfig, testbed: str, prompts: int, seeds: Sequence[int]) -> Record:
-    """All that is needed to find where numbers come from, and to make them again."""
-    return {
-        "command": " ".join(["python -m toy", *sys.argv[1:]]),
-        "commit": commit(),
-        "testbed": testbed,
-        "prompts": prompts,
-        "seeds": list(seeds),
-        "settings": json.loads(base.to_json()),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads of a CPU",
-    }
-
-
-def write_record(path: Path, record: Record) -> None:
-    """Write a run record."""
-    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def row_record(row: Row) -> Record:

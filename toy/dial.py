@@ -11,10 +11,11 @@ from torch import Tensor
 
 from entrgi_ref import SamplingConfig, generate
 
-from .demo import records_of
+from .demo import BASE, records_of
 from .statistics import Estimate, bootstrap
+from .studies import Finding, Setting
 from .table import MEASURES, Record, by_prompt
-from .testbed import Testbed
+from .testbed import Testbed, held_out_prompts
 
 WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, "entropy")
 GRADIENT_STEPS = (1, 2, 3, 4, 6, 8)
@@ -35,6 +36,13 @@ def settings(base: SamplingConfig, weight: float | str, steps: int) -> SamplingC
     """`base` with the dial at a place."""
     function = "entrgi" if weight == "entropy" else Constant(float(weight))
     return base.guided(weight=function, steps=steps)
+
+
+def study(setting: Setting) -> Finding:
+    """The command `dial`."""
+    testbed, plan = setting.testbed, setting.plan
+    found = turn(testbed, BASE, held_out_prompts(plan.prompts), plan.seeds)
+    return Finding(markdown(found), found, testbed.description, BASE, plan.prompts, plan.seeds)
 
 
 def turn(

@@ -37,8 +37,22 @@ from entrgi_ref import (
 from entrgi_ref.protocols import BoundReward
 from entrgi_ref.relaxation import WeightFunction
 
+from .demo import BASE
 from .statistics import Estimate, Numbers, bootstrap
+from .studies import Finding, Setting
 from .testbed import Testbed, held_out_prompts
+
+
+def study(setting: Setting) -> Finding:
+    """The command `gradients`."""
+    states, draws, seed = (setting.options[name] for name in ("states", "draws", "seed"))
+    testbed, base = setting.testbed, replace(BASE, seed=seed)
+    found = agreements(testbed, base, states, draws)
+    text = f"{markdown(found)}\n\n{states} states x {draws} draws; {testbed.description}."
+    rows = {name: {key: vars(e) for key, e in vars(a).items()} for name, a in found.items()}
+    more = {"draws": draws}
+    return Finding(text, rows, testbed.description, base, states, [seed], more)
+
 
 MASKED = 2
 """Masked positions in a state: as many as can be enumerated."""

@@ -10,15 +10,24 @@ import numpy as np
 
 from entrgi_ref import SamplingConfig, generate
 
-from .demo import records_of
+from .demo import BASE, records_of
 from .statistics import Estimate, bootstrap
+from .studies import Finding, Setting
 from .table import MEASURES, Record, by_prompt
-from .testbed import Testbed
+from .testbed import Testbed, held_out_prompts
 
 SHOWN = ("average", "gold_mean", "valid")
 
 Effect = dict[str, Estimate]
 """`tokens`, the share that changes, and the differences of the measures in `SHOWN`."""
+
+
+def study(setting: Setting) -> Finding:
+    """The command `ledger`."""
+    testbed, plan = setting.testbed, setting.plan
+    found = effects(testbed, BASE, held_out_prompts(plan.prompts), plan.seeds)
+    rows = {name: {m: vars(e) for m, e in effect.items()} for name, effect in found.items()}
+    return Finding(markdown(found), rows, testbed.description, BASE, plan.prompts, plan.seeds)
 
 
 def variants(base: SamplingConfig) -> dict[str, SamplingConfig]:

@@ -65,6 +65,25 @@ class ToyDenoiser:
         with plain_attention():
             return self.network(tokens, F.pad(masked, (PROMPT_LENGTH, 0), value=False))
 
+    def template(self, text: str) -> Int[Tensor, "N"]:
+        """A response with blanks, for `start` of `generate`: each underscore is one word to be
+        written, and what follows the text are ends of sequence.
+
+        Raises `ValueError` for words that are not in the language, if there is no blank, and if
+        there are more than `LENGTH` words.
+        """
+        words = text.replace("_", " _ ").split()
+        for word in words:
+            if word != "_":
+                checks.choice("template: word", word, [w for w in ID if WRITABLE[ID[w]]])
+        if "_" not in words or len(words) > LENGTH:
+            raise ValueError(
+                f"template: got {text!r}, expected at most {LENGTH} words, some of them blanks, as "
+                "in 'a _ finds the _'"
+            )
+        ids = [self.mask_id if word == "_" else ID[word] for word in words]
+        return torch.tensor(ids + [self.eos_id] * (LENGTH - len(ids)))
+
     def decode(self, response: Int[Tensor, "S N"]) -> list[str]:
         """The words; ends of sequence at the end are left out (and `words_of` adds them)."""
         texts = []

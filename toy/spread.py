@@ -6,11 +6,35 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .demo import BASE, compare, methods_of
 from .statistics import student
+from .studies import Finding, Setting
 from .table import LABELS, MEASURES, REWARD_AND_GOLD, Record, by_prompt
+from .testbed import held_out_prompts
 
 Spread = dict[str, dict[str, list[float]]]
 """Method -> measure -> its difference to Best-of-N on each pair."""
+
+
+def study(setting: Setting) -> Finding:
+    """The command `spread`."""
+    base = BASE.guided(steps=setting.options["gradient_steps"])
+    plan, pairs = setting.plan, setting.options["pairs"]
+    found, first = [], ""
+    for seed in range(setting.training_seed, setting.training_seed + pairs):
+        testbed = setting.load(seed)
+        prompts = held_out_prompts(plan.prompts)
+        found.append(list(compare(testbed, methods_of(base, testbed), prompts, plan.seeds)))
+        first = first or testbed.description
+        setting.say(f"{testbed.description}: done")
+    rows = differences(found)
+    text = (
+        f"{markdown(rows)}\n\n"
+        f"Difference to Best-of-N over {pairs} trained pairs: mean [95% interval over the pairs], "
+        f"smallest to largest. {plan.prompts} prompts x {len(plan.seeds)} seeds each."
+    )
+    description = f"{pairs} pairs, the first of them: {first}"
+    return Finding(text, rows, description, base, plan.prompts, plan.seeds)
 
 
 def differences(pairs: Sequence[Sequence[Record]]) -> Spread:

@@ -124,7 +124,7 @@ def _panels(*widths: float, height: float = 2.9) -> tuple[Figure, list[Axes]]:
 @cache
 def quick_toy() -> Testbed:
     """The toy's small networks, trained at the first use."""
-    from toy.__main__ import FIRST_TRAINING_SEED
+    from toy.studies import FIRST_TRAINING_SEED
 
     return Testbed.load(quick=True, seed=FIRST_TRAINING_SEED)
 

@@ -156,6 +156,10 @@ def seed_list(text: str) -> list[int]:
         raise ValueError(f"seeds: got {text!r}, expected integers with commas, as 1,2,3") from error
 
 
+STOPPED = 130
+"""The exit code after Ctrl-C."""
+
+
 class StoppedError(Exception):
     """Somebody pressed Ctrl-C. Says what is kept, and how to go on."""
 
@@ -169,26 +173,25 @@ def stopping(kept: Callable[[], str]) -> Iterator[None]:
         raise StoppedError(kept()) from error
 
 
-def run_app(app: typer.Typer) -> None:
+def run_app(app: typer.Typer, kept: str = "nothing has been written") -> None:
     """Run a command line. What goes wrong is one line and exit code 2: no traceback, no box.
 
-    Ctrl-C is one line and exit code 130.
+    Ctrl-C is one line and exit code 130; `kept` is what it says where the command does not know.
     """
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         code = app(standalone_mode=False)
     except StoppedError as stop:
         typer.echo(f"\nstopped: {stop}", err=True)
-        sys.exit(130)
+        sys.exit(STOPPED)
     except (ValueError, OSError) as error:
         _fail(" ".join(str(error).split()))
     except Exception as error:  # of the words of the command line
         if not hasattr(error, "format_message"):
-            if type(error).__name__ == "Abort":
-                typer.echo("stopped: nothing has been written", err=True)
-                sys.exit(130)
             raise
         _fail(" ".join(str(error.format_message()).split()))
+    if code == STOPPED:  # what the library makes of Ctrl-C that the command did not expect
+        typer.echo(f"stopped: {kept}", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 
