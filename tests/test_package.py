@@ -56,33 +56,110 @@ print(time.process_time() - start)
 
 
 def imports(path: Path) -> set[str]:
-    """The top-level packages that a file imports anywhere, relative imports as `entrgi_ref.x`."""
-    package = ".".join(path.relative_to(ROOT).with_suffix("").parts[:-1])
+    """The modules that a file imports anywhere, also those of functions, by their full names."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package.split(".")[: 1 - node.level or None]) if node.level else ""
-            found |= {f"{base}.{node.module or name.name}".strip(".") for name in node.names}
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{module}.{name.name}" for name in node.names} | {module}
     return found
 
 
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in SOURCES}
+CORE = (
+    *("checks", "equations", "protocols", "relaxation", "draws", "orders", "schedule", "errors"),
+    *("guidance", "config", "denoising"),
+)
+"""The root of the package, each file above those that it may import."""
+ROOMS = (
+    *(f"entrgi_ref.{name}" for name in CORE),
+    *("entrgi_ref.models", "entrgi_ref.watching", "entrgi_ref.commands"),
+    *(f"entrgi_ref.paper.{room}" for room in ("declared", "run", "judged", "shown")),
+    *("entrgi_ref.paper", "entrgi_ref.__main__", "toy"),
+)
+"""Every room above those that it may import, as CONTRIBUTING.md draws them."""
+
+
+def room_of(module: str) -> str:
+    """The most particular room of a module."""
+    names = [room for room in ROOMS if module == room or module.startswith(f"{room}.")]
+    return max(names, key=len, default=module)
+
+
+def arrows():
+    """(Module, module that it imports), of our own; a package stands for its `__init__`."""
+    for name, path in MODULES.items():
+        for imported in imports(path):
+            for module in (imported, f"{imported}.__init__"):
+                if module in MODULES and module != name:
+                    yield name, module
+
+
+def test_every_module_is_in_a_room():
+    for module in MODULES:
+        assert room_of(module) in ROOMS or module == "entrgi_ref.__init__", module
+
+
 def test_arrows_point_one_way():
-    """The core knows neither models nor experiments, and the package does not know the toy."""
-    core = ["checks", "equations", "relaxation", "errors", "draws", "orders", "protocols", "config"]
-    core += ["guidance", "denoising", "schedule"]
-    for path in SOURCES:
-        names = imports(path)
-        if path.is_relative_to(ROOT / "entrgi_ref"):
-            assert not any(name.split(".")[0] == "toy" for name in names), path
-        if path.stem in core and path.parent == ROOT / "entrgi_ref":
-            known = {f"entrgi_ref.{name}" for name in core} | {"torch", "jaxtyping"}
-            outside = {n for n in names if n.split(".")[0] not in sys.stdlib_module_names}
-            assert all(n in known or n.split(".")[0] == "torch" for n in outside), (path, outside)
-    relaxation = imports(ROOT / "entrgi_ref" / "relaxation.py")
-    ours = {name for name in relaxation if name.startswith("entrgi_ref")}
-    assert ours == {"entrgi_ref.checks", "entrgi_ref.equations"}
+    """No room imports one that is above it, and the package does not know the toy."""
+    for importing, imported in arrows():
+        if imported == "entrgi_ref.__init__" or importing == "entrgi_ref.__init__":
+            continue  # the public names, of the core alone
+        assert ROOMS.index(room_of(importing)) >= ROOMS.index(room_of(imported)), (
+            f"{importing} imports {imported}"
+        )
+    public = {room_of(imported) for name, imported in arrows() if name == "entrgi_ref.__init__"}
+    assert public <= {f"entrgi_ref.{name}" for name in CORE}
+
+
+def test_the_core_needs_torch_alone():
+    for name in CORE:
+        for imported in imports(ROOT / "entrgi_ref" / f"{name}.py"):
+            top = imported.split(".")[0]
+            known = {"torch", "jaxtyping", "entrgi_ref"} | sys.stdlib_module_names
+            assert top in known, (name, imported)
+    relaxation = {name for name in arrows() if name[0] == "entrgi_ref.relaxation"}
+    assert {imported for _, imported in relaxation} - {"entrgi_ref.__init__"} == {
+        "entrgi_ref.checks",
+        "entrgi_ref.equations",
+    }
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    below: dict[str, set[str]] = {}
+    for importing, imported in arrows():
+        if not imported.endswith("__init__"):
+            below.setdefault(importing, set()).add(imported)
+
+    def reach(module, seen):
+        for other in below.get(module, ()):
+            if other not in seen:
+                seen.add(other)
+                reach(other, seen)
+        return seen
+
+    for module in below:
+        assert module not in reach(module, set()), module
+
+
+def test_transformers_is_imported_by_models_alone():
+    for module, path in MODULES.items():
+        if any(name.split(".")[0] == "transformers" for name in imports(path)):
+            assert room_of(module) in ("entrgi_ref.models", "entrgi_ref.paper.judged"), module
+
+
+def test_the_root_is_the_paper():
+    """A stranger who opens the folder sees the method and its helpers, and nothing else."""
+    root = ROOT / "entrgi_ref"
+    files = {path.stem for path in root.glob("*.py")} - {"__init__", "__main__"}
+    assert files == set(CORE)
+    assert len(files) <= 12
+    others = {path.name for path in root.iterdir() if path.is_file() and path.suffix != ".py"}
+    assert others == {"py.typed"}
 
 
 def test_nothing_loads_remote_code_or_unpickles():

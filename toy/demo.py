@@ -17,7 +17,7 @@ from entrgi_ref.watching import Recorder, trace_page
 
 from .figures import Curves, draw_demo
 from .language import LENGTH
-from .studies import provenance, write_record
+from .record import provenance, write_record
 from .table import LABELS, Record, Row, markdown, summarise
 from .testbed import Testbed, gold_score, held_out_prompts, log_likelihood, valid
 

@@ -6,9 +6,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
-import platform
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +16,7 @@ import typer
 from entrgi_ref.commands.options import GradientSteps, Seed
 
 from .options import EmbeddingStd, Quick, Reward, Threads, TrainingSeed, load_testbed
+from .record import provenance, write_record
 
 if TYPE_CHECKING:
     from entrgi_ref import SamplingConfig
@@ -166,30 +164,3 @@ def command(name: str, study: Study) -> Callable[..., None]:
         ]
     )
     return run
-
-
-def provenance(
-    base: SamplingConfig, testbed: str, prompts: int, seeds: Sequence[int]
-) -> dict[str, Any]:
-    """All that is needed to find where numbers come from, and to make them again."""
-    import torch
-
-    from entrgi_ref.commands.provenance import commit
-
-    return {
-        "command": " ".join(["python -m toy", *sys.argv[1:]]),
-        "commit": commit(),
-        "testbed": testbed,
-        "prompts": prompts,
-        "seeds": list(seeds),
-        "settings": json.loads(base.to_json()),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads of a CPU",
-    }
-
-
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a run record."""
-    from entrgi_ref.commands.files import write_text
-
-    write_text(path, json.dumps(record, indent=1) + "\n")
