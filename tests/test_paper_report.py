@@ -15,7 +15,7 @@ from paper_runs import invoke, tiny_run
 
 from entrgi_ref import GuidanceConfig, SamplingConfig
 from entrgi_ref.paper.declared import benchmarks, published
-from entrgi_ref.paper.declared.experiments import EXPERIMENTS
+from entrgi_ref.paper.declared.experiments import EXPERIMENTS, LABELS
 from entrgi_ref.paper.run.folder import RunFolder
 from entrgi_ref.paper.shown import comparable, figures, report
 from entrgi_ref.paper.shown.summary import Run, value
@@ -118,7 +118,7 @@ def test_the_table_is_mean_and_standard_error_over_seeds_beside_the_published(tm
                 [[reward_of(benchmark, method, s, i, k) for k in range(K)] for i in range(4)]
                 for s in (1, 2, 3)
             ]
-            label = report.LABELS[method]
+            label = LABELS[method]
             for head, per_prompt in (("Top@1", np.max), ("Avg@K", np.mean)):
                 per_seed = [np.mean([per_prompt(r) for r in seed]) for seed in rewards]
                 error = np.std(per_seed, ddof=1) / 3**0.5
@@ -507,7 +507,7 @@ def test_gold_is_that_of_the_answer_with_the_largest_reward(tmp_path):
     for method in METHODS:
         found = run.value("gold", method=method)
         assert found.mean == pytest.approx(-run.value("top1", method=method).mean)
-        cell = cells[report.LABELS[method], "Gold of the best (points), measured"]
+        cell = cells[LABELS[method], "Gold of the best (points), measured"]
         assert cell == found.text()
 
 
@@ -637,7 +637,7 @@ def test_methods_are_compared_on_the_prompts_that_all_have_answered(tmp_path):
             for s in (1, 2, 3)
         ]
         expected = f"{np.mean(per_seed):.2f} ± {np.std(per_seed, ddof=1) / 3**0.5:.2f}"
-        found = cells[report.LABELS[method], "Top@1 (reward), measured"].replace("−", "-")
+        found = cells[LABELS[method], "Top@1 (reward), measured"].replace("−", "-")
         assert found == expected
     assert "3 prompts failed and are left out" in text
     assert (

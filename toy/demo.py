@@ -13,12 +13,13 @@ from typing import Any
 
 from entrgi_ref import DenoisingRecord, Generation, SamplingConfig, generate
 from entrgi_ref.commands.files import write_text
+from entrgi_ref.paper.declared.experiments import LABELS
 from entrgi_ref.watching import Recorder, trace_page
 
 from .figures import Curves, draw_demo
 from .language import LENGTH
 from .record import provenance, write_record
-from .table import LABELS, Record, Row, markdown, summarise
+from .table import Record, Row, markdown, summarise
 from .testbed import Testbed, gold_score, held_out_prompts, log_likelihood, valid
 
 BASE = SamplingConfig(new_tokens=LENGTH, denoising_steps=LENGTH)

@@ -34,6 +34,7 @@ from entrgi_ref import (
     soft_embedding,
     token_distribution,
 )
+from entrgi_ref.paper.declared.experiments import LABELS
 from entrgi_ref.protocols import BoundReward
 from entrgi_ref.relaxation import WeightFunction
 
@@ -199,8 +200,6 @@ def _at(bound: BoundReward, states: States, draws: int) -> StepReward:
 
 def markdown(found: Mapping[str, Agreement]) -> str:
     """The comparison as a table."""
-    from .table import LABELS
-
     lines = [
         "| Weight | Cosine, mean of draws | Cosine, one draw | Relative bias |",
         "| --- | ---: | ---: | ---: |",

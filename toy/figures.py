@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .table import LABELS, Row
+from entrgi_ref.paper.declared.experiments import LABELS
+
+from .table import Row
 
 COLOURS = {"expectation": "#0072B2", "aps": "#D55E00", "entrgi": "#009E73"}
 """Okabe and Ito's colours, which people with any kind of colour vision can tell apart."""

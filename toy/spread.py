@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from entrgi_ref.paper.declared.experiments import LABELS
+
 from .demo import BASE, compare, methods_of
 from .statistics import student
 from .studies import Finding, Setting
-from .table import LABELS, MEASURES, REWARD_AND_GOLD, Record, by_prompt
+from .table import MEASURES, REWARD_AND_GOLD, Record, by_prompt
 from .testbed import held_out_prompts
 
 Spread = dict[str, dict[str, list[float]]]

@@ -11,19 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from entrgi_ref.paper.declared.experiments import LABELS
+
 from .statistics import Estimate, bootstrap, student
 
 Record = dict[str, Any]
 """What one method did with one prompt and seed: see `toy.demo.records_of`."""
-
-LABELS = {
-    "bon": "Best-of-N",
-    "bon_equal_compute": "Best-of-N, equal compute",
-    "expectation": "Expectation",
-    "aps": "APS",
-    "entrgi": "EntRGi",
-}
-"""The methods of the demo. Others are shown by their own names."""
 
 
 @dataclass(frozen=True)

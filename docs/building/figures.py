@@ -34,10 +34,10 @@ from entrgi_ref import (
     soft_embedding,
     token_distribution,
 )
+from entrgi_ref.paper.declared.experiments import LABELS
 from toy import figures as toy_figures
 from toy.demo import BASE
 from toy.statistics import Estimate
-from toy.table import LABELS
 from toy.testbed import Testbed, held_out_prompts
 
 

@@ -36,7 +36,7 @@ for folder in (HERE.parent.parent, HERE.parent):
 from building import figures, records, sources, symbols  # noqa: E402
 from entrgi_ref import EQUATIONS  # noqa: E402
 from entrgi_ref.paper.declared.benchmarks import HUB  # noqa: E402
-from entrgi_ref.paper.declared.experiments import METHODS  # noqa: E402
+from entrgi_ref.paper.declared.experiments import LABELS, METHODS  # noqa: E402
 from entrgi_ref.paper.declared.published import TOP1  # noqa: E402
 from entrgi_ref.paper.shown import report  # noqa: E402
 
@@ -128,7 +128,7 @@ def published() -> str:
             known = TOP1.get((benchmark, method))
             beside = "not in the paper" if method in report.OURS else "not available"
             number = beside if known is None else f"{known:.2f}"
-            lines.append(f"| {benchmark} | {report.LABELS[method]} | {number} | not measured |")
+            lines.append(f"| {benchmark} | {LABELS[method]} | {number} | not measured |")
     return "\n".join(lines)
 
 

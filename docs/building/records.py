@@ -18,9 +18,10 @@ ROOT = Path(__file__).parent.parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
+from entrgi_ref.paper.declared.experiments import LABELS  # noqa: E402
 from toy import dial, ledger, spread  # noqa: E402
 from toy.statistics import Estimate, student  # noqa: E402
-from toy.table import LABELS, REWARD_AND_GOLD, Row, means  # noqa: E402
+from toy.table import REWARD_AND_GOLD, Row, means  # noqa: E402
 
 RECORDS = ROOT / "docs" / "records"
 

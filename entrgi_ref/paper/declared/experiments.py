@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-METHODS = ("bon", "bon_equal_compute", "expectation", "aps", "entrgi")
+LABELS = {
+    "bon": "Best-of-N",
+    "bon_equal_compute": "Best-of-N, equal compute",
+    "expectation": "Expectation",
+    "aps": "APS",
+    "entrgi": "EntRGi",
+}
+METHODS = tuple(LABELS)
 GUIDED = ("expectation", "aps", "entrgi")
 MAIN = "main"
 ALL_REWARDS = "all"

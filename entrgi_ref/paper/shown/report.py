@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...commands.files import require_writable, write_text
+from ..declared.experiments import LABELS
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
 from ..run.records import key_of
@@ -21,13 +22,6 @@ from .comparable import differences, is_the_papers
 from .summary import JudgedBy, Run, place_of
 from .tables import Table
 
-LABELS = {
-    "bon": "Best-of-N",
-    "bon_equal_compute": "Best-of-N, equal compute",
-    "expectation": "Expectation",
-    "aps": "APS",
-    "entrgi": "EntRGi",
-}
 OURS = ("bon_equal_compute",)
 """Methods that are not in the paper."""
 
