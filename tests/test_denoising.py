@@ -911,3 +911,13 @@ def test_the_steps_of_the_loop_check_what_they_are_given(as_users_run_it):
     with pytest.raises(ValueError, match=r"order: got 'entopy'.*did you mean 'entropy'"):
         rank(candidates, None, "entopy")
     assert denoiser.calls == 0
+
+
+def test_it_runs_with_deterministic_algorithms_on_a_cpu():
+    expected, _ = observed()
+    torch.use_deterministic_algorithms(True)
+    try:
+        found, _ = observed()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(found.tokens, expected.tokens)
