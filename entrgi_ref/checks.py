@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import numbers
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 
 import torch
@@ -107,19 +107,19 @@ def shape(name: str, value: object, expected: tuple[int | None, ...], meaning: s
 
 def prompts(value: object) -> None:
     """Raise `ValueError` unless `value` is a list of at least one string."""
-    several = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
-    if not several or not all(isinstance(one, str) for one in value):  # type: ignore[attr-defined]
+    several = isinstance(value, Iterable) and isinstance(value, Sized) and len(value) > 0
+    if isinstance(value, str) or not several or not all(isinstance(v, str) for v in value):  # type: ignore[attr-defined]
         raise ValueError(f"prompts: got {value!r}, expected a list of at least one string")
 
 
-def keys(value: Sequence[int] | None, prompts: int) -> None:
-    """Raise `ValueError` unless `value` has an integer of 64 bits for each prompt, or is None."""
+def keys(value: Iterable[int] | None, prompts: int) -> list[int] | None:
+    """The keys, or None if there are none; `ValueError` unless each prompt has one of 64 bits."""
     if value is None:
-        return
-    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != prompts:
+        return None
+    found = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    if len(found) != prompts:
         raise ValueError(f"keys: got {value!r:.60}, expected {prompts} integers, one per prompt")
-    for key in value:
-        integer("keys", key, minimum=-(2**63))
+    return [integer("keys", key, minimum=-(2**63)) for key in found]
 
 
 def start(value: object, shape_: tuple[int, int], vocabulary: int, mask_id: int) -> list[int]:

@@ -65,7 +65,7 @@ def generate(
     config = config or SamplingConfig()
     K, N, tau = config.trajectories, config.new_tokens, config.temperature
     checks.prompts(prompts)
-    checks.keys(keys, len(prompts))
+    keys = checks.keys(keys, len(prompts))
     blanks = checks.start(start, (len(prompts), N), len(denoiser.writable), denoiser.mask_id)
     checks.vocabulary(denoiser.writable, denoiser.mask_id, reward.embeddings)
     steps = config.steps(blanks)

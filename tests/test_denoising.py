@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -766,6 +767,13 @@ def test_keys_make_one_prompt_two_draws():
     assert not torch.equal(keyed.tokens[0], keyed.tokens[1])
     second = generate(*networks, ["12"], SMALL, keys=[2])
     assert torch.equal(second.tokens[0], keyed.tokens[1])
+
+
+def test_arrays_of_numpy_are_as_good_as_lists(as_users_run_it):
+    networks = TinyDenoiser(0), TinyReward(0)
+    expected = generate(*networks, PROMPTS, SMALL, keys=[5, -7])
+    found = generate(*networks, np.array(PROMPTS), SMALL, keys=np.array([5, -7]))
+    assert torch.equal(found.tokens, expected.tokens)
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,8 @@ def test_a_tokenizer_with_more_tokens_than_the_table_is_one_line(tmp_path):
     template = "{% for m in messages %}{{ m['content'] + '<|im_end|>' }}{% endfor %}"
     folder = checkpoint(tmp_path, "Qwen3", {"vocab_size": 300, "pad_token_id": 0},
                         chat_template=template, unk_token="!")  # fmt: skip
-    _, reward = pair("float32", reward=folder)
+    with pytest.warns(UserWarning, match="vocabulary: the reward model has 300"):
+        _, reward = pair("float32", reward=folder)
     with pytest.raises(ValueError, match="the reward model has 300 tokens, its tokenizer more"):
         reward.score([SHORT], ["yes"])
 

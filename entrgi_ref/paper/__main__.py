@@ -231,13 +231,15 @@ def judge(
 
     Resumable like a run. Exits with 1 if an answer could not be judged.
     """
+    from ..commands.files import require_writable
     from .judged.backends import load_judge
     from .judged.judge import read_unit_tests
     from .judged.judging import run as run_judge
-    from .run.records import read_experiment
+    from .run.records import JUDGES, read_experiment
     from .run.start import local_device
 
     read_experiment(out)  # before a judge of 72 billion parameters is loaded
+    require_writable(out / JUDGES)
     tests = read_unit_tests(unit_tests)
     scorer = load_judge(backend, model, local_device(device), dtype, batch_size, gpus)
     if run_judge(out, scorer, tests, typer.echo, other_version=other_version):
