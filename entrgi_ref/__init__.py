@@ -7,11 +7,25 @@ both stay frozen. Read the method in this order:
     relaxation.py   Eqs. 1 to 5: what the reward model reads at a position that has no token yet
     guidance.py     Eq. 6, the inner loop: gradient steps on the logits
     denoising.py    Algorithm 1 and Eq. 7, the outer loop: predict, guide, commit
-    errors.py       Eq. 8, and what an observer is told
+    errors.py       Eq. 8, and the records that observers get
 
-and beside it: `orders` (which positions are committed first), `draws` (keyed random numbers),
-`config`, `protocols` (what the two networks must offer), `equations` (which function computes which
-equation).
+What these use, by the question that each answers:
+
+    schedule.py     how many tokens does a step commit?
+    orders.py       which positions are committed first?
+    draws.py        where do random numbers come from, and what is drawn with them?
+    config.py       which settings are there, and what are the paper's?
+    protocols.py    what must a denoiser or a reward of mine offer? (`toy/models.py` has small ones)
+    equations.py    which function computes which equation?
+    checks.py       what is refused, and in which words?
+
+The rooms beside it: `models` (Dream and the reward models of the paper), `watching` (a trajectory
+on a page or in the terminal), `commands` (what the command lines share), `paper` (the experiments).
+
+Docstrings end with the source of what they say: the `seed` (the paper's public summary, from which
+this package was begun; it has nothing to do with random seeds), the authors' project `page`, the
+`authors' code` (how it behaves), or `ours` (what none of them fixes). The numbers of the equations
+are ours.
 """
 
 from .checks import GuidanceError

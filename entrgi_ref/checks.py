@@ -8,9 +8,11 @@ does not make the host wait for the device.
 from __future__ import annotations
 
 import difflib
+import inspect
 import numbers
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,10 +114,14 @@ def prompts(value: object) -> None:
         raise ValueError(f"prompts: got {value!r}, expected a list of at least one string")
 
 
-def keys(value: Iterable[int] | None, prompts: int) -> list[int] | None:
-    """The keys, or None if there are none; `ValueError` unless each prompt has one of 64 bits."""
+def keys(value: Iterable[int] | None, prompts: int, *, beside: object = None) -> list[int] | None:
+    """The keys, or None if there are none; `ValueError` unless each prompt has one of 64 bits, and
+    if there are draws `beside` them.
+    """
     if value is None:
         return None
+    if beside is not None:
+        raise ValueError("keys: got keys beside draws, expected one or the other")
     found = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
     if len(found) != prompts:
         raise ValueError(f"keys: got {value!r:.60}, expected {prompts} integers, one per prompt")
@@ -168,6 +174,18 @@ def differentiable(logits: Tensor, embeddings: Tensor, steps: object) -> None:
             "reward.embeddings: got a tensor made under torch.inference_mode, which has no "
             "gradients; load the reward model outside of it"
         )
+
+
+def optimiser(value: Any) -> Any:
+    """`value`; `ValueError` unless it has a `step()` that makes one step of a given gradient."""
+    try:
+        inspect.signature(value.step).bind()
+    except (AttributeError, TypeError):
+        raise ValueError(
+            f"optimiser: got one of {type(value).__name__}, expected one whose step() takes no "
+            "argument: it gets one gradient per step, and the reward is not computed again"
+        ) from None
+    return value
 
 
 def rewards(value: object, trajectories: int | None) -> None:

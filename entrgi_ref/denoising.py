@@ -23,7 +23,7 @@ from .schedule import how_many
 
 
 @equation("alg:generate")
-@torch.inference_mode(False)
+@torch.inference_mode(False)  # a tensor made in it would be of no use to `guide`
 @torch.no_grad()
 def generate(
     denoiser: Denoiser,
@@ -39,8 +39,8 @@ def generate(
     """Algorithm 1: answer each prompt K times, guiding every denoising step by the reward.
 
     A response starts fully masked. Every step predicts its masked tokens, guides the prediction,
-    draws a candidate for each of them and commits the most confident candidates; the rest stays
-    masked. All trajectories move together, and none depends on another.
+    draws a candidate for each of them and commits some, as the order says; the rest stays masked.
+    Steps that commit nothing may be skipped. Trajectories move together, but none reads another.
 
     Args:
         denoiser: the frozen mask predictor.
@@ -48,12 +48,12 @@ def generate(
         prompts: at least one.
         config: the settings, by default the paper's.
         start: infilling: each prompt's response, with the mask token where something is to be
-            written. All other tokens stay; the schedule counts each response's own masks.
-        keys: an integer in [-2^63, 2^63) per prompt, which fixes its random numbers. By default a
-            hash of its text, so that the same prompt twice is answered alike; two keys make it two.
+            written. All other tokens stay; a step commits a share of each response's own masks.
+        keys: an integer in [-2^63, 2^63) per prompt, from which its random numbers are made. By
+            default a hash of its text: then the same prompt, given twice, is answered alike twice.
         observe: called with a `DenoisingRecord` after every step that runs; without it nothing is
             recorded.
-        draws: where random choices come from, by default `KeyedDraws` of the seed and the keys.
+        draws: where random choices come from, in place of seed and keys.
 
     Raises:
         ValueError: for inputs that do not fit, before a model runs; for what a model or a function
@@ -65,7 +65,7 @@ def generate(
     config = config or SamplingConfig()
     K, N, tau = config.trajectories, config.new_tokens, config.temperature
     checks.prompts(prompts)
-    keys = checks.keys(keys, len(prompts))
+    keys = checks.keys(keys, len(prompts), beside=draws)
     blanks = checks.start(start, (len(prompts), N), len(denoiser.writable), denoiser.mask_id)
     checks.vocabulary(denoiser.writable, denoiser.mask_id, reward.embeddings)
     steps = config.steps(blanks)
@@ -77,13 +77,13 @@ def generate(
     response = response.to(prompt).repeat_interleave(K, 0)
     bound = reward.bind(prompts, K)
     draws = draws or KeyedDraws.of(config.seed, keys or encoded.keys, K, prompt.device)
-    last = denoiser.eos_id if config.eos_last and config.order != ORIGIN else None
+    put_last = denoiser.eos_id if config.eos_last and config.order != ORIGIN else None
 
     for step, guidance in steps:
         masked = response == denoiser.mask_id
         slots = masked.nonzero(as_tuple=True)
-        draw = draws.at(step.index, *slots)
-        quota = how_many(step, masked, draw, config.order)
+        chance = draws.at(step.index, *slots)
+        quota = how_many(step, masked, chance, config.order)
         if config.left_to_chance and config.skip_empty_steps and not quota.any():
             continue
 
@@ -102,21 +102,21 @@ def generate(
                 step_size=guidance.step_size,
                 temperature=tau,
                 top_p=config.top_p,
-                draw=draw.hard,
+                draw=chance.hard,
                 optimiser=guidance.optimiser,
                 observe=records.append if observe else None,
                 trajectories=len(response),
             )
-            candidates = draw_candidates(logits, guided_logits, draw.candidates, tau, config.top_p)
-            confidence = rank(candidates, draw, config.order, config.order_temperature)
+            drawn = draw_candidates(logits, guided_logits, chance.candidates, tau, config.top_p)
+            confidence = rank(drawn, chance, config.order, config.order_temperature)
 
-        committed = commit(candidates.tokens, confidence, quota, masked, last)
-        written = response.masked_scatter(masked, candidates.tokens)
-        response = torch.where(committed, written, response)
+        committed = commit(drawn.tokens, confidence, quota, masked, put_last)
+        filled = response.masked_scatter(masked, drawn.tokens)
+        response = torch.where(committed, filled, response)
         if observe:
-            errors = stacked(records, len(slots[0]), len(response), response.device)
-            found = (logits, guided_logits, candidates.tokens, confidence, committed, response)
-            observe(DenoisingRecord(step.index, step.t, masked, *errors, *found))
+            inner = stacked(records, len(slots[0]), len(response), response.device)
+            outer = (logits, guided_logits, drawn.tokens, confidence, committed, response)
+            observe(DenoisingRecord(step.index, step.t, masked, *inner, *outer))
 
     return _scored(denoiser, reward, prompts, response, config)
 

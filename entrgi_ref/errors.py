@@ -1,7 +1,7 @@
-"""Equation 8, how far the interpolation moves the reward model's input, and what an observer gets.
+"""Equation 8, the two errors of the reward model's input, and the records that observers get.
 
-The algorithm itself traces nothing. `guide` and `generate` hand these records to an observer, a
-callback, if there is one; figures, traces and displays are made of them.
+These errors are distances, not exceptions. The algorithm itself traces nothing: `guide` and
+`generate` hand the records to a callback, if there is one, and figures and pages are made of them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class GradientRecord:
     def of(
         cls, m: int, psi: Tensor, weight: Tensor, soft: Tensor, hard: Tensor, rewards: Tensor
     ) -> GradientRecord:
-        """The record of step `m`; E and D of a sum in float32, as bfloat16 would lose a small w."""
+        """The record of step `m`. Eq. 5 is computed anew, for bfloat16 would lose a small w."""
         soft, hard = _precise(soft), _precise(hard)
         mixed = interpolate(soft, hard, weight)
         E, D = approximation_error(mixed, soft), discreteness_error(mixed, hard)
@@ -97,7 +97,7 @@ class DenoisingRecord:
     rewards: Float[Tensor, "M S"]
     """These five as in `GradientRecord`, a row for each gradient step."""
     logits: Float[Tensor, "n V"]
-    """phi, the prediction, with -inf for ids that may not be written."""
+    """phi, the prediction, with -inf for ids that may not be written, if any."""
     guided_logits: Float[Tensor, "n V"]
     """psi after the last gradient step."""
     candidates: Int[Tensor, "n"]

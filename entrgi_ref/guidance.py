@@ -33,7 +33,7 @@ OPTIMISERS: dict[str, OptimiserFunction] = {"adam": torch.optim.Adam, "sgd": tor
 
 
 @equation("eq:guidance-step")
-@torch.inference_mode(False)
+@torch.inference_mode(False)  # the gradient is needed, whatever the caller has switched off
 @torch.enable_grad()
 def guide(
     logits: Float[Tensor, "n V"],
@@ -56,9 +56,9 @@ def guide(
     trajectories; as none reads another's positions, each climbs its own.
 
     Args:
-        logits: phi, the denoiser's logits, not in float16. Not changed. psi has their dtype, and an
-            entry of -inf stays -inf.
-        reward: reads the mixed embeddings and returns one number per trajectory.
+        logits: phi, the denoiser's logits. Not changed. psi has their dtype, which may not be
+            float16 if there are steps; an entry of -inf stays -inf.
+        reward: reads mixed embeddings and likeliest tokens; returns one number per trajectory.
         weight: logits -> w in [0, 1] per position. This is the method, see `WEIGHTS`.
         steps: M >= 0. With 0 the logits come back as they are, which makes Best-of-N.
         step_size: eta > 0; for Adam in logits.
@@ -67,7 +67,7 @@ def guide(
             embedding is of the full distribution.
         draw: (probabilities, gradient step) -> the hard token at each masked position.
         optimiser: a name in `OPTIMISERS`, or a class of `torch.optim`.
-        observe: called with a `GradientRecord` at every step.
+        observe: called with a `GradientRecord` at every step, before psi moves.
         trajectories: S, if it is known: how many rewards to insist on.
 
     Raises:
@@ -90,7 +90,7 @@ def guide(
     conditions.require("the denoiser's logits are not finite", logits.amax(-1).isfinite())
     psi = logits.detach().clone().requires_grad_()
     make = OPTIMISERS[optimiser] if isinstance(optimiser, str) else optimiser
-    climb = make([psi], lr=step_size)
+    climb = checks.optimiser(make([psi], lr=step_size))
 
     for m in range(steps if len(logits) else 0):
         q = token_distribution(psi, temperature)  # Eq. 1

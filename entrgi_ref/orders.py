@@ -42,8 +42,8 @@ OrderFunction = Callable[[Candidates], Float[Tensor, "n"]]
 def by_entropy(candidates: Candidates) -> Float[Tensor, "n"]:
     """`entropy`: the negative entropy of the *unguided* softmax(phi / tau), not cut, in nats.
 
-    The only order that guidance does not touch: first come the positions of which the denoiser
-    itself is most certain. Source: authors' code.
+    Of the orders that rank, the only one that guidance does not touch: first come the positions of
+    which the denoiser itself is most certain. Source: authors' code.
     """
     return -entropy(tempered(candidates.logits, candidates.temperature))
 
@@ -100,18 +100,18 @@ def plackett_luce(
 
 def rank(
     candidates: Candidates,
-    draw: StepDraws,
+    chance: StepDraws,
     order: str | OrderFunction = "entropy",
     order_temperature: float = 0.0,
 ) -> Float[Tensor, "n"]:
     """The confidence by which masked positions are committed, in an `order` by name or of yours.
 
-    `draw` gives the uniform numbers of a random order: that of an `order_temperature` above 0 (see
-    `plackett_luce`), or `origin`. `GuidanceError` where an order of yours returns nan.
+    `chance` gives the uniform numbers of a random order: that of an `order_temperature` above 0
+    (see `plackett_luce`), or `origin`. `GuidanceError` where an order of yours returns nan.
     """
     checks.choice_or_function("order", order, [*ORDERS, ORIGIN])
     if order == ORIGIN:
-        return -draw.origin()
+        return -chance.origin()
     confidence = (ORDERS[order] if isinstance(order, str) else order)(candidates)
     checks.shape("order", confidence, candidates.tokens.shape, "[n], one number per position")
     if callable(order):  # of the others this is known, and the host need not wait for the device
@@ -119,7 +119,7 @@ def rank(
         conditions.require("the order's confidence is nan", ~confidence.isnan())
         conditions.settle()
     if order_temperature:
-        confidence = plackett_luce(confidence, order_temperature, draw.order())
+        confidence = plackett_luce(confidence, order_temperature, chance.order())
     return confidence
 
 

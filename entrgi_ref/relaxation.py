@@ -15,8 +15,8 @@ Dimension letters, used in every signature of the package:
     d  width of the reward model's embeddings
     M  gradient steps per denoising step
 
-Symbols: `logits` is the paper's psi, `probabilities` its q, `embeddings` its E^R; `soft`, `hard`
-and `mixed` are its e with a bar, a tilde and a hat.
+Symbols: `logits` is the paper's psi (phi before guidance), `temperature` its tau, `probabilities`
+its q, `embeddings` its E^R; `soft`, `hard` and `mixed` are its e with a bar, a tilde and a hat.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ def hard_embedding(
 def entropy(logits: Float[Tensor, "n V"], *, epsilon: float = 0.0) -> Float[Tensor, "n"]:
     r"""Eq. 4, the entropy $H(q) = -\sum_i q_i \log q_i$ of $q = \mathrm{softmax}(\psi)$.
 
-    In nats, in [0, log V]. Exact: 0 log 0 = 0, and logits of -inf or of any finite size give finite
-    values and gradients. Computed in float32 at least. `epsilon` is added inside the logarithm, as
-    the authors' code adds 1e-10; in [0, 1e-3] or else `ValueError`. Source: seed; epsilon:
-    authors' code.
+    In nats, in [0, log V]; 0 log 0 = 0, and logits of -inf or of any finite size give finite values
+    and gradients. Computed in float32 at least. `epsilon` is added inside the logarithm, as the
+    authors' code adds 1e-10, which lets H fall below 0 by as much; in [0, 1e-3] or else
+    `ValueError`. Source: seed; epsilon: authors' code.
     """
     checks.epsilon(epsilon)
     log_q = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
@@ -99,11 +99,11 @@ def entropy(logits: Float[Tensor, "n V"], *, epsilon: float = 0.0) -> Float[Tens
 def entropy_weight(
     logits: Float[Tensor, "n V"], *, temperature: float = 1.0, epsilon: float = 0.0
 ) -> Float[Tensor, "n"]:
-    r"""Eq. 4, EntRGi's weight of the hard embedding, $w = H(q) / \log K$ in [0, 1]; K is V.
+    r"""Eq. 4, EntRGi's weight of the hard embedding, $w = H(q) / \log K$; the paper's K is V here.
 
-    0 where the denoiser is certain of the token, 1 where it has no idea. Detached: for the gradient
-    the weight is a constant. V is the full width of `logits`, whatever they are, and at least 2, or
-    else `ValueError`.
+    In [0, 1]: 0 where the logits are certain of the token, 1 where all V are equally likely. V is
+    the width of `logits`, with the ids that are banned by -inf, and 2 at least, or else
+    `ValueError`. Detached: for the gradient the weight is a constant.
 
     As in the authors' code, this q is taken at `temperature` 1, although Eq. 1 divides by tau: with
     tau < 1 the entropy, and so the weight, would be smaller. `temperature` and `epsilon` have the
@@ -149,7 +149,7 @@ WEIGHTS: dict[str, WeightFunction] = {
     "entrgi": entropy_weight,
     "entrgi_tempered": partial(entropy_weight, temperature=0.7),
 }
-"""The guided methods by name. A method *is* a weight function, and any other callable will do.
+"""The guided methods by name. A guided method *is* its weight function; any other will do.
 
 `entrgi_tempered` is Eq. 4 with the q of Eq. 1: at the paper's tau here, and at that of the sampling
 in a `GuidanceConfig`."""

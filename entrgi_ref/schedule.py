@@ -26,7 +26,8 @@ class Step:
     fraction: float
     """1 - s/t in (0, 1], the share of the masked tokens to commit; 1 at the last step."""
     count: int
-    """How many of a response's tokens it commits, if every step before it committed its count."""
+    """How many tokens it commits of a response that began with `new_tokens` masks, under an order
+    that ranks. With fewer masks, in infilling, it commits fewer: see `how_many`."""
 
 
 @equation("alg:schedule")
@@ -59,14 +60,16 @@ def floor_share(n: Int[Tensor, "*shape"], fraction: float) -> Int[Tensor, "*shap
 
 
 def how_many(
-    step: Step, masked: Bool[Tensor, "S N"], draw: StepDraws, order: str | OrderFunction
+    step: Step, masked: Bool[Tensor, "S N"], chance: StepDraws, order: str | OrderFunction
 ) -> Int[Tensor, "S"]:
     """How many tokens of each trajectory the step commits.
 
     A fixed share of its masked ones; under `origin` each with the probability of that share.
     """
     if order == ORIGIN:
-        return torch.zeros_like(masked).masked_scatter(masked, draw.origin() < step.fraction).sum(1)
+        return (
+            torch.zeros_like(masked).masked_scatter(masked, chance.origin() < step.fraction).sum(1)
+        )
     return floor_share(masked.sum(1), step.fraction)
 
 

@@ -776,6 +776,12 @@ def test_arrays_of_numpy_are_as_good_as_lists(as_users_run_it):
     assert torch.equal(found.tokens, expected.tokens)
 
 
+def test_keys_beside_draws_are_refused():
+    draws = KeyedDraws.of(0, [1, 2], SMALL.trajectories)
+    with pytest.raises(ValueError, match="keys: got keys beside draws"):
+        generate(TinyDenoiser(0), TinyReward(0), PROMPTS, SMALL, keys=[1, 2], draws=draws)
+
+
 @pytest.mark.parametrize(
     "keys", [[1], [1, 2, 3], [1, 2**63], [1, "2"], [1, True], 5, "12", [1, 1.0]]
 )
@@ -877,7 +883,7 @@ def test_the_steps_of_the_loop_take_values():
     bound, draws = reward.bind(PROMPTS, K), KeyedDraws.of(0, encoded.keys, K)
     for step in schedule(6, N):
         masked = response == denoiser.mask_id
-        draw = draws.at(step.index, *masked.nonzero(as_tuple=True))
+        chance = draws.at(step.index, *masked.nonzero(as_tuple=True))
         phi = predict(denoiser, torch.cat([prompt, response], 1), valid, masked)
         psi = guide(
             phi,
@@ -887,11 +893,11 @@ def test_the_steps_of_the_loop_take_values():
             step_size=0.5,
             temperature=0.7,
             top_p=0.95,
-            draw=draw.hard,
+            draw=chance.hard,
         )
-        candidates = draw_candidates(phi, psi, draw.candidates, 0.7, 0.95)
-        confidence = rank(candidates, draw)
-        quota = how_many(step, masked, draw, "entropy")
+        candidates = draw_candidates(phi, psi, chance.candidates, 0.7, 0.95)
+        confidence = rank(candidates, chance)
+        quota = how_many(step, masked, chance, "entropy")
         committed = commit(candidates.tokens, confidence, quota, masked, denoiser.eos_id)
         response = torch.where(
             committed, response.masked_scatter(masked, candidates.tokens), response

@@ -507,6 +507,13 @@ def test_any_optimiser_of_torch_climbs(optimiser):
     assert torch.all(guided[:, 2] == -torch.inf)
 
 
+@pytest.mark.parametrize("optimiser", [torch.optim.LBFGS, lambda rows, lr: None])
+def test_an_optimiser_that_makes_no_step_of_a_gradient_is_refused(as_users_run_it, optimiser):
+    logits, reward = random_problem()
+    with pytest.raises(ValueError, match=r"optimiser: got one of .*takes no argument"):
+        guide(logits, reward, **SETTINGS, optimiser=optimiser, draw=draw_first)
+
+
 @pytest.mark.parametrize("optimiser", ["adamw", None, 3])
 def test_an_optimiser_that_is_none_is_refused(as_users_run_it, optimiser):
     logits, reward = random_problem()

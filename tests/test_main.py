@@ -33,12 +33,12 @@ def test_every_option_reaches_the_settings(tmp_path):
     invoke(
         *("--method aps --denoising-steps 12 --gradient-steps 2 --step-size 0.25".split()),
         *("--temperature 0.9 --top-p 0.8 --trajectories 3 --order maskgit_plus --seed 7".split()),
-        *("--dtype float64 --unmatched zero --authors".split()),
+        *("--dtype float64 --unmatched zero --authors --optimiser sgd".split()),
         *("--out", str(tmp_path / "new" / "out")),
     )
     written = json.loads((tmp_path / "new" / "out" / "answers.json").read_text(encoding="utf-8"))
     config = SamplingConfig(
-        guidance=GuidanceConfig(weight="aps", steps=2, step_size=0.25),
+        guidance=GuidanceConfig(weight="aps", steps=2, step_size=0.25, optimiser="sgd"),
         trajectories=3,
         new_tokens=6,
         denoising_steps=12,
@@ -140,6 +140,11 @@ NETWORKS = ("--dream", DREAM, "--device", "cpu", "--reward")
             [*NETWORKS, REWARD, "--template", "_", "--new-tokens", "5"],
             "new_tokens: got 5 beside",
         ),
+        (
+            [*NETWORKS, REWARD, "--template", "_", "--new-tokens", "128"],
+            "new_tokens: got 128 beside",
+        ),
+        ([*NETWORKS, REWARD, "--optimiser", "adma"], "optimiser: got 'adma'.*'adam'"),
         ([*NETWORKS, REWARD, "--template", "a __ <|im_end|>"], "special token '<|im_end|>'"),
     ],
 )

@@ -150,11 +150,11 @@ def test_every_option_reaches_the_settings(tmp_path, benchmark):
     options = (
         "--step-size 0.25 --gradient-steps 1 --temperature 0.9 --top-p 0.8 --order anchor "
         "--trajectories 3 --new-tokens 5 --denoising-steps 7 --prompts 1 --seeds 4 "
-        "--methods aps --authors --unmatched zero --dtype float64"
+        "--methods aps --authors --unmatched zero --dtype float64 --optimiser sgd"
     ).split()
     invoke(*arguments(benchmark, tmp_path, *options))
     (record,) = read_records(tmp_path)
-    guidance = GuidanceConfig(weight="aps", steps=1, step_size=0.25, dtype="float64")
+    guidance = GuidanceConfig("aps", 1, 0.25, dtype="float64", optimiser="sgd")
     config = SamplingConfig(guidance, 3, 5, 7, temperature=0.9, top_p=0.8, order="anchor", seed=4)
     for name, value in json.loads(SamplingConfig.authors(config).to_json()).items():
         assert record["settings"][name] == value
@@ -651,6 +651,7 @@ def test_the_defaults_of_the_command_line_are_the_papers():
 
     config = SamplingConfig()
     guidance = {"gradient_steps": config.guidance.steps, "step_size": config.guidance.step_size}
+    guidance |= {"optimiser": config.guidance.optimiser}
     names = ("trajectories", "new_tokens", "temperature", "top_p", "order")
     expected = guidance | {name: getattr(config, name) for name in names}
     expected |= {"denoising_steps": None, "unmatched": "eos", "authors": False, "dtype": "auto"}

@@ -394,13 +394,15 @@ def test_settings_reach_the_demo(quick, tmp_path):
         [
             *("--quick", "--threads", "1", "--out", str(tmp_path), "--gradient-steps", "1"),
             *("--trajectories", "2", "--order", "anchor", "--reward", "closed_form"),
-            *("--step-size", "2"),
+            *("--step-size", "2", "--optimiser", "sgd"),
         ],
     )
     assert run.exit_code == 0, run.output
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["settings"]["guidance"]["steps"] == 1
     assert record["settings"]["guidance"]["step_size"] == 2
+    assert record["settings"]["guidance"]["optimiser"] == "sgd"
+    assert "eta = 2 (sgd)" in (tmp_path / "table.md").read_text()
     assert record["settings"]["order"] == "anchor"
     assert "closed-form reward" in record["testbed"]
     assert {row["trajectories"] for row in record["rows"]} == {2}

@@ -15,6 +15,7 @@ from entrgi_ref.commands.options import (
     GiveUpAfter,
     GradientSteps,
     Methods,
+    Optimiser,
     Order,
     OtherVersion,
     Out,
@@ -27,6 +28,7 @@ from entrgi_ref.commands.options import (
     Temperature,
     TopP,
     Trajectories,
+    given,
     names_list,
     run_app,
     seed_list,
@@ -54,6 +56,7 @@ def demo(
     denoising_steps: DenoisingSteps = 16,
     gradient_steps: GradientSteps = 3,
     step_size: StepSize = 0.5,
+    optimiser: Optimiser = "adam",
     temperature: Temperature = 0.7,
     top_p: TopP = 0.95,
     order: Order = "entropy",
@@ -75,7 +78,7 @@ def demo(
     from .language import LENGTH
 
     config = SamplingConfig(
-        guidance=GuidanceConfig(steps=gradient_steps, step_size=step_size),
+        guidance=GuidanceConfig(steps=gradient_steps, step_size=step_size, optimiser=optimiser),
         trajectories=trajectories,
         new_tokens=LENGTH,
         denoising_steps=denoising_steps,
@@ -97,8 +100,7 @@ def _require_no_options(context: typer.Context) -> None:
     """An option before the name of a command would be the demo's, and would say nothing."""
     command = context.invoked_subcommand
     for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if given(context, name):
             option = f"--{name.replace('_', '-')}"
             raise ValueError(
                 f"{option}: got it before the command, expected python -m toy {command} {option}"
@@ -124,6 +126,7 @@ def watch(
     reward: Reward = "medium",
     gradient_steps: GradientSteps = 3,
     step_size: StepSize = 0.5,
+    optimiser: Optimiser = "adam",
     order: Order = "entropy",
     seed: Seed = 1,
     training_seed: TrainingSeed = FIRST_TRAINING_SEED,
@@ -142,7 +145,7 @@ def watch(
     testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
     start = None if template is None else testbed.denoiser.template(template)[None]
     blanks = LENGTH if start is None else int((start == testbed.denoiser.mask_id).sum())
-    guided = GuidanceConfig(weight=method, steps=gradient_steps, step_size=step_size)
+    guided = GuidanceConfig(method, gradient_steps, step_size, optimiser=optimiser)
     for title, guidance in (
         ("Unguided", GuidanceConfig(steps=0)),
         (f"Guided by {method}", guided),
@@ -171,6 +174,7 @@ def run(
     denoising_steps: DenoisingSteps = 16,
     gradient_steps: OwnGradientSteps = None,
     step_size: StepSize = 0.5,
+    optimiser: Optimiser = "adam",
     temperature: Temperature = 0.7,
     top_p: TopP = 0.95,
     order: Order = "entropy",
@@ -196,7 +200,7 @@ def run(
 
     base = replace(
         BASE,
-        guidance=GuidanceConfig(step_size=step_size),
+        guidance=GuidanceConfig(step_size=step_size, optimiser=optimiser),
         trajectories=trajectories,
         denoising_steps=denoising_steps,
         temperature=temperature,

@@ -147,10 +147,11 @@ def run_demo(
 
 def _notes(plan: Plan, base: SamplingConfig, testbed: Testbed) -> str:
     guidance = base.constant_guidance
+    optimiser = "" if guidance.optimiser == "adam" else f" ({guidance.optimiser})"
     seeds = "1 seed" if len(plan.seeds) == 1 else f"{len(plan.seeds)} seeds"
     return f"""\
 {plan.prompts} held-out prompts x {seeds}; T = {base.denoising_steps}, M = {guidance.steps}, \
-eta = {guidance.step_size:g}, tau = {base.temperature:g}, top_p = {base.top_p:g}, \
+eta = {guidance.step_size:g}{optimiser}, tau = {base.temperature:g}, top_p = {base.top_p:g}, \
 order {base.order}.
 Brackets are 95% intervals: a percentile bootstrap over the prompts, of each prompt's mean over the
 seeds; for the seconds Student's, over the seeds. They are conditional on one trained pair of

@@ -5,4 +5,5 @@ answer.py       the command that answers one prompt
 progress.py     how far a run is
 memory.py       running out of it, in words
 provenance.py   where numbers come from
+files.py        what is written, whole or not at all
 """

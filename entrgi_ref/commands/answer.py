@@ -21,6 +21,7 @@ from .options import (
     GradientSteps,
     Method,
     NewTokens,
+    Optimiser,
     Order,
     OwnDenoisingSteps,
     RewardPath,
@@ -30,6 +31,7 @@ from .options import (
     TopP,
     Trajectories,
     Unmatched,
+    given,
     guidance,
     require_precision,
     stopping,
@@ -47,6 +49,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def answer(
+    context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What to answer.", show_default=False)],
     dream: DreamPath,
     reward: RewardPath,
@@ -57,6 +60,7 @@ def answer(
     denoising_steps: OwnDenoisingSteps = None,
     gradient_steps: GradientSteps = 3,
     step_size: StepSize = 0.5,
+    optimiser: Optimiser = "adam",
     temperature: Temperature = 0.7,
     top_p: TopP = 0.95,
     trajectories: Trajectories = 4,
@@ -97,20 +101,20 @@ def answer(
 
     # All that can be known without the weights comes first.
     require_precision(dtype, authors, gradient_steps if method != "bon" else 0)
-    settings = guidance(method, gradient_steps, step_size, dtype)
+    settings = guidance(method, gradient_steps, step_size, optimiser, dtype)
     dtype_of(dtype, device_of(device))
     _check_prompt(prompt)
     if out is not None:
         require_writable(out)
     denoiser = DreamCheckpoint.examine(dream, revision=dream_revision)
-    judge = RewardCheckpoint.examine(
+    reward_model = RewardCheckpoint.examine(
         reward, revision=reward_revision, unmatched=unmatched, adapter=reward_adapter
     )
-    judge.vocabulary(denoiser.tokens)
+    reward_model.vocabulary(denoiser.tokens)
     start = None if template is None else denoiser.template(template)[None]
     blanks = new_tokens
     if start is not None:
-        if new_tokens != 128:
+        if given(context, "new_tokens"):
             raise ValueError(
                 f"new_tokens: got {new_tokens} beside a template, which has {start.shape[1]} tokens"
             )
@@ -126,7 +130,7 @@ def answer(
         seed=seed,
     )
     config = SamplingConfig.authors(config) if authors else config
-    for checkpoint in (denoiser, judge):
+    for checkpoint in (denoiser, reward_model):
         checkpoint.require_room([prompt], new_tokens)
 
     shown = "no guidance" if config.constant_guidance.steps == 0 else method
@@ -134,7 +138,7 @@ def answer(
     with stopping(run.kept):
         with memory("load both networks in 16 bits by --dtype bfloat16, or take a smaller reward"):
             networks = denoiser.load(dtype=dtype, device=device)
-            run.networks = (networks, judge.load(networks, dtype=dtype))
+            run.networks = (networks, reward_model.load(networks, dtype=dtype))
         with memory(_what_to_lower(config)):
             run.answer(config)
 

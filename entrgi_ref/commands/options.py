@@ -29,7 +29,14 @@ GradientSteps = Annotated[
     ),
 ]
 StepSize = Annotated[
-    float, typer.Option(help="eta, Adam's step in logits. The paper's: 0.5 (code).")
+    float,
+    typer.Option(help="eta, the optimiser's step; Adam's is in logits. The paper's: 0.5 (code)."),
+]
+Optimiser = Annotated[
+    str,
+    typer.Option(
+        help="What makes a step of a gradient: adam (the paper's: code), or sgd (as Eq. 6 reads)."
+    ),
 ]
 Temperature = Annotated[
     float, typer.Option(help="tau, of the sampling distribution. The paper's: 0.7 (Figure 4).")
@@ -156,6 +163,12 @@ def seed_list(text: str) -> list[int]:
         raise ValueError(f"seeds: got {text!r}, expected integers with commas, as 1,2,3") from error
 
 
+def given(context: typer.Context, name: str) -> bool:
+    """Whether an option has been given, even if its default was."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 STOPPED = 130
 """The exit code after Ctrl-C."""
 
@@ -201,16 +214,18 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def guidance(method: str, gradient_steps: int, step_size: float, dtype: str) -> GuidanceConfig:
-    """The settings that --method, --gradient-steps, --step-size and --dtype stand for."""
+def guidance(
+    method: str, gradient_steps: int, step_size: float, optimiser: str, dtype: str
+) -> GuidanceConfig:
+    """The settings that the options of these names stand for."""
     from ..checks import choice
     from ..config import GuidanceConfig
 
     choice("method", method, METHODS)
     precision = guidance_dtype(dtype)
     if method == "bon":
-        return GuidanceConfig(steps=0, step_size=step_size, dtype=precision)
-    return GuidanceConfig(method, gradient_steps, step_size, precision)
+        return GuidanceConfig(steps=0, step_size=step_size, dtype=precision, optimiser=optimiser)
+    return GuidanceConfig(method, gradient_steps, step_size, precision, optimiser=optimiser)
 
 
 def require_precision(dtype: str, authors: bool, gradient_steps: int) -> None:

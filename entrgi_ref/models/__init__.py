@@ -4,6 +4,7 @@
     sequence.py     a sequence-classification reward model, as a `Reward`
     reading.py      its network, read from embeddings in two parts
     adapters.py     a LoRA adapter merged into it
+    tokenizers.py   the tokenizers of a checkpoint, and its chat template
     vocabulary.py   from the ids of one tokenizer to those of the other
     checkpoints.py  folders laid out as on the hub, read as data
 

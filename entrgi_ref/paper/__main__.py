@@ -21,6 +21,7 @@ from ..commands.options import (
     GiveUpAfter,
     Methods,
     NewTokens,
+    Optimiser,
     Order,
     OtherVersion,
     Out,
@@ -113,6 +114,7 @@ def _declared(
         denoising_steps: OwnDenoisingSteps = None,
         gradient_steps: OwnGradientSteps = None,
         step_size: StepSize = 0.5,
+        optimiser: Optimiser = "adam",
         temperature: Temperature = 0.7,
         top_p: TopP = 0.95,
         trajectories: Trajectories = 4,
@@ -136,7 +138,7 @@ def _declared(
         steps = 3 if gradient_steps is None else gradient_steps
         require_precision(dtype, authors, steps)
         base = SamplingConfig(
-            GuidanceConfig(step_size=step_size, dtype=guidance_dtype(dtype)),
+            GuidanceConfig(step_size=step_size, dtype=guidance_dtype(dtype), optimiser=optimiser),
             trajectories=trajectories,
             new_tokens=new_tokens,
             denoising_steps=new_tokens if denoising_steps is None else denoising_steps,

@@ -3,6 +3,7 @@
     recorder.py   an observer of `generate` that keeps what is shown
     page.py       the page, made of page.html, page.css and page.js
     terminal.py   an observer that prints
+    words.py      tokens as words, and text that a terminal may be given
 
 The algorithm knows nothing of them.
 """
