@@ -164,7 +164,9 @@ class SamplingConfig:
         """
         return self.order == ORIGIN or self.write_every_id
 
-    def steps(self, blanks: Iterable[int] | None = None) -> list[tuple[Step, GuidanceConfig]]:
+    def guided_steps(
+        self, blanks: Iterable[int] | None = None
+    ) -> list[tuple[Step, GuidanceConfig]]:
         """The denoising steps that run, each with its guidance.
 
         `blanks` are the numbers of masks that the responses begin with, by default `new_tokens`.

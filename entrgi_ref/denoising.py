@@ -68,7 +68,7 @@ def generate(
     keys = checks.keys(keys, len(prompts), beside=draws)
     blanks = checks.start(start, (len(prompts), N), len(denoiser.writable), denoiser.mask_id)
     checks.vocabulary(denoiser.writable, denoiser.mask_id, reward.embeddings)
-    steps = config.steps(blanks)
+    steps = config.guided_steps(blanks)
 
     encoded = denoiser.encode(prompts)
     prompt = encoded.tokens.repeat_interleave(K, 0)

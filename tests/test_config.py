@@ -229,11 +229,11 @@ def test_guidance_by_step_is_asked_once_for_each_step():
         return GuidanceConfig(steps=3 if step.t > 0.5 else 0)
 
     config = SamplingConfig(by_step, new_tokens=8, denoising_steps=8)
-    steps = config.steps()
+    steps = config.guided_steps()
     assert [step.index for step in asked] == list(range(8))
     assert [guidance.steps for _, guidance in steps] == [3, 3, 3, 3, 0, 0, 0]
-    assert [g.steps for _, g in config.guided(steps=5).steps()] == [5] * 7
-    assert all(g.dtype == "denoiser" for _, g in config.authors().steps())
+    assert [g.steps for _, g in config.guided(steps=5).guided_steps()] == [5] * 7
+    assert all(g.dtype == "denoiser" for _, g in config.authors().guided_steps())
     with pytest.raises(ValueError, match="guidance: got <function"):
         config.to_json()
     with pytest.raises(ValueError, match="guidance: got <function"):
@@ -243,7 +243,7 @@ def test_guidance_by_step_is_asked_once_for_each_step():
 def test_a_function_that_gives_no_guidance_is_refused():
     config = SamplingConfig(lambda step: "entrgi" if step.index == 2 else GuidanceConfig())
     with pytest.raises(ValueError, match="guidance: got 'entrgi' for denoising step 2"):
-        config.steps()
+        config.guided_steps()
 
 
 def test_json_holds_no_optimiser_of_yours():
