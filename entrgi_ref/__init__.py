@@ -4,18 +4,19 @@ language models.
 At test time, EntRGi steers a masked diffusion language model by the gradient of a reward model;
 both stay frozen. Read the method in this order:
 
-    relaxation.py   Eqs. 1 to 5: what the reward model reads at a position that has no token yet
+    relaxation.py   Eqs. 1 to 5: what the reward model reads at a position that has no token yet,
+                    and its weight w (`entropy_weight`)
     guidance.py     Eq. 6, the inner loop: gradient steps on the logits
     denoising.py    Algorithm 1 and Eq. 7, the outer loop: predict, guide, commit
     errors.py       Eq. 8, and the records that observers get
 
 What these use, by the question that each answers:
 
-    schedule.py     how many tokens does a step commit?
-    orders.py       which positions are committed first?
+    schedule.py     how many tokens does a step commit? (`how_many`)
+    orders.py       which positions come first? (`ORDERS`, `commit`)
     draws.py        where do random numbers come from, and what is drawn with them?
     config.py       which settings are there, and what are the paper's?
-    protocols.py    what must a denoiser or a reward of mine offer? (`toy/models.py` has small ones)
+    protocols.py    what must a `Denoiser` or a `Reward` of mine offer? (small ones: toy/models.py)
     equations.py    which function computes which equation?
     checks.py       what is refused, and in which words?
 

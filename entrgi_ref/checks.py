@@ -128,13 +128,10 @@ def keys(value: Iterable[int] | None, prompts: int, *, beside: object = None) ->
     return [integer("keys", key, minimum=-(2**63)) for key in found]
 
 
-def start(value: object, shape_: tuple[int, int], vocabulary: int, mask_id: int) -> list[int]:
-    """How many masks each row has; of None, that every position is one.
-
-    `ValueError` unless `value` is None, or ids [P, N] with a mask token in each row.
-    """
+def start(value: object, shape_: tuple[int, int], vocabulary: int, mask_id: int) -> None:
+    """Raise `ValueError` unless `value` is None, or ids [P, N] with a mask token in each row."""
     if value is None:
-        return [shape_[1]]
+        return
     shape("start", value, shape_, "[P, N]")
     assert isinstance(value, Tensor)
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
@@ -148,7 +145,25 @@ def start(value: object, shape_: tuple[int, int], vocabulary: int, mask_id: int)
             f"start: nothing is to be written for prompt {full}, expected the mask token {mask_id} "
             "at least once"
         )
-    return masks
+
+
+def encoded(value: Any, prompts: int) -> None:
+    """Raise `ValueError` unless `value` is what a denoiser makes of so many prompts."""
+    shape("denoiser.encode, tokens", value.tokens, (prompts, None), "[P, prompt]")
+    shape("denoiser.encode, valid", value.valid, tuple(value.tokens.shape), "[P, prompt]")
+    if len(value.keys) != prompts:
+        raise ValueError(
+            f"denoiser.encode, keys: got {len(value.keys)}, expected {prompts}, one per prompt"
+        )
+
+
+def texts(value: object, expected: int) -> None:
+    """Raise `ValueError` unless `value` is a list of so many strings."""
+    several = isinstance(value, list | tuple) and len(value) == expected
+    if not several or not all(isinstance(text, str) for text in value):  # type: ignore[attr-defined]
+        raise ValueError(
+            f"denoiser.decode: got {value!r:.60}, expected a list of {expected} strings"
+        )
 
 
 def vocabulary(writable: Tensor, mask_id: int, embeddings: object) -> None:

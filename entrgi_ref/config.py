@@ -1,4 +1,5 @@
-"""The settings of Algorithm 1. Defaults are those behind the paper's published numbers.
+"""The settings of Algorithm 1. Defaults are the paper's; `SamplingConfig.authors` adds the details
+in which the authors' code differs from its words.
 
 Both classes are frozen and checked when they are made: an error names the field, its value and the
 allowed range. A setting that would have no effect beside the others is an error too.
@@ -42,7 +43,7 @@ class GuidanceConfig:
     step_size: float = 0.5
     """eta > 0, the optimiser's step: Adam's in logits."""
     dtype: str = "float32"
-    """Of the guided logits and the optimiser's state: `float32`, `float64`, `bfloat16`, or
+    """Of the logits, guided or not, and the optimiser's state: `float32`, `float64`, `bfloat16`, or
     `denoiser` for that of the denoiser's logits, as in the authors' code (but not float16)."""
     epsilon: float = 0.0
     """In [0, 1e-3], added inside the logarithm of the entropy. The authors' code adds 1e-10."""

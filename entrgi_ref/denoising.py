@@ -1,4 +1,4 @@
-"""The outer loop of Algorithm 1: predict, guide, commit, until nothing is masked."""
+"""The outer loop of Algorithm 1: at every step of the schedule predict, guide and commit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .schedule import how_many
 
 
 @equation("alg:generate")
-@torch.inference_mode(False)  # a tensor made in it would be of no use to `guide`
+@torch.inference_mode(False)  # `guide` can make no gradient of a tensor made under it
 @torch.no_grad()
 def generate(
     denoiser: Denoiser,
@@ -46,19 +46,18 @@ def generate(
         denoiser: the frozen mask predictor.
         reward: the frozen reward model, which guides and, at the end, scores.
         prompts: at least one.
-        config: the settings, by default the paper's.
+        config: the settings, by default those of `entrgi_ref.config`.
         start: infilling: each prompt's response, with the mask token where something is to be
             written. All other tokens stay; a step commits a share of each response's own masks.
         keys: an integer in [-2^63, 2^63) per prompt, from which its random numbers are made. By
-            default a hash of its text: then the same prompt, given twice, is answered alike twice.
-        observe: called with a `DenoisingRecord` after every step that runs; without it nothing is
-            recorded.
+            default the denoiser's, a hash of the text: the same prompt twice is answered alike.
+        observe: called with a `DenoisingRecord` after every step that runs.
         draws: where random choices come from, in place of seed and keys.
 
     Raises:
         ValueError: for inputs that do not fit, before a model runs; for what a model or a function
-            of yours returns if it does not fit, before anything is made of it; for logits, rewards
-            or confidence that are not finite and weights outside [0, 1], with step and prompts.
+            of yours returns in another shape or type; with step and prompts, for logits or rewards
+            that are not finite, confidence that is nan, or weights outside [0, 1].
 
     Source: seed, authors' code; infilling: ours.
     """
@@ -66,14 +65,15 @@ def generate(
     K, N, tau = config.trajectories, config.new_tokens, config.temperature
     checks.prompts(prompts)
     keys = checks.keys(keys, len(prompts), beside=draws)
-    blanks = checks.start(start, (len(prompts), N), len(denoiser.writable), denoiser.mask_id)
+    checks.start(start, (len(prompts), N), len(denoiser.writable), denoiser.mask_id)
     checks.vocabulary(denoiser.writable, denoiser.mask_id, reward.embeddings)
-    steps = config.guided_steps(blanks)
 
     encoded = denoiser.encode(prompts)
+    checks.encoded(encoded, len(prompts))
     prompt = encoded.tokens.repeat_interleave(K, 0)
     valid = F.pad(encoded.valid.repeat_interleave(K, 0), (0, N), value=True)
     response = prompt.new_full((len(prompts), N), denoiser.mask_id) if start is None else start
+    steps = config.guided_steps((response == denoiser.mask_id).sum(1).tolist())
     response = response.to(prompt).repeat_interleave(K, 0)
     bound = reward.bind(prompts, K)
     draws = draws or KeyedDraws.of(config.seed, keys or encoded.keys, K, prompt.device)
@@ -195,6 +195,7 @@ def _scored(
 ) -> Generation:
     P, K = len(prompts), config.trajectories
     texts = denoiser.decode(response)
+    checks.texts(texts, P * K)
     rewards = reward.score([prompt for prompt in prompts for _ in range(K)], texts)
     checks.shape("reward.score", rewards, (P * K,), "[S], one number per response")
     if not rewards.isfinite().all():

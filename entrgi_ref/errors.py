@@ -37,8 +37,8 @@ def discreteness_error(
     r"""Eq. 8, $\mathcal D = \lVert \hat e - \tilde e \rVert = (1-w)\lVert \tilde e - \bar e\rVert$.
 
     The distance from the reward model's input to the embedding of the drawn token. Not negative, in
-    units of the embedding, 0 for APS. E + D does not depend on w: the two trade one for one.
-    Source: named in the seed; the formula: ours.
+    units of the embedding, 0 for APS but for rounding. E + D does not depend on w: the two trade
+    one for one. Source: named in the seed; the formula: ours.
     """
     return (_precise(mixed) - _precise(hard)).norm(dim=-1)
 
@@ -91,11 +91,11 @@ class DenoisingRecord:
     masked: Bool[Tensor, "S N"]
     """Where the response was masked before the step."""
     entropy: Float[Tensor, "M n"]
+    """This and the next four as in `GradientRecord`, a row for each gradient step."""
     weight: Float[Tensor, "M n"]
     E: Float[Tensor, "M n"]
     D: Float[Tensor, "M n"]
     rewards: Float[Tensor, "M S"]
-    """These five as in `GradientRecord`, a row for each gradient step."""
     logits: Float[Tensor, "n V"]
     """phi, the prediction, with -inf for ids that may not be written, if any."""
     guided_logits: Float[Tensor, "n V"]

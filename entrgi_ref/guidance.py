@@ -63,12 +63,11 @@ def guide(
         steps: M >= 0. With 0 the logits come back as they are, which makes Best-of-N.
         step_size: eta > 0; for Adam in logits.
         temperature: tau of Eq. 1.
-        top_p: in (0, 1], the mass of the nucleus that the hard token is drawn from. The soft
-            embedding is of the full distribution.
+        top_p: in (0, 1], mass of the nucleus that hard tokens are drawn from. Soft ones use all q.
         draw: (probabilities, gradient step) -> the hard token at each masked position.
         optimiser: a name in `OPTIMISERS`, or a class of `torch.optim`.
         observe: called with a `GradientRecord` at every step, before psi moves.
-        trajectories: S, if it is known: how many rewards to insist on.
+        trajectories: S, where rewards of another number should be refused.
 
     Raises:
         ValueError: for settings, shapes or types that do not fit, before anything is made of them.

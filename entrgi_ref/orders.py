@@ -33,6 +33,10 @@ class Candidates:
     temperature: float
     """tau."""
 
+    def __post_init__(self) -> None:
+        expected = "[n], one token per masked position"
+        checks.shape("draw", self.tokens, self.probabilities.shape[:1], expected)
+
 
 OrderFunction = Callable[[Candidates], Float[Tensor, "n"]]
 """Candidates -> confidence of each; the largest are committed first. See `ORDERS`."""
@@ -80,19 +84,22 @@ ORDERS: dict[str, OrderFunction] = {
 """The orders that rank positions, by name."""
 
 ORIGIN = "origin"
-"""The order that ranks nothing: each position is committed with the probability of the schedule."""
+"""The order that asks nobody: each position is committed with the probability of the schedule.
+
+Each has a uniform number, and those whose number is below the schedule's fraction are committed.
+`how_many` counts them, and `rank` puts the smallest numbers first."""
 
 
 def plackett_luce(
     confidence: Float[Tensor, "n"], order_temperature: float, uniform: Float[Tensor, "n"]
 ) -> Float[Tensor, "n"]:
-    """Confidence made random: whatever its k largest are, they are k draws without replacement.
+    """Confidence made random: to take its k largest is to draw k positions without replacement.
 
-    Their probability is softmax(confidence / order_temperature), which is in [1e-6, 1e6] or else
-    `ValueError`. This is the Gumbel-top-k trick (Kool et al. 2019): to each logit it adds a Gumbel
-    number, made of a `uniform` one in [0, 1). In the dtype of `uniform`, which is float64 so that
-    numbers near 1 are told apart. Source: authors' code, which draws by torch.multinomial; the
-    trick: ours.
+    They are drawn with probability softmax(confidence / order_temperature). `order_temperature` is
+    in [1e-6, 1e6] or else `ValueError`. This is the Gumbel-top-k trick (Kool et al. 2019): to each
+    logit it adds a Gumbel number, made of a `uniform` one in [0, 1). In the dtype of `uniform`,
+    which is float64 so that numbers near 1 are told apart. Source: authors' code, which draws by
+    torch.multinomial; the trick: ours.
     """
     checks.temperature(order_temperature, "order_temperature")
     return confidence.to(uniform) / order_temperature - torch.log(-torch.log(uniform))
@@ -129,13 +136,13 @@ def commit(
     confidence: Float[Tensor, "n"],
     quota: Int[Tensor, "S"],
     masked: Bool[Tensor, "S N"],
-    last: int | None = None,
+    put_last: int | None = None,
 ) -> Bool[Tensor, "S N"]:
-    """Eq. 7, second half: keep the `quota` most confident candidates of each trajectory.
+    """Eq. 7, second half: where to write, at the `quota` most confident candidates per trajectory.
 
-    Returns where. Only masked positions are ever chosen. Those whose candidate is the token `last`,
-    the end of an answer, come after all others. Among equals the earlier position comes first.
-    Source: authors' code; the order of equals is ours.
+    Only masked positions are ever chosen. Those whose candidate is the token `put_last`, the end of
+    an answer, come after all others. Among equals the earlier position comes first. Source:
+    authors' code; the order of equals is ours.
     """
     checks.shape("quota", quota, masked.shape[:1], "[S], one number per trajectory")
     checks.shape("confidence", confidence, tokens.shape, "[n], one number per candidate")
@@ -144,10 +151,10 @@ def commit(
         .masked_scatter(masked, confidence)
         .argsort(dim=1, descending=True, stable=True)
     )
-    group = torch.where(masked, 0, 2)
-    if last is not None:
-        group = group.masked_scatter(masked, (tokens == last).long())
+    group = torch.where(masked, 0, 2)  # 1 is for what comes last among the masked
+    if put_last is not None:
+        group = group.masked_scatter(masked, (tokens == put_last).long())
     # A stable sort by group keeps the order of confidence within each group.
-    order = falling.gather(1, group.gather(1, falling).argsort(dim=1, stable=True))
-    place = order.argsort(dim=1)
+    queue = falling.gather(1, group.gather(1, falling).argsort(dim=1, stable=True))
+    place = queue.argsort(dim=1)
     return masked & (place < quota[:, None])

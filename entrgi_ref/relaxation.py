@@ -4,19 +4,20 @@ A reward model reads token embeddings, but a masked position has no token yet, o
 over tokens. These functions turn that distribution into one vector, and decide what the gradient
 sees of it. They know nothing of models.
 
-Dimension letters, used in every signature of the package:
+Dimension letters of the package's signatures:
 
     P  prompts
     S  trajectories in the batch: K for each prompt, side by side
-    L  prompt and response length
-    N  response length
+    L  length of prompt and response together
+    N  length of the response
     n  masked positions, flat over the batch, in (S, N) order
     V  diffusion vocabulary
     d  width of the reward model's embeddings
-    M  gradient steps per denoising step
+    M  gradient steps in each of T denoising steps
 
-Symbols: `logits` is the paper's psi (phi before guidance), `temperature` its tau, `probabilities`
-its q, `embeddings` its E^R; `soft`, `hard` and `mixed` are its e with a bar, a tilde and a hat.
+Symbols: `logits` is here psi, `temperature` tau, `probabilities` q, `embeddings` E^R; `soft`,
+`hard` and `mixed` are e with a bar, a tilde and a hat. In the loops `logits` is phi, from which psi
+starts. The sources (seed, page, ...) are explained in `entrgi_ref`.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def hard_embedding(
 ) -> Float[Tensor, "n d"]:
     r"""Eq. 3, the hard embedding $\tilde e = E^R[x]$ of sampled tokens $x \sim q$.
 
-    What the reward model was trained to read, but constant in q. On a CPU a token outside [0, V)
-    raises `IndexError`. Source: seed.
+    What the reward model was trained to read, but constant in q. Drawn from the `nucleus` of q. On
+    a CPU a token outside [0, V) raises `IndexError`. Source: seed.
     """
     return F.embedding(tokens, embeddings)
 
@@ -102,12 +103,12 @@ def entropy_weight(
     r"""Eq. 4, EntRGi's weight of the hard embedding, $w = H(q) / \log K$; the paper's K is V here.
 
     In [0, 1]: 0 where the logits are certain of the token, 1 where all V are equally likely. V is
-    the width of `logits`, with the ids that are banned by -inf, and 2 at least, or else
-    `ValueError`. Detached: for the gradient the weight is a constant.
+    the width of `logits`, banned ids (-inf) included, and 2 at least, or else `ValueError`.
+    Detached: for the gradient the weight is a constant.
 
-    As in the authors' code, this q is taken at `temperature` 1, although Eq. 1 divides by tau: with
-    tau < 1 the entropy, and so the weight, would be smaller. `temperature` and `epsilon` have the
-    ranges of `token_distribution` and `entropy`. Source: seed; temperature: authors' code.
+    By default this q is not that of Eq. 1: its `temperature` is 1, as in the authors' code, not
+    tau. At tau < 1 the entropy, and so the weight, is smaller. `temperature` and `epsilon` have
+    the ranges of `token_distribution` and `entropy`. Source: seed; temperature: authors' code.
     """
     checks.temperature(temperature)
     vocabulary = logits.shape[-1]
@@ -123,9 +124,9 @@ def interpolate(
 ) -> Float[Tensor, "n d"]:
     r"""Eq. 5, what the reward model reads, $\hat e = \bar e + \mathrm{sg}(w (\tilde e - \bar e))$.
 
-    Its value is $(1 - w) \bar e + w \tilde e$, its gradient that of $\bar e$ alone, for any w: the
-    reward's gradient is *taken* near real tokens and *applied* to the whole distribution. Without
-    the stop-gradient sg it would shrink by a factor 1 - w and vanish at w = 1: another method.
+    sg stops the gradient. So the value is $(1 - w) \bar e + w \tilde e$, and the gradient that of
+    $\bar e$ alone, for any w: the reward's gradient is *taken* near real tokens and *applied* to
+    the whole distribution. Without sg it would shrink by 1 - w and vanish at w = 1: another method.
 
     A `weight` of another shape than [n] raises `ValueError`. Source: page, authors' code.
     """
@@ -149,7 +150,6 @@ WEIGHTS: dict[str, WeightFunction] = {
     "entrgi": entropy_weight,
     "entrgi_tempered": partial(entropy_weight, temperature=0.7),
 }
-"""The guided methods by name. A guided method *is* its weight function; any other will do.
-
-`entrgi_tempered` is Eq. 4 with the q of Eq. 1: at the paper's tau here, and at that of the sampling
-in a `GuidanceConfig`."""
+"""The guided methods by name. A method *is* its weight function, so any other makes a new one.
+`entrgi_tempered` is Eq. 4 with the q of Eq. 1: a `GuidanceConfig` gives it the tau of the sampling,
+here it is the paper's 0.7."""

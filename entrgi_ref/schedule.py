@@ -26,8 +26,8 @@ class Step:
     fraction: float
     """1 - s/t in (0, 1], the share of the masked tokens to commit; 1 at the last step."""
     count: int
-    """How many tokens it commits of a response that began with `new_tokens` masks, under an order
-    that ranks. With fewer masks, in infilling, it commits fewer: see `how_many`."""
+    """How many tokens the schedule commits of `new_tokens` masks. A loop asks `how_many` instead,
+    which knows how many masks there are."""
 
 
 @equation("alg:schedule")
@@ -64,7 +64,8 @@ def how_many(
 ) -> Int[Tensor, "S"]:
     """How many tokens of each trajectory the step commits.
 
-    A fixed share of its masked ones; under `origin` each with the probability of that share.
+    A fixed share of its masked ones; under `origin` each with the probability of that share, by
+    the numbers that `rank` then ranks by.
     """
     if order == ORIGIN:
         return (

@@ -31,6 +31,7 @@ from entrgi_ref import (
     rank,
     schedule,
 )
+from entrgi_ref.draws import KeyedStepDraws
 from entrgi_ref.schedule import floor_share
 from tiny import TinyDenoiser, TinyReward
 
@@ -774,6 +775,45 @@ def test_arrays_of_numpy_are_as_good_as_lists(as_users_run_it):
     expected = generate(*networks, PROMPTS, SMALL, keys=[5, -7])
     found = generate(*networks, np.array(PROMPTS), SMALL, keys=np.array([5, -7]))
     assert torch.equal(found.tokens, expected.tokens)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokens": torch.zeros(1, 3, dtype=torch.int64)}, r"encode, tokens: got shape \[1, 3\]"),
+        ({"valid": torch.ones(2, 1, dtype=torch.bool)}, r"encode, valid: got shape \[2, 1\]"),
+        ({"keys": (1, 2, 3)}, "encode, keys: got 3, expected 2"),
+    ],
+)
+def test_encoded_prompts_that_do_not_fit_are_refused(as_users_run_it, changes, message):
+    denoiser = TinyDenoiser(0)
+    denoiser.encode = lambda prompts: replace(TinyDenoiser.encode(denoiser, prompts), **changes)
+    with pytest.raises(ValueError, match=f"denoiser.{message}"):
+        generate(denoiser, TinyReward(0), PROMPTS, SMALL)
+    assert denoiser.calls == 0
+
+
+@pytest.mark.parametrize("texts", [["one"], "a" * 4, [1] * 4, None])
+def test_decoded_texts_that_do_not_fit_are_refused(as_users_run_it, texts):
+    denoiser = TinyDenoiser(0)
+    denoiser.decode = lambda response: texts
+    with pytest.raises(ValueError, match=r"denoiser.decode: got .*a list of 4 strings"):
+        generate(denoiser, TinyReward(0), PROMPTS, SMALL)
+
+
+def test_drawn_tokens_of_another_number_are_refused(as_users_run_it):
+    class Short(KeyedStepDraws):
+        def candidates(self, probabilities):
+            return super().candidates(probabilities)[1:]
+
+    class Draws(KeyedDraws):
+        def at(self, *where):
+            found = super().at(*where)
+            return Short(found.step, found.state, found.position)
+
+    draws = Draws.of(0, [1, 2], SMALL.trajectories)
+    with pytest.raises(ValueError, match=r"draw: got shape \[\d+\], expected \[n\]"):
+        generate(TinyDenoiser(0), TinyReward(0), PROMPTS, SMALL, draws=draws)
 
 
 def test_keys_beside_draws_are_refused():

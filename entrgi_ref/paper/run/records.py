@@ -6,6 +6,8 @@
     OUT/claims/           locks of batches; empty files, safe to delete when no process runs
     OUT/judges/NAME/      the same for the judgements of each judge
     OUT/dropped/          lines that `repair` took out
+    OUT/report/           what `report` writes
+    OUT/export/           what `export` writes
 
 `folder.py` writes them.
 """

@@ -3,7 +3,7 @@
 listing.py     the command `list`
 report.py      the command `report`
 export.py      the command `export`
-comparable.py  which runs may stand in one table
+comparable.py  whether a run may be compared with the published numbers
 summary.py     mean and standard error over the seeds
 tables.py      Markdown and LaTeX
 figures.py     the paper's figures
