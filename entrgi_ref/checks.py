@@ -51,19 +51,26 @@ def temperature(value: object, name: str = "temperature") -> int | float:
 
 def order_temperature(value: object) -> int | float:
     """0, or a temperature; `ValueError` if `value` is neither."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and value == 0:
-        return 0.0
-    try:
-        return temperature(value)
-    except ValueError:
-        raise ValueError(
-            f"order_temperature: got {value!r}, expected 0 or a number in [1e-06, 1e+06]"
-        ) from None
+    return _zero_or("order_temperature", value, 1e-6, 1e6)
 
 
 def epsilon(value: object) -> int | float:
-    """What may be added inside the logarithm of the entropy; `ValueError` otherwise."""
-    return number("epsilon", value, 0, 1e-3, low_allowed=True)
+    """What may be added inside the logarithm of the entropy; `ValueError` otherwise.
+
+    Of numbers below 1e-38 float32 makes 0, and of its logarithm -inf.
+    """
+    return _zero_or("epsilon", value, 1e-30, 1e-3)
+
+
+def _zero_or(name: str, value: object, low: float, high: float) -> int | float:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and value == 0:
+        return 0.0
+    try:
+        return number(name, value, low, high, low_allowed=True)
+    except ValueError:
+        raise ValueError(
+            f"{name}: got {value!r}, expected 0 or a number in [{low:g}, {high:g}]"
+        ) from None
 
 
 def choice(name: str, value: object, allowed: Iterable[str]) -> None:
@@ -112,19 +119,31 @@ def prompts(value: object) -> None:
     several = isinstance(value, Iterable) and isinstance(value, Sized) and len(value) > 0
     if isinstance(value, str) or not several or not all(isinstance(v, str) for v in value):  # type: ignore[attr-defined]
         raise ValueError(f"prompts: got {value!r}, expected a list of at least one string")
+    for prompt in value:  # type: ignore[attr-defined]
+        text("prompts", prompt)
 
 
-def keys(value: Iterable[int] | None, prompts: int, *, beside: object = None) -> list[int] | None:
-    """The keys, or None if there are none; `ValueError` unless each prompt has one of 64 bits, and
-    if there are draws `beside` them.
+def text(name: str, value: str) -> None:
+    """Raise `ValueError` unless `value` can be encoded: bytes that are no UTF-8 cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: got {value!r}, which is not valid text") from None
+
+
+def keys(value: Iterable[int], prompts: int | None = None, *, beside: object = None) -> list[int]:
+    """The keys; `ValueError` unless each has 64 bits, they are as many as prompts, and there are no
+    draws `beside` them.
     """
-    if value is None:
-        return None
     if beside is not None:
         raise ValueError("keys: got keys beside draws, expected one or the other")
+    if isinstance(value, Tensor):
+        value = value.tolist()
     found = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
-    if len(found) != prompts:
-        raise ValueError(f"keys: got {value!r:.60}, expected {prompts} integers, one per prompt")
+    if len(found) != prompts if prompts else not found:
+        raise ValueError(
+            f"keys: got {value!r:.60}, expected {prompts or 'some'} integers, one per prompt"
+        )
     return [integer("keys", key, minimum=-(2**63)) for key in found]
 
 
@@ -151,6 +170,12 @@ def encoded(value: Any, prompts: int) -> None:
     """Raise `ValueError` unless `value` is what a denoiser makes of so many prompts."""
     shape("denoiser.encode, tokens", value.tokens, (prompts, None), "[P, prompt]")
     shape("denoiser.encode, valid", value.valid, tuple(value.tokens.shape), "[P, prompt]")
+    for name, tensor, dtype in (
+        ("tokens", value.tokens, torch.int64),
+        ("valid", value.valid, torch.bool),
+    ):
+        if tensor.dtype != dtype:
+            raise ValueError(f"denoiser.encode, {name}: got {tensor.dtype}, expected {dtype}")
     if len(value.keys) != prompts:
         raise ValueError(
             f"denoiser.encode, keys: got {len(value.keys)}, expected {prompts}, one per prompt"
@@ -166,11 +191,28 @@ def texts(value: object, expected: int) -> None:
         )
 
 
-def vocabulary(writable: Tensor, mask_id: int, embeddings: object) -> None:
+def vocabulary(writable: object, mask_id: int, embeddings: object) -> None:
     """Raise `ValueError` unless the networks share a vocabulary, in which the mask is no token."""
+    if not isinstance(writable, Tensor) or writable.dtype != torch.bool or writable.ndim != 1:
+        raise ValueError(f"denoiser.writable: got {writable!r:.60}, expected a bool tensor [V]")
     shape("reward.embeddings", embeddings, (len(writable), None), "[V, d]")
     if writable[mask_id]:
         raise ValueError("denoiser.writable: got True at the mask token, expected False")
+
+
+def precision(dtype: torch.dtype | None) -> None:
+    """Raise `ValueError` if logits of this dtype, where it is known, cannot be guided."""
+    if dtype == torch.float16:
+        raise ValueError(
+            "logits: got torch.float16, expected float32, float64 or bfloat16 (the dtype of "
+            "GuidanceConfig): Adam's epsilon of 1e-8 is 0 in float16"
+        )
+
+
+def precisions(guidances: Iterable[Any], denoiser: object) -> None:
+    """Raise `ValueError` if a denoiser that says its `dtype` makes logits that cannot be guided."""
+    if any(guidance.steps and guidance.dtype == "denoiser" for guidance in guidances):
+        precision(getattr(denoiser, "dtype", None))
 
 
 def differentiable(logits: Tensor, embeddings: Tensor, steps: object) -> None:
@@ -179,11 +221,7 @@ def differentiable(logits: Tensor, embeddings: Tensor, steps: object) -> None:
         raise ValueError(f"logits: got {logits.dtype}, expected a floating-point dtype")
     if integer("steps", steps, minimum=0) == 0:
         return
-    if logits.dtype == torch.float16:
-        raise ValueError(
-            "logits: got torch.float16, expected float32, float64 or bfloat16 (the dtype of "
-            "GuidanceConfig): Adam's epsilon of 1e-8 is 0 in float16"
-        )
+    precision(logits.dtype)
     if embeddings.is_inference():
         raise ValueError(
             "reward.embeddings: got a tensor made under torch.inference_mode, which has no "
@@ -200,14 +238,35 @@ def optimiser(value: Any) -> Any:
             f"optimiser: got one of {type(value).__name__}, expected one whose step() takes no "
             "argument: it gets one gradient per step, and the reward is not computed again"
         ) from None
+    if any(kind.__name__ in MIXING for kind in type(value).__mro__):
+        raise ValueError(
+            f"optimiser: got one of {type(value).__name__}, expected one that makes a step for "
+            "each number by itself: no trajectory may depend on another"
+        )
     return value
+
+
+MIXING = ("Muon", "Adafactor", "SparseAdam")
+"""Optimisers in which the step of one number depends on the gradients of others, or that want
+gradients of another kind."""
 
 
 def rewards(value: object, trajectories: int | None) -> None:
     """Raise `ValueError` unless `value` is one number per trajectory, with a gradient."""
     shape("reward", value, (trajectories,), "[S], one number per trajectory")
     if not value.requires_grad:  # type: ignore[attr-defined]
-        raise ValueError("reward: got rewards without a gradient, expected a function of `mixed`")
+        raise ValueError(UNUSED)
+
+
+UNUSED = "reward: got rewards without a gradient, expected a function of `mixed`"
+
+
+def scores(value: Any, prompts: Sequence[str], trajectories: int) -> None:
+    """Raise `ValueError` unless `value` is a finite number for each finished answer."""
+    shape("reward.score", value, (len(prompts) * trajectories,), "[S], one number per response")
+    if not value.isfinite().all():
+        listing = named((~value.isfinite()).nonzero(), prompts, trajectories)
+        raise ValueError(f"the reward of the finished answer is not finite, for prompt {listing}")
 
 
 class GuidanceError(ValueError):
@@ -256,12 +315,17 @@ class Conditions:
         """Add a condition: what to say, and where all is well."""
         self._collected.append((reason, holds, per_position))
 
-    def require_step(self, m: int, weight: Tensor, rewards: Tensor, gradient: Tensor) -> None:
-        """Add what must hold at gradient step `m`."""
+    def require_step(
+        self, m: int, weight: Tensor, rewards: Tensor, gradient: Tensor | None
+    ) -> Tensor:
+        """Add what must hold at gradient step `m`, and return the gradient."""
+        if gradient is None:
+            raise ValueError(UNUSED)
         at = f"at gradient step {m}"
         self.require(f"the weight is outside [0, 1] {at}", (weight >= 0) & (weight <= 1))
         self.require(f"the reward is not finite {at}", rewards.isfinite(), per_position=False)
         self.require(f"the gradient is not finite {at}", gradient.isfinite().all(-1))
+        return gradient
 
     def settle(self) -> None:
         """Raise `GuidanceError` for the first condition that does not hold everywhere."""

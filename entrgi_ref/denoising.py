@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +32,7 @@ def generate(
     config: SamplingConfig | None = None,
     *,
     start: Int[Tensor, "P N"] | None = None,
-    keys: Sequence[int] | None = None,
+    keys: Iterable[int] | None = None,
     observe: Callable[[DenoisingRecord], None] | None = None,
     draws: Draws | None = None,
 ) -> Generation:
@@ -64,9 +64,9 @@ def generate(
     config = config or SamplingConfig()
     K, N, tau = config.trajectories, config.new_tokens, config.temperature
     checks.prompts(prompts)
-    keys = checks.keys(keys, len(prompts), beside=draws)
-    checks.start(start, (len(prompts), N), len(denoiser.writable), denoiser.mask_id)
+    keys = keys if keys is None else checks.keys(keys, len(prompts), beside=draws)
     checks.vocabulary(denoiser.writable, denoiser.mask_id, reward.embeddings)
+    checks.start(start, (len(prompts), N), len(denoiser.writable), denoiser.mask_id)
 
     encoded = denoiser.encode(prompts)
     checks.encoded(encoded, len(prompts))
@@ -74,6 +74,7 @@ def generate(
     valid = F.pad(encoded.valid.repeat_interleave(K, 0), (0, N), value=True)
     response = prompt.new_full((len(prompts), N), denoiser.mask_id) if start is None else start
     steps = config.guided_steps((response == denoiser.mask_id).sum(1).tolist())
+    checks.precisions([guidance for _, guidance in steps], denoiser)
     response = response.to(prompt).repeat_interleave(K, 0)
     bound = reward.bind(prompts, K)
     draws = draws or KeyedDraws.of(config.seed, keys or encoded.keys, K, prompt.device)
@@ -197,10 +198,7 @@ def _scored(
     texts = denoiser.decode(response)
     checks.texts(texts, P * K)
     rewards = reward.score([prompt for prompt in prompts for _ in range(K)], texts)
-    checks.shape("reward.score", rewards, (P * K,), "[S], one number per response")
-    if not rewards.isfinite().all():
-        listing = checks.named((~rewards.isfinite()).nonzero(), prompts, K)
-        raise ValueError(f"the reward of the finished answer is not finite, for prompt {listing}")
+    checks.scores(rewards, prompts, K)
     return Generation(
         prompts=tuple(prompts),
         tokens=response.unflatten(0, (P, K)),

@@ -8,7 +8,7 @@ interrupted run needs nothing saved, and a test can replay recorded draws.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol, runtime_checkable
@@ -68,10 +68,10 @@ def absorb(
     with `state`. The state is mixed after every field, because a sum of the fields would give
     (1, 2) and (2, 1) the same numbers. Source: ours.
     """
-    if isinstance(field, int):  # multiplied here, as a copy to the device would make the host wait
-        z = state + _signed((field + 1) * GOLDEN_RATIO)
-    else:
+    if isinstance(field, Tensor):
         z = state + (field + 1) * _signed(GOLDEN_RATIO)
+    else:  # multiplied here, as a copy to the device would make the host wait
+        z = state + _signed((int(field) + 1) * GOLDEN_RATIO)
     z = (z ^ _shift_right(z, 30)) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ _shift_right(z, 27)) * _signed(0x94D049BB133111EB)
     return z ^ _shift_right(z, 31)
@@ -105,11 +105,11 @@ class KeyedDraws:
 
     @classmethod
     def of(
-        cls, seed: int, keys: Sequence[int], trajectories: int, device: torch.device | None = None
+        cls, seed: int, keys: Iterable[int], trajectories: int, device: torch.device | None = None
     ) -> KeyedDraws:
         """The draws for a number of trajectories for each prompt key (see `prompt_key`)."""
-        seeded = absorb(torch.zeros(len(keys), 1, dtype=torch.int64), seed)
-        prompts = absorb(seeded, torch.tensor(keys, dtype=torch.int64)[:, None])
+        found = torch.tensor(checks.keys(keys))[:, None]
+        prompts = absorb(absorb(torch.zeros_like(found), seed), found)
         return cls(absorb(prompts, torch.arange(trajectories)).flatten().to(device))
 
     def at(self, step: int, row: Int[Tensor, "n"], position: Int[Tensor, "n"]) -> KeyedStepDraws:

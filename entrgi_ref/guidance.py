@@ -65,7 +65,7 @@ def guide(
         temperature: tau of Eq. 1.
         top_p: in (0, 1], mass of the nucleus that hard tokens are drawn from. Soft ones use all q.
         draw: (probabilities, gradient step) -> the hard token at each masked position.
-        optimiser: a name in `OPTIMISERS`, or a class of `torch.optim`.
+        optimiser: a name in `OPTIMISERS`, or a class of `torch.optim` that mixes no positions.
         observe: called with a `GradientRecord` at every step, before psi moves.
         trajectories: S, where rewards of another number should be refused.
 
@@ -103,10 +103,12 @@ def guide(
         checks.rewards(rewards, trajectories)
         if observe:
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))
-        gradient = torch.autograd.grad(rewards.sum(), psi)[0]
-        conditions.require_step(m, w, rewards, gradient)
+        gradient = torch.autograd.grad(rewards.sum(), psi, allow_unused=True)[0]
+        gradient = conditions.require_step(m, w, rewards, gradient)
         psi.grad = gradient.neg_()  # torch's optimisers go down
         climb.step()  # Eq. 6
+        if callable(optimiser):  # its weight decay may move what is banned
+            psi.data.masked_fill_(logits == -torch.inf, -torch.inf)
 
     conditions.require("the guided logits are not finite", psi.detach().amax(-1).isfinite())
     conditions.settle()

@@ -118,6 +118,10 @@ def rank(
     """
     checks.choice_or_function("order", order, [*ORDERS, ORIGIN])
     if order == ORIGIN:
+        if order_temperature:
+            raise ValueError(
+                f"order_temperature: got {order_temperature!r}, expected 0 under 'origin'"
+            )
         return -chance.origin()
     confidence = (ORDERS[order] if isinstance(order, str) else order)(candidates)
     checks.shape("order", confidence, candidates.tokens.shape, "[n], one number per position")
@@ -141,11 +145,12 @@ def commit(
     """Eq. 7, second half: where to write, at the `quota` most confident candidates per trajectory.
 
     Only masked positions are ever chosen. Those whose candidate is the token `put_last`, the end of
-    an answer, come after all others. Among equals the earlier position comes first. Source:
-    authors' code; the order of equals is ours.
+    an answer, come after all others. Among equals the earlier position comes first, and confidence
+    that is nan is the least. Source: authors' code; the order of equals is ours.
     """
     checks.shape("quota", quota, masked.shape[:1], "[S], one number per trajectory")
     checks.shape("confidence", confidence, tokens.shape, "[n], one number per candidate")
+    confidence = confidence.nan_to_num(-torch.inf, torch.inf, -torch.inf)
     falling = (
         confidence.new_zeros(masked.shape)
         .masked_scatter(masked, confidence)

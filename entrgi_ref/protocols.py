@@ -46,7 +46,11 @@ def prompt_key(prompt: str) -> int:
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A frozen mask predictor."""
+    """A frozen mask predictor.
+
+    It may also have a `dtype`, that of its logits: then what cannot be guided in it is refused
+    before it runs.
+    """
 
     @property
     def mask_id(self) -> int:

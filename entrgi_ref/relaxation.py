@@ -85,8 +85,8 @@ def entropy(logits: Float[Tensor, "n V"], *, epsilon: float = 0.0) -> Float[Tens
 
     In nats, in [0, log V]; 0 log 0 = 0, and logits of -inf or of any finite size give finite values
     and gradients. Computed in float32 at least. `epsilon` is added inside the logarithm, as the
-    authors' code adds 1e-10, which lets H fall below 0 by as much; in [0, 1e-3] or else
-    `ValueError`. Source: seed; epsilon: authors' code.
+    authors' code adds 1e-10, which lets H fall below 0 by as much; 0 or in [1e-30, 1e-3], or
+    else `ValueError`. Source: seed; epsilon: authors' code.
     """
     checks.epsilon(epsilon)
     log_q = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))

@@ -68,7 +68,7 @@ def test_configs_are_frozen():
         (GuidanceConfig, "weight", "entropy", "did you mean 'entrgi"),
         (GuidanceConfig, "weight", "nothing", "one of 'expectation', 'aps', 'entrgi'"),
         (GuidanceConfig, "dtype", "float8", "did you mean 'float"),
-        (GuidanceConfig, "epsilon", -1e-10, "a number in [0, 0.001]"),
+        (GuidanceConfig, "epsilon", -1e-10, "0 or a number in [1e-30, 0.001]"),
     ],
 )
 def test_errors_name_the_field_the_value_and_what_is_allowed(
@@ -85,7 +85,7 @@ GUIDANCE_SETTINGS = {
     "steps": st.integers(0, 99),
     "step_size": st.floats(1e-9, 1e6),
     "dtype": st.sampled_from(["float32", "float64", "bfloat16", "denoiser"]),
-    "epsilon": st.floats(0, 1e-3),
+    "epsilon": st.floats(1e-30, 1e-3),
     "optimiser": st.sampled_from(["adam", "sgd"]),
 }
 SETTINGS = {

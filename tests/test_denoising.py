@@ -783,6 +783,9 @@ def test_arrays_of_numpy_are_as_good_as_lists(as_users_run_it):
         ({"tokens": torch.zeros(1, 3, dtype=torch.int64)}, r"encode, tokens: got shape \[1, 3\]"),
         ({"valid": torch.ones(2, 1, dtype=torch.bool)}, r"encode, valid: got shape \[2, 1\]"),
         ({"keys": (1, 2, 3)}, "encode, keys: got 3, expected 2"),
+        ({"tokens": torch.ones(2, 5, dtype=torch.int32)}, "encode, tokens: got torch.int32"),
+        ({"tokens": torch.ones(2, 5)}, "encode, tokens: got torch.float32"),
+        ({"valid": torch.ones(2, 5)}, "encode, valid: got torch.float32"),
     ],
 )
 def test_encoded_prompts_that_do_not_fit_are_refused(as_users_run_it, changes, message):
@@ -975,3 +978,37 @@ def test_it_runs_with_deterministic_algorithms_on_a_cpu():
     finally:
         torch.use_deterministic_algorithms(False)
     assert torch.equal(found.tokens, expected.tokens)
+
+
+@pytest.mark.parametrize("writable", [[True] * 13 + [False], torch.ones(14), None])
+def test_writable_that_does_not_fit_is_refused(as_users_run_it, writable):
+    denoiser = TinyDenoiser(0)
+    denoiser.writable = writable
+    with pytest.raises(ValueError, match=r"denoiser.writable: got .*expected a bool tensor \[V\]"):
+        generate(denoiser, TinyReward(0), PROMPTS, SMALL)
+
+
+def test_float16_is_refused_before_a_network_that_says_its_dtype_runs(as_users_run_it):
+    """Also where guidance begins late."""
+    denoiser, reward = TinyDenoiser(0), TinyReward(0)
+    denoiser.dtype, reward.bind = torch.float16, None
+
+    def late(step):
+        return GuidanceConfig(dtype="denoiser", steps=1 if step.t < 0.3 else 0)
+
+    for guidance in (GuidanceConfig(dtype="denoiser"), late):
+        with pytest.raises(ValueError, match=r"logits: got torch.float16, expected float32"):
+            generate(denoiser, reward, PROMPTS, replace(SMALL, guidance=guidance))
+    assert denoiser.calls == 0
+
+
+def test_keys_may_be_a_tensor(as_users_run_it):
+    networks = TinyDenoiser(0), TinyReward(0)
+    expected = generate(*networks, PROMPTS, SMALL, keys=[5, -7])
+    found = generate(*networks, PROMPTS, SMALL, keys=torch.tensor([5, -7]))
+    assert torch.equal(found.tokens, expected.tokens)
+
+
+def test_a_prompt_that_is_no_valid_text_is_refused(as_users_run_it):
+    with pytest.raises(ValueError, match=r"prompts: got .*which is not valid text"):
+        generate(TinyDenoiser(0), TinyReward(0), ["12", "a\udcff"], SMALL)

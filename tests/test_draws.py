@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
@@ -191,3 +192,20 @@ def test_inverse_cdf_draws_nothing_impossible_where_the_product_rounds_up():
 def test_a_mass_that_is_none_is_refused(as_users_run_it, top_p):
     with pytest.raises(ValueError, match=r"top_p: got .*expected a number in \(0, 1\]"):
         nucleus(torch.tensor([[0.5, 0.5]]), top_p)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint64, np.int8])
+def test_seeds_steps_and_keys_may_be_numpys(as_users_run_it, kind, recwarn):
+    expected = KeyedDraws.of(5, [1, 2], 2)
+    found = KeyedDraws.of(kind(5), np.array([1, 2], dtype=kind), kind(2))
+    assert torch.equal(found.rows, expected.rows)
+    rows, positions = torch.tensor([0, 3]), torch.tensor([1, 0])
+    assert torch.equal(
+        found.at(kind(3), rows, positions).order(), expected.at(3, rows, positions).order()
+    )
+    assert not recwarn
+
+
+def test_a_key_beyond_64_bits_is_refused():
+    with pytest.raises(ValueError, match=r"keys: got 9223372036854775808"):
+        KeyedDraws.of(5, [2**63], 2)

@@ -507,6 +507,39 @@ def test_any_optimiser_of_torch_climbs(optimiser):
     assert torch.all(guided[:, 2] == -torch.inf)
 
 
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "NAdam", "RMSprop", "Rprop", "ASGD"])
+def test_weight_decay_leaves_banned_ids_banned(kind):
+    """It would pull at their -inf, and with momentum make it nan."""
+    logits, reward = random_problem()
+    logits[:, 2] = -torch.inf
+    decay = {} if kind == "Rprop" else {"weight_decay": 0.1}
+
+    def optimiser(rows, lr):
+        return getattr(torch.optim, kind)(rows, lr=lr, **decay)
+
+    settings = SETTINGS | {"weight": WEIGHTS["aps"], "step_size": 0.1, "optimiser": optimiser}
+    guided = guide(logits, reward, **settings, draw=draw_first)
+    assert torch.all(guided[:, 2] == -torch.inf)
+    without = torch.tensor([0, 1, 3, 4, 5])
+    alone = Reward(reward.embeddings[without], reward.function)
+    expected = guide(logits[:, without], alone, **settings, draw=draw_first)
+    torch.testing.assert_close(guided[:, without], expected)
+
+
+@pytest.mark.parametrize("kind", ["Muon", "Adafactor", "SparseAdam"])
+def test_an_optimiser_in_which_positions_are_mixed_is_refused(as_users_run_it, kind):
+    logits, reward = random_problem()
+    with pytest.raises(ValueError, match=rf"optimiser: got one of {kind}, .*for each number"):
+        guide(logits, reward, **SETTINGS, optimiser=getattr(torch.optim, kind), draw=draw_first)
+
+
+def test_a_reward_that_reads_nothing_of_mixed_is_refused(as_users_run_it):
+    logits, reward = random_problem()
+    reward.function = lambda mixed: torch.tensor(1.0, requires_grad=True)
+    with pytest.raises(ValueError, match=r"reward: got rewards .*expected a function of `mixed`"):
+        guide(logits, reward, **SETTINGS, draw=draw_first)
+
+
 @pytest.mark.parametrize("optimiser", [torch.optim.LBFGS, lambda rows, lr: None])
 def test_an_optimiser_that_makes_no_step_of_a_gradient_is_refused(as_users_run_it, optimiser):
     logits, reward = random_problem()

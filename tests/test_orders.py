@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from entrgi_ref import ORDERS, Candidates, nucleus, token_distribution
+from entrgi_ref import ORDERS, Candidates, KeyedDraws, commit, nucleus, rank, token_distribution
 from entrgi_ref.orders import plackett_luce
 
 PHI = torch.tensor([[0.0, 0.0, 3.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
@@ -80,3 +80,18 @@ def test_small_order_temperatures_keep_half_precision_finite():
     scores = plackett_luce(confidence, 1e-6, uniform)
     assert scores.isfinite().all()
     assert scores.argsort().tolist() == [1, 2, 0]
+
+
+def test_a_random_origin_is_refused(as_users_run_it):
+    """`origin` ranks nothing that a temperature could mix."""
+    draws = KeyedDraws.of(0, [1], 1).at(0, torch.tensor([0]), torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"order_temperature: got 0.5, expected 0"):
+        rank(CANDIDATES, draws, "origin", 0.5)
+
+
+def test_confidence_that_is_nan_comes_last():
+    tokens, masked = torch.arange(3), torch.tensor([[True, True, True]])
+    confidence = torch.tensor([math.nan, -9.0, 1.0])
+    for quota, expected in ((1, [False, False, True]), (2, [False, True, True])):
+        kept = commit(tokens, confidence, torch.tensor([quota]), masked)
+        assert kept.tolist() == [expected]

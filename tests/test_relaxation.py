@@ -358,7 +358,7 @@ def test_a_temperature_that_is_none_is_refused_by_the_weight(as_users_run_it, te
 @pytest.mark.parametrize("epsilon", [-1e-10, 1.0, math.nan, None])
 def test_an_epsilon_that_is_none_is_refused(as_users_run_it, epsilon):
     for function in (entropy, entropy_weight):
-        with pytest.raises(ValueError, match=r"epsilon: got .*\[0, 0.001\]"):
+        with pytest.raises(ValueError, match=r"epsilon: got .*\[1e-30, 0.001\]"):
             function(torch.zeros(2, 3), epsilon=epsilon)
 
 
@@ -371,3 +371,22 @@ def test_every_named_weight_is_a_function_of_the_logits():
     assert torch.equal(
         WEIGHTS["entrgi_tempered"](logits), entropy_weight(logits, temperature=0.7)
     ), "by itself at the paper's tau"
+
+
+@pytest.mark.parametrize("epsilon", [0, 1e-30, 1e-10, 1e-3])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_no_epsilon_makes_a_gradient_of_nan(dtype, epsilon):
+    logits = torch.tensor([[0.0, 0.0, -torch.inf], [0.0, -torch.inf, -torch.inf]], dtype=dtype)
+    logits.requires_grad_()
+    h = entropy(logits, epsilon=epsilon)
+    assert h.tolist() == pytest.approx([math.log(2), 0], abs=3 * epsilon + 1e-6)
+    (gradient,) = torch.autograd.grad(h.sum(), logits)
+    assert gradient.isfinite().all()
+    assert entropy_weight(logits, epsilon=epsilon).isfinite().all()
+
+
+@pytest.mark.parametrize("epsilon", [1e-50, 1e-46, 1e-31, 0.1, -1e-10, math.nan])
+def test_an_epsilon_that_float32_cannot_add_is_refused(epsilon):
+    """Of 1e-46 it makes 0, and 0 log 0 would be nan."""
+    with pytest.raises(ValueError, match=r"epsilon: got .*0 or a number in \[1e-30, 0.001\]"):
+        entropy(torch.zeros(1, 2), epsilon=epsilon)

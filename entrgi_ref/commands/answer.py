@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .. import checks
 from .files import require_writable, write_text
 from .memory import memory
 from .options import (
@@ -248,10 +249,7 @@ def _print(generation: Generation, shown: str) -> None:
 def _check_prompt(prompt: str) -> None:
     if not prompt.strip():
         raise ValueError(f"prompt: got {prompt!r}, expected some text")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"prompt: got {prompt!r}, which is not valid text") from error
+    checks.text("prompt", prompt)
 
 
 def _panel(shown: str, generation: Generation, recorder: Recorder) -> dict[str, object]:
