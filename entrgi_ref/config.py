@@ -46,7 +46,7 @@ class GuidanceConfig:
     """Of the logits, guided or not, and the optimiser's state: `float32`, `float64`, `bfloat16`, or
     `denoiser` for that of the denoiser's logits, as in the authors' code (but not float16)."""
     epsilon: float = 0.0
-    """0 or in [1e-30, 1e-3], added inside the entropy's logarithm, as 1e-10 in the authors' code."""
+    """0 or in [1e-30, 1e-3], added inside the entropy's logarithm; the authors' code adds 1e-10."""
     optimiser: str | OptimiserFunction = "adam"
     """How a gradient becomes a step: `adam` as in the authors' code, `sgd` for Eq. 6 as it reads,
     or a class of `torch.optim`, called as ([psi], lr=step_size)."""

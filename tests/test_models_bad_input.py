@@ -412,8 +412,8 @@ def test_a_prompt_longer_than_the_models_positions():
     for name in ("dream", "reward"):
         denoiser, reward = pair("float32")
         network = denoiser.network if name == "dream" else reward.network
-        network.config.max_position_embeddings = 40
-        with pytest.raises(ValueError, match="has 40; shorten the prompt or lower new_tokens"):
+        network.config.max_position_embeddings = 30
+        with pytest.raises(ValueError, match="has 30; shorten the prompt or lower new_tokens"):
             generate(denoiser, reward, [SHORT], config)
 
 
@@ -530,3 +530,32 @@ def test_out_of_memory_says_what_to_lower(trajectories, advice, monkeypatch, cap
         __main__.main()
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: out of memory: {advice}")
+
+
+def test_a_revision_of_a_folder_is_refused():
+    """It would say nothing."""
+    for revision in ("main", "0" * 40):
+        with pytest.raises(ValueError, match=r"revision: got '\w+' for the folder .*expected none"):
+            locate(DREAM, revision)
+
+
+def test_a_template_that_is_no_valid_text_is_refused():
+    denoiser, _ = pair("float32")
+    with pytest.raises(ValueError, match=r"template: got .*which is not valid text"):
+        denoiser.template("bad \udcff ____")
+
+
+@pytest.mark.parametrize("denoiser", [str(DREAM), None, object()])
+def test_a_denoiser_that_is_none_is_refused(denoiser):
+    with pytest.raises(ValueError, match=r"denoiser: got .*expected a Denoiser"):
+        SequenceReward.from_pretrained(REWARD, denoiser, dtype="float32")
+
+
+def test_dream_says_the_dtype_of_its_logits():
+    """So that float16 is refused before it runs."""
+    for name in ("float32", "bfloat16"):
+        denoiser, _ = pair(name)
+        assert denoiser.dtype == getattr(torch, name)
+        tokens, valid = denoiser.encode([SHORT]).tokens, denoiser.encode([SHORT]).valid
+        masked = torch.ones(1, 2, dtype=torch.bool)
+        assert denoiser(tokens, valid, masked).dtype == denoiser.dtype

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from checkpoints import DREAM, LONG, REMOVED, REWARD, SHORT, changed, pair, response_tokens
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate, soft_embedding
-from entrgi_ref.models import Dream, SequenceReward
+from entrgi_ref.models import Dream, RewardCheckpoint, SequenceReward, checkpoints
 from entrgi_ref.models.tokenizers import around_response, conversation
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
@@ -31,6 +31,14 @@ SIZES = {
 GROUPED = {"num_key_value_heads": 2}
 HEADS = GROUPED | {"head_dim": 8}
 EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
+EYES = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 KINDS = {
     "Arcee": HEADS,
     "BioGpt": {},
@@ -66,7 +74,13 @@ def checkpoint(folder, kind, change=(), scale=1.0, **tokenizer):
     config_class = getattr(transformers, f"{kind}Config")
     architecture = getattr(transformers, f"{kind}ForSequenceClassification")
     torch.manual_seed(0)
-    network = architecture(config_class(**SIZES | KINDS.get(kind, {}) | dict(change)))
+    if kind == "Gemma3":
+        text = SIZES | HEADS | {"sliding_window": 16, "layer_types": ["sliding_attention"] * 2}
+        shared = {name: SIZES[name] for name in ("num_labels", "pad_token_id")}
+        config = config_class(text_config=text, vision_config=EYES, mm_tokens_per_image=4, **shared)
+    else:
+        config = config_class(**SIZES | KINDS.get(kind, {}) | dict(change))
+    network = architecture(config)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(scale)
@@ -167,6 +181,12 @@ def test_padding_that_ends_a_template_is_not_scored(kind, prefix_cache, tmp_path
 
 # Refused
 
+FULL = {"layer_types": ["full_attention"] * 2, "sliding_window": None}
+DYNAMIC = {
+    "full_attention": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+
 
 @pytest.mark.parametrize(
     ("kind", "change", "pattern"),
@@ -174,11 +194,17 @@ def test_padding_that_ends_a_template_is_not_scored(kind, prefix_cache, tmp_path
         ("Qwen3", {"is_causal": False}, "is_causal: got False"),
         ("Llama", {"is_causal": False}, "is_causal: got False"),
         ("Falcon", {"alibi": True}, "alibi: got True"),
+        ("Gemma3", {}, "layer_types: got sliding_attention"),
+        ("Gemma3", {"text": {"layer_types": ["full_attention"] * 2}}, "sliding_window: got 16"),
+        ("Gemma3", {"text": FULL | {"rope_parameters": DYNAMIC}}, "rope_type: got 'dynamic'"),
     ],
 )
 def test_what_is_not_causal_or_not_plain_is_refused_by_name(kind, change, pattern, tmp_path):
     folder = checkpoint(tmp_path, kind)
-    config = json.loads((folder / "config.json").read_text()) | change
+    config = json.loads((folder / "config.json").read_text())
+    config |= {key: value for key, value in change.items() if key != "text"}
+    if "text" in change:
+        config["text_config"] |= change["text"]
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=pattern) as error:
         pair("float32", reward=folder)
@@ -372,6 +398,8 @@ FOREIGN = {"base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight": tor
         ({"config": {"scaled_twice": True}}, "does not know scaled_twice"),
         ({"config": {"r": 0}}, "does not fit"),
         ({"scale": float("nan")}, "not finite"),
+        ({"config": {"lora_bias": True}}, "lora_bias: got True"),
+        ({"config": {"alora_invocation_tokens": [1, 2]}}, r"alora_invocation_tokens: got \[1, 2\]"),
     ],
 )
 def test_an_adapter_is_merged_exactly_or_refused(change, pattern, tmp_path):
@@ -394,7 +422,7 @@ def test_a_damaged_adapter_is_one_line(file, tmp_path):
     folder = adapter(tmp_path / "adapter")
     (folder / file).write_bytes(b"\0" * 64)
     with pytest.raises(ValueError, match=r"adapter|not JSON") as error:
-        with_adapter(folder)
+        RewardCheckpoint.examine(REWARD, adapter=folder)
     assert re.fullmatch(r"[^\n]+", str(error.value))
 
 
@@ -405,3 +433,50 @@ def test_apples_device_is_refused_by_name(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(ValueError, match="device: got 'mps', which lacks float64"):
         Dream.from_pretrained(DREAM, device="mps")
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "DebertaV2"])
+def test_an_encoder_is_refused_by_its_configuration(kind, tmp_path, monkeypatch):
+    folder = checkpoint(tmp_path, kind, {"max_position_embeddings": 512})
+    monkeypatch.setattr(checkpoints, "load", None)
+    with pytest.raises(
+        ValueError, match=f"{kind}ForSequenceClassification does not score the last"
+    ):
+        RewardCheckpoint.examine(folder)
+
+
+# Room
+
+
+def longer_as_text(reward, denoiser):
+    """Tokens of which the text has more tokens than they are."""
+    for seed in range(64):
+        response = response_tokens(denoiser, 1, 12, seed)
+        around = around_response(reward.tokenizer, SHORT)
+        written = ids_of(
+            reward, conversation(reward.tokenizer, SHORT, denoiser.decode(response)[0])
+        )
+        if len(written) > sum(len(ids_of(reward, text)) for text in around) + 12:
+            return denoiser.decode(response)
+    raise AssertionError
+
+
+def test_a_text_may_be_longer_than_the_positions_it_was_trained_on(tmp_path):
+    """As text an answer may have more tokens than were generated: too late to refuse it. Rotations
+    have no last one, so it is scored, as transformers does it.
+    """
+    denoiser, reward = pair("float32")
+    texts = longer_as_text(reward, denoiser)
+    around = around_response(reward.tokenizer, SHORT)
+    room = sum(len(ids_of(reward, text)) for text in around) + 12
+    folder = changed(REWARD, tmp_path, config={"max_position_embeddings": room})
+    RewardCheckpoint.examine(folder).require_room([SHORT], 12)
+    found = pair("float32", reward=folder)[1].score([SHORT], texts)
+    assert torch.equal(found, reward.score([SHORT], texts))
+
+
+def test_a_text_longer_than_a_table_of_positions_is_refused(tmp_path):
+    folder = checkpoint(tmp_path, "GPT2", {"max_position_embeddings": 30})
+    _, reward = pair("float32", reward=folder)
+    with pytest.raises(ValueError, match="the reward model has 30"):
+        reward.score([SHORT], ["a long answer " * 9])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from .. import checks
@@ -33,8 +34,14 @@ class Adapter:
                 "adapter: merging one needs the package peft; pip install peft"
             ) from error
         folder = locate(path)
-        if not (folder / "adapter_model.safetensors").is_file():
+        weights = folder / "adapter_model.safetensors"
+        if not weights.is_file():
             raise ValueError(f"adapter: {folder} has no adapter_model.safetensors")
+        try:
+            with safe_open(weights, "pt"):
+                pass
+        except Exception as error:  # of kinds of its own, such as for a truncated file
+            raise ValueError(f"adapter: {weights} does not load: {one_line(error)}") from error
         written = read_json(folder / "adapter_config.json")
         if written.get("peft_type") != "LORA":
             raise ValueError(
@@ -48,6 +55,12 @@ class Adapter:
             raise ValueError(
                 f"adapter: the installed peft does not know {checks.some(unknown)} of {folder}"
             )
+        for field in UNSUPPORTED:
+            if written.get(field):
+                raise ValueError(
+                    f"adapter: {field}: got {written[field]!r}, with which an adapter cannot be "
+                    "merged into the weights exactly"
+                )
         return cls(folder)
 
     def merged(self, network: Network) -> Network:
@@ -77,11 +90,17 @@ class Adapter:
                 raise ValueError(f"adapter: {self.folder} {problem} {checks.some(sorted(names))}")
         if not all(bool(tensor.isfinite().all()) for tensor in given.values()):
             raise ValueError(f"adapter: {self.folder} has weights that are not finite")
-        with quiet():
-            set_weights(adapted, given)
-            merged: Any = adapted.merge_and_unload()
+        try:
+            with quiet():
+                set_weights(adapted, given)
+                merged: Any = adapted.merge_and_unload()
+        except Exception as error:  # of many kinds, for what cannot be merged
+            raise ValueError(f"adapter: {self.folder} does not fit: {one_line(error)}") from error
         return merged.requires_grad_(False).eval()
 
+
+UNSUPPORTED = ("lora_bias", "alora_invocation_tokens")
+"""Fields of an adapter that adds more than a product of two matrices, or not to every token."""
 
 WITHOUT: tuple[Any, ...] = (None, False, "", [], {})
 """Values at which a field asks for nothing."""

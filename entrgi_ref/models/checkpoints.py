@@ -33,10 +33,16 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
     """The folder of a checkpoint: `path` itself, or what the hub holds under that id.
 
     An id may carry its revision: `Dream-org/Dream-v0-Instruct-7B@main`. Raises `ValueError` if
-    there is no such folder, or the hub cannot be reached and no earlier download is at hand.
+    there is no such folder, if a folder is given a revision, or if the hub cannot be reached and no
+    earlier download is at hand.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise ValueError(
+                f"revision: got {revision!r} for the folder {str(path)!r}, expected none: it is "
+                "that of a checkpoint on the hub"
+            )
         return folder
     hub_id, _, own = str(path).partition("@")
     if not _looks_like_hub_id(hub_id):
@@ -316,6 +322,16 @@ def dtype_of(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         return dtype
     checks.choice("dtype", dtype, ["auto", *DTYPES])
     return DTYPES[str(dtype)]
+
+
+def rope_types(config: Mapping[str, Any]) -> Iterator[str]:
+    """The kinds of rotations in a configuration: of all layers, or of each type of layer."""
+    for field in ("rope_parameters", "rope_scaling"):
+        written = config.get(field)
+        if isinstance(written, Mapping):
+            for part in (written, *written.values()):
+                if isinstance(part, Mapping):
+                    yield str(part.get("rope_type", part.get("type", "default")))
 
 
 def rope(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -135,6 +135,12 @@ class Dream:
         dtype = checkpoints.dtype_of(dtype, device)
         return DreamCheckpoint.examine(path, revision=revision).load(dtype=dtype, device=device)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of its logits."""
+        found: torch.dtype = self.network.lm_head.weight.dtype
+        return found
+
     def encode(self, prompts: Sequence[str]) -> Prompts:
         """The prompts in the chat template, up to where the answer begins, padded on the left."""
         texts = [conversation(self.tokenizer, prompt) for prompt in prompts]

@@ -42,7 +42,8 @@ def hidden_states(
 ) -> Float[Tensor, "S read d"]:
     """What the network makes of the last `read` tokens, each of which sees those before it."""
     read, length = embedded.shape[1], visible.shape[1]
-    checkpoints.require_positions("the reward model", length, network.config)
+    if not _rotates(network):
+        checkpoints.require_positions("the reward model", length, network.config)
     at = torch.arange(length, device=visible.device)
     causal = at[-read:, None] >= at
     # A hidden token sees itself: a row with nothing to see would be nan in some kernels.
@@ -56,6 +57,12 @@ def hidden_states(
         use_cache=False,
     ).last_hidden_state
     return hidden
+
+
+def _rotates(network: Network) -> bool:
+    """Whether positions are rotations, of which there is no last one, and no rows of a table."""
+    config = network.config.get_text_config()
+    return any(getattr(config, field, None) for field in ("rope_parameters", "rope_theta"))
 
 
 def positions(valid: Bool[Tensor, "S L"]) -> Int[Tensor, "S L"]:

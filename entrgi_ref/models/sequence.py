@@ -65,6 +65,7 @@ class RewardCheckpoint:
         checks.choice("unmatched", unmatched, UNMATCHED)
         folder = checkpoints.locate(path, revision)
         config = _config(folder)
+        _require_head(config)
         tokenizer = load_tokenizer(folder)
         checkpoints.require_weights(folder)
         merged = None if adapter is None else Adapter.examine(adapter)
@@ -98,6 +99,8 @@ class RewardCheckpoint:
         prefix_cache: bool = True,
     ) -> SequenceReward:
         """Load the weights; see `SequenceReward.from_pretrained`."""
+        if not isinstance(denoiser, Denoiser):
+            raise ValueError(f"denoiser: got {denoiser!r:.60}, expected a Denoiser")
         home = denoiser.writable.device
         device = checkpoints.device_of(home if device is None else device)
         dtype = checkpoints.dtype_of(dtype, device)
@@ -114,11 +117,6 @@ class RewardCheckpoint:
             device=device,
             config=self.config,
         )
-        if not isinstance(getattr(network, "score", None), nn.Module):
-            raise ValueError(
-                f"checkpoint: {type(network).__name__} does not score the last token of a causal "
-                "model, which is the only kind of reward model that is supported"
-            )
         if self.adapter is not None:
             network = self.adapter.merged(network)
         require_own_scores(network)
@@ -355,11 +353,25 @@ def _config(folder: Path) -> PretrainedConfig:
         folder, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "sequence classifiers"
     )
     written = checkpoints.read_config(folder)
-    position = checkpoints.rope(written)["rope_type"]
     if written.get("quantization_config"):
         raise ValueError("quantization_config: quantised checkpoints are not supported")
     if config.num_labels != 1:
         raise ValueError(f"num_labels: got {config.num_labels}, expected a reward model with 1")
+    # A network that sees pictures too has the fields of its language model apart.
+    text = config.get_text_config()
+    for part in (config, text):
+        _require_full_attention(part)
+    for kind in (*checkpoints.rope_types(written), *checkpoints.rope_types(text.to_dict())):
+        if kind in ("dynamic", "longrope"):
+            raise ValueError(
+                f"rope_type: got {kind!r}, which depends on the length of the sequence, so that a "
+                "prefix cannot be read once"
+            )
+    return config
+
+
+def _require_full_attention(config: PretrainedConfig) -> None:
+    """Raise `ValueError` unless a token sees all that precede it, by a plain mask."""
     sliding = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
     if sliding:
         raise ValueError(
@@ -373,12 +385,20 @@ def _config(folder: Path) -> PretrainedConfig:
         raise ValueError(
             "alibi: got True, which is not supported: positions by distance need a plain mask"
         )
-    if position in ("dynamic", "longrope"):
+
+
+def _require_head(config: PretrainedConfig) -> None:
+    """Raise `ValueError` unless the network of this configuration ends in the layer `score`."""
+    try:
+        with checkpoints.quiet(), torch.device("meta"):  # a network without numbers
+            network = AutoModelForSequenceClassification.from_config(config)
+    except Exception as error:  # of many kinds, for fields that do not fit
+        raise ValueError(f"config.json: {checkpoints.one_line(error)}") from error
+    if not isinstance(getattr(network, "score", None), nn.Module):
         raise ValueError(
-            f"rope_type: got {position!r}, which depends on the length of the sequence, so that a "
-            "prefix cannot be read once"
+            f"checkpoint: {type(network).__name__} does not score the last token of a causal "
+            "model, which is the only kind of reward model that is supported"
         )
-    return config
 
 
 def _fallback(tokenizer: PreTrainedTokenizerBase, folder: Path, width: int) -> int:

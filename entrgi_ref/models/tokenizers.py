@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from .. import checks
 from ..protocols import prompt_key
 
 
@@ -106,6 +107,7 @@ def with_blanks(tokenizer: PreTrainedTokenizerBase, text: str, mask_id: int) -> 
     byte-pair tokens bring their own. Raises `ValueError` if there is no blank, and for text that
     makes special tokens.
     """
+    checks.text("template", text)
     if not BLANK.search(text):
         raise ValueError(
             f"template: got {text!r:.60}, expected at least one blank: underscores that touch no "
