@@ -483,7 +483,7 @@ def test_the_stepper_steps_by_keyboard_and_points_into_generate(opened, scheme):
         (
             "logits = predict(",
             "guided_logits = guide(",
-            "candidates = draw_",
+            "drawn = draw_",
             "committed = commit(",
         ),
         strict=True,

@@ -46,7 +46,7 @@ MACRO = re.compile(r"\{\{ *([a-z]+)((?: [^}]*)?) *\}\}")
 TRACE_LINES = (
     ("predict", "logits = predict("),
     ("guide", "guided_logits = guide("),
-    ("draw", "candidates = draw_candidates("),
+    ("draw", "drawn = draw_candidates("),
     ("commit", "committed = commit("),
 )
 """Where in `generate` a frame of the stepper stands."""

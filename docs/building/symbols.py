@@ -203,12 +203,12 @@ SYMBOLS = (
 LETTERS = {
     "P": "prompts",
     "S": "trajectories in the batch: K for each prompt, side by side",
-    "L": "prompt and response length",
-    "N": "response length",
+    "L": "length of prompt and response together",
+    "N": "length of the response",
     "n": "masked positions, flat over the batch, in (S, N) order",
     "V": "diffusion vocabulary",
     "d": "width of the reward model's embeddings",
-    "M": "gradient steps per denoising step",
+    "M": "gradient steps in each of T denoising steps",
 }
 """The letters of the shapes, as in the docstring of `entrgi_ref.relaxation`."""
 
