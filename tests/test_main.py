@@ -145,6 +145,10 @@ NETWORKS = ("--dream", DREAM, "--device", "cpu", "--reward")
             "new_tokens: got 128 beside",
         ),
         ([*NETWORKS, REWARD, "--optimiser", "adma"], "optimiser: got 'adma'.*'adam'"),
+        (
+            [*NETWORKS, REWARD, "--method", "bon", "--gradient-steps", "-5"],
+            "gradient_steps: got -5",
+        ),
         ([*NETWORKS, REWARD, "--template", "a __ <|im_end|>"], "special token '<|im_end|>'"),
     ],
 )
@@ -171,6 +175,11 @@ def test_what_can_be_known_is_checked_before_weights_are_loaded(
     assert re.fullmatch(r"error: .*\n", said.err), said.err
     assert re.search(pattern.replace("<|", r"<\|").replace("|>", r"\|>"), said.err), said.err
     assert said.out == ""
+
+
+def test_no_folder_is_made_for_what_is_refused(monkeypatch, tmp_path):
+    assert main(monkeypatch, *NETWORKS, "/nonexistent", "--out", tmp_path / "new") == 2
+    assert not (tmp_path / "new").exists()
 
 
 def test_float16_networks_may_be_guided_in_float32_or_not_at_all(monkeypatch, capfd):
@@ -202,6 +211,7 @@ def test_a_template_is_filled_in(tmp_path):
     assert output.exit_code == 0, output.output
     written = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
     denoiser, _ = pair("float32")
+    assert written["template"] == "the ____ sat, on __."
     start = denoiser.template("the ____ sat, on __.")
     assert int((start == denoiser.mask_id).sum()) == 6
     assert written["settings"]["new_tokens"] == len(start)
@@ -279,7 +289,7 @@ def test_ctrl_c_says_what_is_kept(late, tmp_path, monkeypatch, capfd):
     code = main(monkeypatch, *NETWORKS, REWARD, "--new-tokens", "6", "--out", tmp_path / "o")
     said = capfd.readouterr()
     assert code == 130
-    kept = r".*answers\.json is written, the page is not" if late else "nothing has been written"
+    kept = r".*answers\.json is written, the page is not" if late else "nothing new has been written"
     assert re.fullmatch(rf"\nstopped: {kept}\n", said.err), said.err
     assert ("Top@1" in said.out) == late
 

@@ -346,13 +346,22 @@ def test_no_text_can_break_out_of_the_trace():
         (["--top-p", "1.5"], "top_p: got 1.5, expected a number in (0, 1]"),
         (["--order", "entopy"], "did you mean 'entropy'"),
         (["--gradient-steps", "-1"], "steps: got -1"),
-        (["watch", "sea castle blue", "--quick"], "expected two topics"),
+        (["watch", "sea castle blue"], "expected two topics"),
+        (["watch", "--method", "ebtrgi"], "did you mean 'entrgi'"),
+        (["--quick", "--reward", "small"], "reward: got 'small' with --quick, which has one size"),
+        (["watch", "--quick", "--reward", "large"], "reward: got 'large' with --quick"),
+        (["train", "--quick", "--reward", "large"], "reward: got 'large' with --quick"),
+        (["dial", "--embedding-std", "nan"], "embedding_std: got nan, expected a number in"),
+        (["--embedding-std", "-1"], "embedding_std: got -1"),
+        (["--out", "/proc/nothing"], "out: cannot write to /proc/nothing"),
+        (["ledger", "--out", "/proc/nothing"], "out: cannot write to /proc/nothing"),
         (["watch", "--method", "ebtrgi", "--quick"], "did you mean 'entrgi'"),
     ],
 )
 def test_wrong_arguments_are_one_line(
     quick, monkeypatch, capsys, as_users_run_it, arguments, message
 ):
+    monkeypatch.setattr(training, "train", lambda *a, **k: pytest.fail("networks are trained"))
     monkeypatch.setattr("sys.argv", ["toy", *arguments])
     with pytest.raises(SystemExit) as end:
         main()

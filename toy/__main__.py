@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from entrgi_ref.commands.files import require_writable
 from entrgi_ref.commands.options import (
     BatchSize,
     DenoisingSteps,
@@ -86,8 +87,9 @@ def demo(
         top_p=top_p,
         order=order,
     )
-    testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
     folder = out or Path("results/demo-quick" if quick else "results/demo")
+    require_writable(folder)  # before networks are trained
+    testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
     table, files = run_demo(testbed, config, QUICK if quick else FULL, folder, typer.echo)
     if quick:
         table += "\nThe networks are the quick ones: not those of the documentation's numbers.\n"
@@ -139,13 +141,14 @@ def watch(
     from entrgi_ref import GuidanceConfig, SamplingConfig, generate
     from entrgi_ref.watching import TerminalView
 
-    from .language import LENGTH
+    from .language import LENGTH, parse_prompt
     from .testbed import gold_score
 
+    guided = GuidanceConfig(method, gradient_steps, step_size, optimiser=optimiser)
+    parse_prompt(prompt)  # before networks are trained
     testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
     start = None if template is None else testbed.denoiser.template(template)[None]
     blanks = LENGTH if start is None else int((start == testbed.denoiser.mask_id).sum())
-    guided = GuidanceConfig(method, gradient_steps, step_size, optimiser=optimiser)
     for title, guidance in (
         ("Unguided", GuidanceConfig(steps=0)),
         (f"Guided by {method}", guided),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from entrgi_ref import DenoisingRecord, Generation, SamplingConfig, generate
-from entrgi_ref.commands.files import write_text
+from entrgi_ref.commands.files import require_writable, write_text
 from entrgi_ref.paper.declared.experiments import LABELS
 from entrgi_ref.watching import Recorder, trace_page
 
@@ -103,7 +103,7 @@ def run_demo(
     testbed: Testbed, base: SamplingConfig, plan: Plan, out: Path, say: Callable[[str], None]
 ) -> tuple[str, list[Path]]:
     """Run every method and write the results folder. Returns the table and the files."""
-    out.mkdir(parents=True, exist_ok=True)
+    require_writable(out)
     methods, prompts = methods_of(base, testbed), held_out_prompts(plan.prompts)
     generate(
         testbed.denoiser, testbed.reward, prompts[:1], base

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from entrgi_ref.commands.files import require_writable
 from entrgi_ref.commands.options import GradientSteps, Seed
 
 from .options import EmbeddingStd, Quick, Reward, Threads, TrainingSeed, load_testbed
@@ -141,6 +142,7 @@ def command(name: str, study: Study) -> Callable[..., None]:
         out: Path,
         **own: Any,
     ) -> None:
+        require_writable(out)  # before networks are trained
         setting = Setting(
             load=lambda seed: load_testbed(reward, quick, seed, embedding_std, threads),
             training_seed=training_seed,

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from entrgi_ref.checks import choice
+from entrgi_ref.checks import choice, number
 from entrgi_ref.paper.declared.costs import Costs
 
 from .language import LENGTH, gold, is_valid, parse_prompt, split_prompts
@@ -36,6 +36,7 @@ from .training import (
 )
 
 REWARD_NAMES = [*REWARDS, "closed_form"]
+QUICK_LACKS = ("small", "large")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,12 @@ class Testbed:
         deviation with which the reward model's embeddings start.
         """
         choice("reward", reward, REWARD_NAMES)
+        if quick and reward in QUICK_LACKS:
+            raise ValueError(
+                f"reward: got {reward!r} with --quick, which has one size only; leave it out, or "
+                "give closed_form"
+            )
+        number("embedding_std", embedding_std, 0, 1e3)
         denoiser_recipe = replace(QUICK_DENOISER if quick else DENOISER, seed=seed)
         description = f"mask predictor of seed {seed}"
         denoiser = load_denoiser(denoiser_recipe, track)

@@ -105,8 +105,6 @@ def answer(
     settings = guidance(method, gradient_steps, step_size, optimiser, dtype)
     dtype_of(dtype, device_of(device))
     _check_prompt(prompt)
-    if out is not None:
-        require_writable(out)
     denoiser = DreamCheckpoint.examine(dream, revision=dream_revision)
     reward_model = RewardCheckpoint.examine(
         reward, revision=reward_revision, unmatched=unmatched, adapter=reward_adapter
@@ -133,9 +131,11 @@ def answer(
     config = SamplingConfig.authors(config) if authors else config
     for checkpoint in (denoiser, reward_model):
         checkpoint.require_room([prompt], new_tokens)
+    if out is not None:
+        require_writable(out)
 
     shown = "no guidance" if config.constant_guidance.steps == 0 else method
-    run = _Run(prompt, start, shown, watch, out)
+    run = _Run(prompt, template, start, shown, watch, out)
     with stopping(run.kept):
         with memory("load both networks in 16 bits by --dtype bfloat16, or take a smaller reward"):
             networks = denoiser.load(dtype=dtype, device=device)
@@ -149,6 +149,7 @@ class _Run:
     """One prompt, answered; with `out` beside its unguided answers, on a page."""
 
     prompt: str
+    template: str | None
     start: Tensor | None
     shown: str
     watch: bool
@@ -159,7 +160,7 @@ class _Run:
     def kept(self) -> str:
         """What there is after Ctrl-C."""
         files = ", ".join(map(str, self.written))
-        return f"{files} is written, the page is not" if files else "nothing has been written"
+        return f"{files} is written, the page is not" if files else "nothing new has been written"
 
     def answer(self, config: SamplingConfig) -> None:
         """Answer, print, then write: what cannot be written has at least been seen."""
@@ -171,6 +172,7 @@ class _Run:
             return
         answers = {
             "prompt": self.prompt,
+            "template": self.template,
             "responses": generation.responses[0],
             "rewards": generation.rewards[0].tolist(),
             "settings": json.loads(config.to_json()),
