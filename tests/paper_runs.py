@@ -133,7 +133,7 @@ class TinyTestbed:
             "benchmarks": {self.name: "digits"},
         }
 
-    def examine(self):
+    def examine(self, new_tokens):
         pass
 
     def denoiser(self):

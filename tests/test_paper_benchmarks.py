@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from entrgi_ref.paper.declared import benchmarks
 from entrgi_ref.paper.declared.testbed import reward_paths
+from entrgi_ref.paper.run.records import fingerprint
 from entrgi_ref.paper.run.start import pinned
 
 PROMPTS = [f"prompt {i}" for i in range(50)]
@@ -140,10 +141,15 @@ def test_a_pinned_commit_needs_no_question(hub):
 def test_a_run_goes_on_with_the_commits_that_it_began_with(tmp_path):
     assert pinned(tmp_path) == {}
     declared = {
-        "fingerprint": "f",
+        "experiment": "main",
+        "testbed": "toy",
+        "settings": {"guidance": {}},
+        "rewards": {"a": {"name": "a"}},
+        "main_reward": "a",
         "benchmarks": {"rm-bench": f"THU-KEG/RM-Bench@{COMMIT}", "mine": "3 prompts, ab"},
     }
-    (tmp_path / "run.json").write_text(json.dumps(declared))
+    written = {"fingerprint": fingerprint(declared), **declared}
+    (tmp_path / "run.json").write_text(json.dumps(written))
     assert pinned(tmp_path) == {"rm-bench": COMMIT}
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 import shutil
 import sys
 from types import SimpleNamespace
@@ -16,7 +17,10 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from checkpoints import DREAM
 from entrgi_ref.commands.options import StoppedError
+from entrgi_ref.models import checkpoints
+from entrgi_ref.paper import __main__ as paper
 from entrgi_ref.paper.judged import backends, judge, judging
+from entrgi_ref.paper.run import folder as folders
 from entrgi_ref.paper.run.folder import RunFolder
 from entrgi_ref.paper.run.records import (
     JUDGES,
@@ -115,14 +119,14 @@ def test_scores_are_those_of_an_independent_computation(run, tmp_path, louder):
     text = invoke("report", run)
     assert "tiny-judge (1 to 5), measured" in text
     assert "LMUnit (" not in text
-    assert "tiny-judge: transformers, by the package's 5 unit tests." in text
+    assert "tiny-judge: tiny-judge by transformers, asked the package's 5 unit tests." in text
     without = sum(j["without_digit"] for j in judgements)
-    assert without == sum(not any(d in answer for d in "0123456789")
-                          for j in judgements for answer in j["answers"])  # fmt: skip
+    first = [re.search("[0-9]", answer) for j in judgements for answer in j["answers"]]
+    assert without == sum(digit is None or digit[0] not in "12345" for digit in first)
     if louder < 1:
         assert without == 60
-        assert "60 of its 60 replies have no digit" in said
-        assert "NONE of the 60 replies of tiny-judge has a digit: it does not judge." in text
+        assert "60 of its 60 replies have no digit from 1 to 5" in said
+        assert "NONE of the 60 replies of tiny-judge has a digit from 1 to 5: it does" in text
     scores = {
         s: [j["score"] for j in judgements if j["seed"] == s and j["method"] == "bon"]
         for s in (1, 2)
@@ -348,7 +352,7 @@ def test_code_of_a_judge_never_runs(run, model, tmp_path, monkeypatch):
 
 
 def test_the_run_is_looked_for_before_the_judge_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(backends, "load_judge", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr(backends, "examine_judge", lambda *a: pytest.fail("loaded"))
     with pytest.raises(ValueError, match="no run folder"):
         invoke("judge", tmp_path)
 
@@ -381,7 +385,10 @@ def test_judges_live_side_by_side(run):
     text = invoke("report", run)
     for label in ("one", "ther", "one, other unit tests"):
         assert f"| {label} (1 to 5), measured" in text
-    assert "one, other unit tests: test, by 2 unit tests of its own: “Is it kind?”; “Is it" in text
+    assert (
+        "one, other unit tests: one by test, asked 2 unit tests of its own: “Is it kind?”; “Is it"
+        in text
+    )
     assert "judged by one-" in invoke("list", run)
 
 
@@ -402,17 +409,141 @@ def test_lmunit_is_called_so_and_nothing_else_is(run, model, tests, label, publi
     assert f"{label} (1 to 5), measured" in invoke("report", run)
 
 
+def test_two_lmunits_have_a_column_each(run):
+    """Of two commits, say: then neither may stand for the paper's."""
+    for commit in ("a" * 40, "b" * 40):
+        spoken = Spoken("ContextualAI/LMUnit-qwen2.5-72b")
+        spoken.declaration["model"]["commit"] = commit
+        judging.run(run, spoken, judge.UNIT_TESTS, print)
+    found = Run.read(run)
+    assert list(found.measures)[2:] == ["judge:LMUnit #1", "judge:LMUnit #2"]
+    text = invoke("report", run)
+    for commit in ("a" * 40, "b" * 40):
+        assert re.search(rf"LMUnit #\d: ContextualAI/LMUnit-qwen2.5-72b@{commit} by test", text)
+
+
+def test_a_judge_of_another_run_is_no_judge_of_this_one(run, tmp_path):
+    other = tmp_path / "other"
+    tiny_run(other, methods=["bon", "entrgi"], seeds=[1], prompts=3, batch_size=3)
+    judging.run(other, Spoken("one"), judge.UNIT_TESTS, print)
+    judging.run(run, Spoken("two"), judge.UNIT_TESTS, print)
+    (mine,), (copied,) = judges_of(run), judges_of(other)
+    shutil.copytree(copied, run / JUDGES / copied.name)
+    (run / JUDGES / "damaged" / "records").mkdir(parents=True)
+    (run / JUDGES / "damaged" / "run.json").write_text("{")
+    reason = r"no judgements of this run \(it has judged another run, .*repair"
+    with pytest.raises(ValueError, match=r"damaged holds no judgements|" + reason):
+        invoke("report", run)
+    said = invoke("list", run)
+    assert re.search(rf"judged by {copied.name}: cannot be read: .*{reason}", said)
+    assert "judged by damaged: cannot be read" in said
+    assert f"judged by {mine.name}: 12 of 12" in said
+    said = invoke("repair", run)
+    assert f"judges/{copied.name}: it has judged another run" in said
+    assert "judges/damaged: " in said
+    assert judges_of(run) == [mine]
+    assert (run / "dropped" / JUDGES / copied.name / "run.json").is_file()
+    assert "two (1 to 5), measured" in invoke("report", run)
+    shutil.copytree(copied, run / JUDGES / copied.name)
+    invoke("repair", run)
+    assert len(list((run / "dropped" / JUDGES).iterdir())) == 3
+
+
+def test_a_judgement_of_another_answer_does_not_count(run):
+    """As when the records were computed again after the judge had been there."""
+    judging.run(run, Spoken("one"), judge.UNIT_TESTS, print)
+    (file,) = (only_judge(run) / "records").glob("*.jsonl")
+    rows = file.read_text().splitlines(keepends=True)
+    stale = json.loads(rows[3]) | {"response": "another"}
+    file.write_text("".join([*rows[:3], json.dumps(stale) + "\n", *rows[4:]]))
+    reason = "line 4: it judges another answer than the best of the run"
+    with pytest.raises(ValueError, match=rf"{reason}.*command `judge` computes them again"):
+        invoke("report", run)
+    with pytest.raises(ValueError, match=reason):
+        judging.run(run, Spoken("one"), judge.UNIT_TESTS, print)
+    assert reason in invoke("list", run)
+    assert reason in invoke("repair", run)
+    again = Spoken("one")
+    judging.run(run, again, judge.UNIT_TESTS, print)
+    assert again.asked == 8 * 5
+    assert "one (1 to 5), measured" in invoke("report", run)
+
+
+def test_what_is_wrong_with_a_folder_is_known_before_the_judge_is_loaded(run, model, monkeypatch):
+    words = ("judge", run, "--backend", "transformers", "--model", model)
+    invoke(*words)
+    monkeypatch.setattr(checkpoints, "load", lambda *a, **k: pytest.fail("weights are loaded"))
+    mine = folders.made_with()
+    monkeypatch.setattr(folders, "made_with", lambda: mine | {"commit": "other"})
+    with pytest.raises(ValueError, match="made with other code"):
+        invoke(*words)
+    monkeypatch.setattr(folders, "made_with", lambda: mine)
+    for folder in (only_judge(run), run):
+        (file,) = (folder / "records").glob("*.jsonl")
+        before = file.read_bytes()
+        file.write_bytes(b"garbage\n" + before)
+        with pytest.raises(ValueError, match=rf"{file}, line 1: it is not JSON"):
+            invoke(*words)
+        file.write_bytes(before)
+
+
+def test_a_judge_is_pinned_to_the_commit_that_it_began_with(run, model, tmp_path, monkeypatch):
+    newest, asked = ["a" * 40], []
+
+    def fetch(hub_id, revision, allow_patterns):
+        commit = revision if revision and len(revision) == 40 else newest[0]
+        asked.append(commit)
+        folder = tmp_path / f"models--{hub_id.replace('/', '--')}" / "snapshots" / commit
+        if not folder.exists():
+            shutil.copytree(model, folder)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    words = ("judge", run, "--backend", "transformers", "--model")
+    invoke(*words, "o/judge")
+    newest[0] = "b" * 40
+    asked.clear()
+    said = invoke(*words, "o/judge@main")
+    assert set(asked) == {"a" * 40}
+    assert f"o/judge: going on with the commit {'a' * 40}, as begun" in said
+    assert len(judges_of(run)) == 1
+    invoke(*words, f"o/judge@{'b' * 40}")  # another one on purpose
+    assert len(judges_of(run)) == 2
+
+
+def test_ctrl_c_while_a_judge_is_loaded_is_one_line(run, model, monkeypatch, capfd):
+    def stops(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "load", stops)
+    words = ["judge", run, "--backend", "transformers", "--model", model]
+    monkeypatch.setattr(sys, "argv", ["entrgi_ref.paper", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        paper.main()
+    assert stop.value.code == 130
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last == f"stopped: nothing new has been written to {run}"
+
+
+def test_judgements_where_earlier_code_put_them_are_mentioned(run):
+    (run / "judge").mkdir()
+    for command in ("report", "list"):
+        assert f"{run / 'judge'} holds judgements in an earlier layout" in invoke(command, run)
+
+
 def test_replies_without_a_digit_are_counted_and_shown(run):
     class Hesitant(Spoken):
         def answer(self, questions):
             fine = super().answer(questions)
-            return [[("well", {"3": 0.0})], *fine[1:]]
+            return [[("well", {"3": 0.0})], [("0", {"3": 0.0})], *fine[2:]]
 
     said = []
     judging.run(run, Hesitant("hesitant"), judge.UNIT_TESTS, said.append)
-    assert any("2 of its 60 replies have no digit" in line for line in said)  # one of each part
-    assert sum(j["without_digit"] for j in judgements_of(run)) == 2
-    assert "2 of the 60 replies of hesitant have no digit" in invoke("report", run)
+    assert any(
+        "4 of its 60 replies have no digit from 1 to 5" in line for line in said
+    )  # two a part
+    assert sum(j["without_digit"] for j in judgements_of(run)) == 4
+    assert "4 of the 60 replies of hesitant have no digit" in invoke("report", run)
 
 
 def test_a_judge_that_generates_nothing_fails(run):

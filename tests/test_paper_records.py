@@ -24,6 +24,8 @@ from entrgi_ref.paper.run.records import (
     read_experiment,
     read_records,
 )
+from entrgi_ref.paper.shown.listing import listing
+from entrgi_ref.paper.shown.summary import Run
 
 DECLARATION = {"experiment": "main", "settings": {"top_p": 0.95}, "batch_size": 4}
 
@@ -33,6 +35,12 @@ def record(idx, **more):
     answers = {"responses": ["a", "b"], "rewards": [0.5, -1.0], "status": "ok"}
     made = {"fingerprint": fingerprint(DECLARATION)}
     return {**identity, "idx": idx, "prompt": f"é\n{idx}\u2028", **answers, **made, **more}
+
+
+def errors(steps=(), counts=((1, 2),)):
+    """What an observer saw, with one bin of entropy and two of E."""
+    histogram = {"entropy_edges": [0, 1], "error_edges": [0, 1, 2.5], "counts": counts}
+    return {"steps": list(steps), "histogram": histogram, "log_vocabulary": 2.0}
 
 
 def opened(path, **options):
@@ -259,9 +267,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_clear_error(tmp_path):
     with pytest.raises(ValueError, match="has no fingerprint"):
         read_declaration(tmp_path)
     (tmp_path / "run.json").write_text('{"fingerprint": "f", "experiment": "main"}')
-    with pytest.raises(
-        ValueError, match=r"is not the run of an experiment.* no benchmarks, settings"
-    ):
+    with pytest.raises(ValueError, match=r"damaged: its fingerprint is 'f', but that of its cont"):
         read_experiment(tmp_path)
 
 
@@ -286,15 +292,105 @@ BAD_LINES = [
     (json.dumps(record(7) | {"fingerprint": "other"}).encode(), "of another run"),
     (json.dumps(record(7) | {"rewards": [1.0]}).encode(), "2 responses and 1 rewards"),
     (json.dumps(record(7) | {"rewards": [], "responses": []}).encode(), "0 responses and 0"),
-    (json.dumps(record(7) | {"rewards": [1.0, math.nan]}).encode(), "no list of numbers"),
-    (json.dumps(record(7) | {"rewards": [1.0, True]}).encode(), "no list of numbers"),
-    (json.dumps(record(7) | {"rewards": "ab"}).encode(), "no list of numbers"),
-    (json.dumps(record(7) | {"responses": ["a", 1]}).encode(), "no list of texts"),
+    (
+        json.dumps(record(7) | {"rewards": [1.0, math.nan]}).encode(),
+        "its rewards.1. is nan, expected a n",
+    ),
+    (
+        json.dumps(record(7) | {"rewards": [1.0, True]}).encode(),
+        "its rewards.1. is True, expected a n",
+    ),
+    (json.dumps(record(7) | {"rewards": "ab"}).encode(), "its rewards is 'ab', expected a list"),
+    (
+        json.dumps(record(7) | {"responses": ["a", 1]}).encode(),
+        "its responses.1. is 1, expected a text",
+    ),
     (json.dumps(record(7) | {"gold": [1.0]}).encode(), "gold scores"),
     (json.dumps(record(7) | {"seed": "1"}).encode(), "its seed is '1'"),
     (json.dumps(record(7) | {"idx": True}).encode(), "its idx is True"),
     (json.dumps(record(7) | {"variant": None}).encode(), "its variant is None"),
+    *(
+        (json.dumps(record(7) | change).encode(), f"{reason}")
+        for change, reason in (
+            ({"prompt": 5}, "its prompt is 5, expected a text"),
+            ({"variant": {"reward": [1]}}, r"its variant.reward is \[1\], expected a text"),
+            ({"variant": {"gradient_steps": "3"}}, "its variant.gradient_steps is '3'"),
+            ({"settings": "x"}, "its settings is 'x', expected an object"),
+            ({"settings": {}}, "it has no settings.trajectories"),
+            ({"versions": []}, r"its versions is \[\], expected an object"),
+            ({"versions": {"torch": 2}}, "its versions.torch is 2, expected a text"),
+            ({"commit": 1}, "its commit is 1, expected a text"),
+            ({"errors": 3}, "its errors is 3, expected an object"),
+            ({"errors": {"steps": []}}, "it has no errors.histogram"),
+            ({"errors": errors(steps=[{"step": 1}])}, r"it has no errors.steps\[0\].E"),
+            ({"errors": errors(counts=[[1, 2.5]])}, r"its errors.*counts\[0\]\[1\] is 2.5"),
+            ({"errors": errors(counts=[[1]])}, "counts do not fit the edges"),
+            ({"errors": errors(counts=[[1, 2]] * 2)}, "counts do not fit the edges"),
+        )
+    ),
 ]
+
+
+def test_what_an_observer_saw_is_accepted(tmp_path):
+    write(tmp_path, record(0, errors=errors()), record(1, errors=None))
+    assert len(read_records(tmp_path)) == 2
+
+
+EXPERIMENT = {
+    "experiment": "main",
+    "testbed": "dream",
+    "denoiser": {"name": "dream"},
+    "dtype": "float32",
+    "settings": {"guidance": {}},
+    "rewards": {"a": {"name": "a"}},
+    "main_reward": "a",
+    "benchmarks": {"b": "2 prompts"},
+    "asked": [{"methods": ["bon"], "variants": [{}], "seeds": [1], "prompts": {"b": 2}}],
+    "made_with": [{"commit": "c"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"settings": None}, "its settings is None, expected an object"),
+        ({"settings": {}}, "it has no settings.guidance"),
+        ({"benchmarks": ["b"]}, r"its benchmarks is \['b'\], expected an object"),
+        ({"rewards": {"a": "a"}}, "its rewards.a is 'a', expected an object"),
+        ({"main_reward": "b"}, "its main_reward is 'b'"),
+        ({"denoiser": "dream"}, "its denoiser is 'dream', expected an object"),
+        ({"dtype": 3}, "its dtype is 3, expected a text"),
+        ({"asked": {}}, r"its asked is \{\}, expected a list"),
+        ({"asked": [{}]}, r"it has no asked\[0\].methods"),
+        ({"made_with": ["c"]}, r"its made_with\[0\] is 'c', expected an object"),
+    ],
+    ids=str,
+)
+def test_a_declaration_of_another_form_is_one_line(tmp_path, change, reason):
+    contents = EXPERIMENT | change
+    own = {k: v for k, v in contents.items() if k not in ("asked", "made_with")}
+    written = json.dumps({"fingerprint": fingerprint(own), **contents})
+    (tmp_path / "run.json").write_text(written)
+    if reason is None:
+        assert read_experiment(tmp_path) == json.loads(written)
+        return
+    for reader in (read_experiment, Run.read):
+        with pytest.raises(ValueError, match=rf"is not the run of an experiment: .*{reason}"):
+            reader(tmp_path)
+    assert re.search(rf"{tmp_path}: cannot be read: .*{reason}", listing([tmp_path]))
+
+
+def test_a_declaration_that_was_edited_is_damaged(tmp_path):
+    """Else the records of one run would go by the settings of another."""
+    write(tmp_path, record(0))
+    file = tmp_path / "run.json"
+    file.write_text(file.read_text().replace("0.95", "0.9"))
+    for reader in (read_records, opened):
+        with pytest.raises(
+            ValueError, match=r"run\.json is damaged: its fingerprint is .*, but that"
+        ):
+            reader(tmp_path)
 
 
 @pytest.mark.parametrize(("line", "reason"), BAD_LINES, ids=range(len(BAD_LINES)))
@@ -368,6 +464,50 @@ def test_other_code_is_refused_unless_allowed(tmp_path, monkeypatch, change):
     assert read_declaration(tmp_path)["made_with"] == [mine, mine | change]
     opened(tmp_path)  # it is one of those now
     assert len(read_records(tmp_path)) == 2
+
+
+def test_records_say_what_made_them_where_the_declaration_does_not(tmp_path, monkeypatch):
+    """A run.json from before it was written down must not let other code in unasked."""
+    mine = folders.made_with()
+    versions = {name: version for name, version in mine.items() if name != "commit"}
+    theirs = {"commit": "abc", "versions": {**versions, "python": "3.9"}}
+    write(tmp_path, record(0, **theirs))
+    file = tmp_path / "run.json"
+    declaration = json.loads(file.read_text())
+    del declaration["made_with"]
+    file.write_text(json.dumps(declaration))
+    with pytest.raises(
+        ValueError, match=rf"other code \(commit abc there, {mine['commit']} here\)"
+    ):
+        opened(tmp_path)
+    opened(tmp_path, other_version=True)
+    assert read_declaration(tmp_path)["made_with"] == [versions | {"commit": "abc"}, mine]
+
+
+def test_a_changed_checkout_says_by_which_code(tmp_path):
+    """Two changes of one commit are not the same code."""
+    copy = tmp_path / "clone"
+    shutil.copytree(ROOT / "entrgi_ref", copy / "entrgi_ref")
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "ours"]):
+        subprocess.run(["git", "-C", str(copy), *author, *words], check=True)
+    code = "from entrgi_ref.commands.provenance import commit; print(commit())"
+
+    def found():
+        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        words = [sys.executable, "-c", code]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=copy)
+        return done.stdout.strip()
+
+    clean = found()
+    assert re.fullmatch("[0-9a-f]{12}", clean)
+    changed = copy / "entrgi_ref" / "draws.py"
+    code_there, seen = changed.read_text(), []
+    for text in ("# one\n", "# two\n"):
+        changed.write_text(code_there + text)
+        seen.append(found())
+        assert re.fullmatch(f"{clean}-dirty-[0-9a-f]{{8}}", seen[-1])
+    assert len(set(seen)) == 2
 
 
 def test_a_package_in_somebodys_repository_is_no_checkout(tmp_path, monkeypatch):

@@ -66,6 +66,8 @@ def written(
         "prompts": dict.fromkeys(names, of),
     }
     run = RunFolder(folder, declaration, asked=wanted | dict(asked))
+    run.close()
+    lines = []
     for benchmark, method, seed, idx, variant in product(
         names, methods, seeds, range(prompts), variants
     ):
@@ -74,7 +76,7 @@ def written(
         settings = {**declaration["settings"], "trajectories": K, "reward": "1.7B", "seed": seed}
         steps = 0 if method.startswith("bon") else 3
         settings |= {"guidance": {**settings["guidance"], "steps": steps}}
-        run.write(
+        lines.append(
             {
                 "experiment": declaration["experiment"],
                 "benchmark": benchmark,
@@ -94,7 +96,8 @@ def written(
                 "versions": {"entrgi_ref": "0.1.0"},
             }
         )
-    run.close()
+    file = folder / "records" / f"{'-'.join(methods)}.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
 
@@ -109,13 +112,13 @@ def cells_of(markdown, title):
 
 
 def test_the_table_is_mean_and_standard_error_over_seeds_beside_the_published(tmp_path):
-    text = invoke("report", written(tmp_path))
+    text = invoke("report", written(tmp_path, prompts=64))
     for benchmark in HUB:
         cells = cells_of(text, benchmark)
         for method in METHODS:
             K = 7 if method == "bon_equal_compute" else 4
             rewards = [
-                [[reward_of(benchmark, method, s, i, k) for k in range(K)] for i in range(4)]
+                [[reward_of(benchmark, method, s, i, k) for k in range(K)] for i in range(64)]
                 for s in (1, 2, 3)
             ]
             label = LABELS[method]
@@ -196,7 +199,7 @@ def test_every_setting_decides_whether_a_run_is_comparable():
 )
 def test_what_is_not_comparable_is_said_to_be(tmp_path, change, words):
     """In a note, and at each number."""
-    text = invoke("report", written(tmp_path, declaration=PAPER | change, prompts=1))
+    text = invoke("report", written(tmp_path, declaration=PAPER | change, prompts=64))
     assert f"NOT COMPARABLE to the published numbers: {words}." in text
     cells = cells_of(text, "rm-bench")
     assert cells["EntRGi", "Top@1, published"] == "5.70 (not comparable)"
@@ -212,12 +215,22 @@ def test_the_default_settings_are_not_the_authors(tmp_path):
 
 
 def test_another_number_of_prompts_is_not_comparable(tmp_path):
-    text = invoke("report", written(tmp_path, prompts=1, of=8))
+    text = invoke("report", written(tmp_path, prompts=8, of=8))
     assert "NOT COMPARABLE to the published numbers: 8 prompts instead of 64." in text
 
 
+def test_what_counts_is_how_many_prompts_are_compared(tmp_path):
+    """Not how many were asked for: of one seed the last prompt is not there yet."""
+    folder = written(tmp_path, prompts=64, of=64)
+    (file,) = (folder / "records").glob("*.jsonl")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    text = invoke("report", folder)
+    assert "NOT COMPARABLE to the published numbers: 63 to 64 prompts instead of 64." in text
+    assert cells_of(text, "rm-bench")["EntRGi", "Top@1, published"] == "5.70 (not comparable)"
+
+
 def test_other_seeds_are_not_comparable(tmp_path):
-    text = invoke("report", written(tmp_path, prompts=1, seeds=(4, 5, 6)))
+    text = invoke("report", written(tmp_path, prompts=64, seeds=(4, 5, 6)))
     assert "published numbers: seeds 4, 5, 6 instead of 1, 2, 3." in text
 
 
@@ -233,7 +246,7 @@ def test_nothing_published_stands_beside_any_other_experiment(tmp_path, experime
 
 @pytest.mark.parametrize("seeds", [(1, 2), (1, 2, 3, 4)])
 def test_another_number_of_seeds_is_not_comparable(tmp_path, seeds):
-    text = invoke("report", written(tmp_path, seeds=seeds, prompts=1))
+    text = invoke("report", written(tmp_path, seeds=seeds, prompts=64))
     assert f"NOT COMPARABLE to the published numbers: {len(seeds)} seeds instead of 3." in text
 
 
@@ -276,7 +289,7 @@ def test_cells_that_were_never_reached_are_missing_too(tmp_path):
     ],
 )
 def test_a_file_that_is_called_like_a_benchmark_is_none_of_the_papers(tmp_path, change, words):
-    text = invoke("report", written(tmp_path, declaration=PAPER | change, prompts=1))
+    text = invoke("report", written(tmp_path, declaration=PAPER | change, prompts=64))
     assert f"numbers: {words}." in text
     known = cells_of(text, "rm-bench")["EntRGi", "Top@1, published"]
     assert known == "not in the paper"
@@ -644,9 +657,60 @@ def test_methods_are_compared_on_the_prompts_that_all_have_answered(tmp_path):
         "compared on the prompts that all of them have answered, 9 of 12: 12 answers to the others "
         "do not count"
     ) in text
-    assert "published numbers: 4 prompts instead of 64; 3 prompts failed." in text
+    assert "published numbers: 2 to 4 prompts instead of 64; 3 prompts failed." in text
     files = invoke("export", folder).split()
     assert sum(len(json.loads(Path(f).read_text())["results"]) for f in files) == 60 - 3
+
+
+def test_a_seed_that_failed_for_one_method_counts_for_none(tmp_path):
+    """Else one method would be averaged over other prompts than the others."""
+    folder = written(tmp_path, names=HUB[:1], of=4)
+    failed = {"status": "failed", "reason": "nan", "rewards": [], "responses": []}
+    rewritten(folder, lambda r: failed if (r["method"], r["seed"]) == ("aps", 2) else {})
+    text = invoke("report", folder)
+    cells = cells_of(text, HUB[0])
+    for method in METHODS:
+        K = 7 if method == "bon_equal_compute" else 4
+        per_seed = [
+            np.mean([max(reward_of(HUB[0], method, s, i, k) for k in range(K)) for i in range(4)])
+            for s in (1, 3)
+        ]
+        expected = f"{np.mean(per_seed):.2f} ± {np.std(per_seed, ddof=1) / 2**0.5:.2f}"
+        found = cells[LABELS[method], "Top@1 (reward), measured"].replace("−", "-")
+        assert found == expected
+    assert "Measured: mean ± standard error over 2 seeds (1, 3)" in text
+    assert "2 seeds instead of 3" in text
+
+
+def test_methods_without_a_prompt_in_common_are_not_compared(tmp_path):
+    folder = written(tmp_path, methods=["bon"], seeds=[1], names=HUB[:1])
+    written(tmp_path, methods=["aps"], seeds=[2], names=HUB[:1])
+    text = invoke("report", folder)
+    assert cells_of(text, HUB[0])["APS", "Top@1 (reward), measured"] == "not measured"
+    assert f"NOTHING IS COMPARED on {HUB[0]}" in text
+    assert "Measured: no seed (none)" in text
+    assert "Best-of-N has seed 1 only. APS has seed 2 only." in text
+
+
+@pytest.mark.parametrize("name", ["error-by-step", "error-vs-entropy"])
+def test_figures_of_errors_show_the_prompts_that_all_have_answered(tmp_path, name):
+    """The rest is drawn as if the failed prompt had not been run at all."""
+    failed = {"status": "failed", "reason": "nan", "rewards": [], "responses": [], "errors": None}
+    for folder, gone in (("failed", ("aps",)), ("never", ("aps", "entrgi"))):
+        tiny_run(tmp_path / folder, experiment=name, methods=["aps", "entrgi"])
+        rewritten(
+            tmp_path / folder,
+            lambda r, gone=gone: failed if r["idx"] == 1 and r["method"] in gone else {},
+        )
+    one, other = (
+        figures.DRAWN[name](Run.read(tmp_path / folder)) for folder in ("failed", "never")
+    )
+    for axis, expected in zip(one.axes, other.axes, strict=True):
+        for line, same in zip(axis.lines, expected.lines, strict=True):
+            assert np.array_equal(line.get_ydata(), same.get_ydata())
+        for image, same in zip(axis.collections, expected.collections, strict=True):
+            if image.get_array() is not None:
+                assert np.array_equal(image.get_array().filled(0), same.get_array().filled(0))
 
 
 def test_a_method_without_any_answer_does_not_hide_the_others(tmp_path):
@@ -657,6 +721,39 @@ def test_a_method_without_any_answer_does_not_hide_the_others(tmp_path):
     assert "do not count" not in text
     assert cells_of(text, HUB[0])["APS", "Top@1 (reward), measured"] == "not measured"
     assert "±" in cells_of(text, HUB[0])["EntRGi", "Top@1 (reward), measured"]
+
+
+# Writing
+
+
+def test_what_cannot_be_written_has_been_shown(tmp_path, monkeypatch):
+    """And no half of a figure is left where a whole one was."""
+    folder = written(tmp_path / "run", prompts=1)
+    said = []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="out: cannot write to"):
+        report.write(folder, tmp_path / "file", said.append)
+    assert "EntRGi" in "".join(said)
+    invoke("report", folder)
+    before = {path: path.read_bytes() for path in (folder / "report").iterdir()}
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(ValueError, match=r"cannot write .*main\.svg: No space left"):
+        invoke("report", folder)
+    assert {path: path.read_bytes() for path in (folder / "report").iterdir()} == before
+
+
+def test_a_record_without_settings_is_not_exported(tmp_path):
+    folder = written(tmp_path, prompts=1)
+    (file,) = (folder / "records").glob("*.jsonl")
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    del records[3]["settings"]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(ValueError, match="has records without settings"):
+        invoke("export", folder)
 
 
 # Which code made it

@@ -762,6 +762,76 @@ def test_what_can_be_known_is_checked_before_weights_are_loaded(
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("name", ["--dream", "--reward"])
+def test_an_answer_that_never_fits_is_known_before_weights_are_loaded(
+    tmp_path, benchmark, monkeypatch, command, name
+):
+    monkeypatch.setattr(checkpoints, "load", lambda *a, **k: pytest.fail("weights are loaded"))
+    source = DREAM if name == "--dream" else REWARD
+    folder = changed(source, tmp_path, config={"max_position_embeddings": 40})
+    words = arguments(benchmark, tmp_path / "run", "--new-tokens", "40")
+    words[words.index(name) + 1] = str(folder)
+    with pytest.raises(ValueError, match="has 40; shorten the prompt or lower new_tokens"):
+        invoke(command, *words[1:])
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_plan_looks_at_all_reward_models_before_weights_are_loaded(
+    tmp_path, benchmark, monkeypatch
+):
+    monkeypatch.setattr(checkpoints, "load", lambda *a, **k: pytest.fail("weights are loaded"))
+    words = arguments(benchmark, tmp_path, "--reward", "/nonexistent", experiment="reward-size")
+    with pytest.raises(ValueError, match="no folder '/nonexistent'"):
+        invoke("plan", *words[1:])
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
+def test_ctrl_c_while_weights_are_loaded_is_one_line(tmp_path, benchmark, monkeypatch, capfd, kind):
+    """Of whatever kind the error is that a library makes of it."""
+
+    def stops(*arguments, **options):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            if kind is KeyboardInterrupt:
+                raise
+            raise kind("thread interrupted") from error
+
+    monkeypatch.setattr(checkpoints, "load", stops)
+    words = arguments(benchmark, tmp_path / "run")
+    monkeypatch.setattr(sys, "argv", ["entrgi_ref.paper", *words])
+    with pytest.raises(SystemExit) as stop:
+        paper.main()
+    assert stop.value.code == 130
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last == f"stopped: nothing new has been written to {tmp_path / 'run'}"
+
+
+def test_ctrl_c_inside_of_a_library_is_no_failed_prompt(tmp_path, monkeypatch):
+    def stops(*arguments, **options):
+        raise ValueError("closed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(runner, "generate", stops)
+    with pytest.raises(ValueError, match="closed"):
+        tiny_run(tmp_path)
+    assert read_records(tmp_path) == []
+
+
+def test_a_reward_model_is_called_by_its_name_without_the_revision():
+    paths = ["o/reward@main", f"{published.SKYWORK['4B']}@main", "b=o/other@v1"]
+    assert reward_paths(paths) == {"reward": paths[0], "4B": paths[1], "b": "o/other@v1"}
+
+
+def test_float16_may_not_be_guided_but_may_be_drawn_from(tmp_path, benchmark):
+    words = arguments(benchmark, tmp_path / "run", "--dtype", "float16", "--authors")
+    words += ["--seeds", "1"]
+    invoke(*words, "--methods", "bon", "--prompts", "2")
+    assert len(read_records(tmp_path / "run")) == 2
+    with pytest.raises(ValueError, match="dtype: got 'float16' with --authors"):
+        invoke(*words, "--methods", "bon,entrgi")
+
+
 def test_only_the_reward_models_that_are_used_are_fetched(tmp_path, benchmark, monkeypatch):
     """`main` uses one of the paper's three."""
     asked = []
@@ -806,6 +876,12 @@ def test_models_are_pinned_to_the_commits_that_a_run_began_with(tmp_path, benchm
     invoke(*words, "--seeds", "1,2")
     assert {revision for _, revision in asked} == {"a" * 40}
     assert len(read_records(tmp_path / "run")) == 12
+    branches = [f"{word}@main" if word in ("o/dream", "o/reward") else word for word in words]
+    asked.clear()
+    said = invoke(*branches)
+    assert {revision for _, revision in asked} == {"a" * 40}
+    for hub_id in ("o/dream", "o/reward"):
+        assert f"{hub_id}: going on with the commit {'a' * 40}, as begun" in said
     words[words.index("o/dream")] = f"o/dream@{'b' * 40}"  # another one on purpose
     with pytest.raises(ValueError, match=r"another run.*denoiser\.commit"):
         invoke(*words)

@@ -63,7 +63,7 @@ class ToyTestbed:
             self._loaded[reward] = self.load(reward)
         return self._loaded[reward]
 
-    def examine(self) -> None:
+    def examine(self, new_tokens: int) -> None:
         """Nothing is loaded from elsewhere."""
 
     def denoiser(self) -> Any:

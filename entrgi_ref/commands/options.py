@@ -182,11 +182,26 @@ def stopping(kept: Callable[[], str]) -> Iterator[None]:
     """Turn Ctrl-C into `StoppedError` with what `kept` says by then."""
     try:
         yield
-    except KeyboardInterrupt as error:
+    except StoppedError:
+        raise
+    except (KeyboardInterrupt, Exception) as error:
+        if not interrupted(error):
+            raise
         raise StoppedError(kept()) from error
 
 
-def run_app(app: typer.Typer, kept: str = "nothing has been written") -> None:
+def interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: libraries may make one of another kind of it."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def run_app(app: typer.Typer, kept: str = "nothing new has been written") -> None:
     """Run a command line. What goes wrong is one line and exit code 2: no traceback, no box.
 
     Ctrl-C is one line and exit code 130; `kept` is what it says where the command does not know.
@@ -197,9 +212,13 @@ def run_app(app: typer.Typer, kept: str = "nothing has been written") -> None:
     except StoppedError as stop:
         typer.echo(f"\nstopped: {stop}", err=True)
         sys.exit(STOPPED)
-    except (ValueError, OSError) as error:
-        _fail(" ".join(str(error).split()))
-    except Exception as error:  # of the words of the command line
+    except Exception as error:
+        if interrupted(error):
+            typer.echo(f"\nstopped: {kept}", err=True)
+            sys.exit(STOPPED)
+        if isinstance(error, ValueError | OSError):
+            _fail(" ".join(str(error).split()))
+        # What is wrong with the words of the command line has a message of its own.
         if not hasattr(error, "format_message"):
             raise
         _fail(" ".join(str(error.format_message()).split()))
@@ -218,10 +237,11 @@ def guidance(
     method: str, gradient_steps: int, step_size: float, optimiser: str, dtype: str
 ) -> GuidanceConfig:
     """The settings that the options of these names stand for."""
-    from ..checks import choice
+    from ..checks import choice, integer
     from ..config import GuidanceConfig
 
     choice("method", method, METHODS)
+    integer("gradient_steps", gradient_steps, minimum=0)
     precision = guidance_dtype(dtype)
     if method == "bon":
         return GuidanceConfig(steps=0, step_size=step_size, dtype=precision, optimiser=optimiser)

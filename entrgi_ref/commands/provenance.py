@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -14,9 +15,10 @@ import torch
 
 @cache
 def commit() -> str:
-    """The checkout's commit, with -dirty if files differ from it; `unknown` without a checkout.
+    """The checkout's commit; `unknown` without a checkout.
 
-    A package that is installed inside of somebody's repository is no checkout of its own.
+    If files differ from it, with -dirty and a hash of the code as it is. A package that is
+    installed inside of somebody's repository is no checkout of its own.
     """
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
@@ -33,7 +35,19 @@ def commit() -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return described.stdout.strip()
+    found = described.stdout.strip()
+    return f"{found}-{_sources()}" if found.endswith("-dirty") else found
+
+
+def _sources() -> str:
+    """A short hash of the package's code, and of the toy's where it is at hand."""
+    digest = hashlib.blake2b(digest_size=4)
+    root = Path(__file__).parents[2]
+    for file in sorted(
+        file for room in ("entrgi_ref", "toy") for file in root.glob(f"{room}/**/*.py")
+    ):
+        digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -41,6 +41,7 @@ from ..commands.options import (
     require_precision,
     run_app,
     seed_list,
+    stopping,
 )
 from .declared.published import DREAM, LMUNIT
 
@@ -128,15 +129,17 @@ def _declared(
         from ..config import GuidanceConfig, SamplingConfig
         from ..models.checkpoints import device_of, dtype_of
         from .declared.benchmarks import HUB, named
-        from .declared.experiments import MAIN
+        from .declared.experiments import GUIDED, MAIN
         from .declared.plan import Plan
         from .declared.testbed import DreamTestbed, main_of, reward_paths
-        from .run.start import local_device, pinned, pinned_models
+        from .run.start import announce, at_commit, local_device, pinned, pinned_models
 
         where = local_device(device)
         dtype_of(dtype, device_of(where))
+        chosen = names_list(methods)
+        guided = not chosen or any(name in GUIDED for name in chosen)
         steps = 3 if gradient_steps is None else gradient_steps
-        require_precision(dtype, authors, steps)
+        require_precision(dtype, authors, steps if guided else 0)
         base = SamplingConfig(
             GuidanceConfig(step_size=step_size, dtype=guidance_dtype(dtype), optimiser=optimiser),
             trajectories=trajectories,
@@ -152,7 +155,7 @@ def _declared(
             seed_list(seeds),
             prompts,
             batch_size,
-            names_list(methods),
+            chosen,
             gradient_steps,
         )
         folder = RESULTS / experiment if out is None else out
@@ -160,9 +163,13 @@ def _declared(
         if plan.experiment.rewards == MAIN:  # the others would be fetched for nothing
             rewards = {main_of(rewards): rewards[main_of(rewards)]}
         models = pinned_models(folder)
+
+        def fixed(path: str) -> str:
+            return at_commit(path, models, announce)
+
         testbed = DreamTestbed(
-            path=models.get(dream, dream),
-            reward_paths={name: models.get(path, path) for name, path in rewards.items()},
+            path=fixed(dream),
+            reward_paths={name: fixed(path) for name, path in rewards.items()},
             benchmarks=named(benchmark or list(HUB), pinned(folder)),
             dtype=dtype,
             requested_device=where,
@@ -234,17 +241,24 @@ def judge(
     Resumable like a run. Exits with 1 if an answer could not be judged.
     """
     from ..commands.files import require_writable
-    from .judged.backends import load_judge
+    from .judged import backends, judging
     from .judged.judge import read_unit_tests
-    from .judged.judging import run as run_judge
-    from .run.records import JUDGES, read_experiment
-    from .run.start import local_device
+    from .run.records import JUDGES, read_experiment, read_records
+    from .run.start import announce, at_commit, local_device
 
-    read_experiment(out)  # before a judge of 72 billion parameters is loaded
-    require_writable(out / JUDGES)
-    tests = read_unit_tests(unit_tests)
-    scorer = load_judge(backend, model, local_device(device), dtype, batch_size, gpus)
-    if run_judge(out, scorer, tests, typer.echo, other_version=other_version):
+    with stopping(lambda: f"nothing new has been written to {out}"):
+        # All that can be known without the judge's 72 billion parameters comes first.
+        read_experiment(out)
+        read_records(out)
+        tests = read_unit_tests(unit_tests)
+        pinned = judging.pinned_judge(out, backend, model, tests)
+        require_writable(out / JUDGES)
+        model = at_commit(model, pinned, announce)
+        where = local_device(device)
+        examined = backends.examine_judge(backend, model, where, dtype, batch_size, gpus)
+        judging.require_judgeable(out, examined.declaration, tests, other_version=other_version)
+        failed = judging.run(out, examined.load(), tests, typer.echo, other_version=other_version)
+    if failed:
         raise typer.Exit(1)
 
 
@@ -271,8 +285,7 @@ def report(
     """
     from .shown.report import write
 
-    table, files = write(out, to or out / "report")
-    typer.echo(table)
+    _, files = write(out, to or out / "report", typer.echo)
     typer.echo("Written:")
     for file in files:
         typer.echo(f"  {file}")

@@ -42,8 +42,10 @@ class Testbed(Protocol):
     def device(self) -> str:
         """What it runs on, in words."""
 
-    def examine(self) -> None:
-        """Raise `ValueError` for all that can be known to be wrong before weights are loaded."""
+    def examine(self, new_tokens: int) -> None:
+        """Raise `ValueError` for all that can be known to be wrong before weights are loaded, with
+        answers of `new_tokens` tokens.
+        """
 
     def denoiser(self) -> Denoiser:
         """The mask predictor."""
@@ -58,6 +60,8 @@ class Testbed(Protocol):
         """The score that a program gives an answer, if there is one."""
 
 
+SHORTEST = ["?"]
+"""Prompts that are as short as can be."""
 SMALLER = "the networks do not fit; load them by --dtype bfloat16, or take a smaller reward model"
 
 
@@ -86,12 +90,15 @@ class DreamTestbed:
     def main_reward(self) -> str:
         return main_of(self.reward_paths)
 
-    def examine(self) -> None:
+    def examine(self, new_tokens: int) -> None:
+        """A single prompt that is too long is not looked for: the run records it as failed."""
         from ...models import RewardCheckpoint
 
+        self._examined.require_room(SHORTEST, new_tokens)
         for path in self.reward_paths.values():
             reward = RewardCheckpoint.examine(path, unmatched=self.unmatched)
             reward.vocabulary(self._examined.tokens)
+            reward.require_room(SHORTEST, new_tokens)
 
     @cached_property
     def _examined(self) -> DreamCheckpoint:
@@ -185,8 +192,11 @@ def reward_paths(given: Sequence[str]) -> dict[str, str]:
     paths: dict[str, str] = {}
     for one in given:
         name, equals, path = one.partition("=")
-        if not equals or Path(one).is_dir():
-            name, path = SIZES.get(one.partition("@")[0], Path(one).resolve().name), one
+        if Path(one).is_dir():
+            name, path = Path(one).resolve().name, one
+        elif not equals:
+            hub_id = one.partition("@")[0]
+            name, path = SIZES.get(hub_id, Path(hub_id).name), one
         if name in paths:
             raise ValueError(f"reward: {name!r} is given twice; name them by NAME=PATH")
         paths[name] = path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,24 @@ from .judge import DIGITS, NEW_TOKENS, Generated, Judge
 BACKENDS = ("lmunit", "transformers")
 
 
-def load_judge(
+@dataclass(frozen=True)
+class JudgeCheckpoint:
+    """All of a judge but its weights."""
+
+    declaration: dict[str, Any]
+    """Which one it is: part of the fingerprint of the judgements."""
+    load: Callable[[], Judge]
+
+
+def examine_judge(
     backend: str, model: str, device: str, dtype: str, batch_size: int, gpus: int
-) -> Judge:
-    """A judge by the name of its backend."""
+) -> JudgeCheckpoint:
+    """Look at a judge, by the name of its backend, without loading its weights."""
     checks.choice("backend", backend, BACKENDS)
     checks.integer("batch_size", batch_size, minimum=1)
     if backend == "lmunit":
-        return LMUnitJudge.load(model, gpus)
-    return TransformersJudge.load(model, device, dtype, batch_size)
+        return LMUnitJudge.examine(model, gpus)
+    return TransformersJudge.examine(model, device, dtype, batch_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +42,8 @@ class TransformersJudge:
     batch_size: int
 
     @classmethod
-    def load(cls, model: str, device: str, dtype: str, batch_size: int) -> TransformersJudge:
-        """Load a folder or a hub id."""
+    def examine(cls, model: str, device: str, dtype: str, batch_size: int) -> JudgeCheckpoint:
+        """Look at a folder or a hub id."""
         from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
         from ...models import checkpoints
@@ -45,15 +54,20 @@ class TransformersJudge:
         folder = checkpoints.locate(model)
         config = checkpoints.known_config(folder, MODEL_FOR_CAUSAL_LM_MAPPING, "causal models")
         tokenizer = load_tokenizer(folder)
-        network = checkpoints.load(
-            AutoModelForCausalLM, folder, dtype=precision, device=where, config=config
-        )
+        checkpoints.require_weights(folder)
         declaration = {
             "backend": "transformers",
             "model": checkpoints.identity(model),
             "dtype": str(precision).removeprefix("torch."),
         }
-        return cls(declaration, network, tokenizer, batch_size)
+
+        def load() -> TransformersJudge:
+            network = checkpoints.load(
+                AutoModelForCausalLM, folder, dtype=precision, device=where, config=config
+            )
+            return cls(declaration, network, tokenizer, batch_size)
+
+        return JudgeCheckpoint(declaration, load)
 
     def answer(self, questions: Sequence[str]) -> list[Generated]:
         """Greedy, with the log-probabilities of all tokens that are digits.
@@ -119,8 +133,8 @@ class LMUnitJudge:
     parameters: Any
 
     @classmethod
-    def load(cls, model: str, gpus: int) -> LMUnitJudge:
-        """Load LMUnit over a number of GPUs."""
+    def examine(cls, model: str, gpus: int) -> JudgeCheckpoint:
+        """Look at LMUnit, which will be loaded over a number of GPUs."""
         try:
             from lmunit import LMUnit
             from vllm import SamplingParams
@@ -134,7 +148,10 @@ class LMUnitJudge:
         checks.integer("gpus", gpus, minimum=1)
         parameters = SamplingParams(temperature=0.0, max_tokens=NEW_TOKENS, logprobs=20)
         declaration = {"backend": "lmunit", "model": checkpoints.identity(model)}
-        return cls(declaration, LMUnit(str(checkpoints.locate(model)), gpus), parameters)
+        folder = checkpoints.locate(model)
+        return JudgeCheckpoint(
+            declaration, lambda: cls(declaration, LMUnit(str(folder), gpus), parameters)
+        )
 
     def answer(self, questions: Sequence[str]) -> list[Generated]:
         """Greedy, with the log-probabilities of the 20 likeliest tokens."""

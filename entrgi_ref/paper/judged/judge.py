@@ -64,10 +64,17 @@ def digit_place(generated: Generated) -> int | None:
     return places[0] if places else None
 
 
+def has_digit(generated: Generated) -> bool:
+    """Whether one from 1 to 5 stands where the digit stands."""
+    place = digit_place(generated)
+    return place is not None and generated[place][0].strip() in DIGITS
+
+
 def score(generated: Generated) -> float:
     """The probability-weighted digit, in [1, 5], at the place where the digit stands.
 
-    Without a digit it is read at the first place of all: the reports say how often. Raises
+    Without a digit it is read at the first place of all, and where 0 or 6 to 9 stands it is what
+    the others were given there: the reports say how often. Raises
     `ValueError` if none from 1 to 5 has a probability there.
     """
     if not generated:

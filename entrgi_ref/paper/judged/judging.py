@@ -11,19 +11,21 @@ from typing import Any
 
 from ...commands.options import stopping
 from ...commands.provenance import commit, versions
-from ..run.folder import RunFolder
+from ..run.folder import RunFolder, require_resumable
 from ..run.records import (
     JUDGES,
-    Record,
     best,
     fingerprint,
+    judges_of,
     key_of,
+    of_best,
     read_experiment,
+    read_judge,
     read_records,
-    require_judgement,
 )
+from ..run.required import Record
 from ..run.runner import POLL_SECONDS
-from .judge import Generated, Judge, digit_place, question, score
+from .judge import Generated, Judge, has_digit, question, score
 
 AT_A_TIME = 8
 """Prompts between two writings."""
@@ -34,6 +36,38 @@ def folder_of(run: Path, declaration: Mapping[str, Any]) -> Path:
     name = str(declaration["model"]["name"]).rsplit("/", 1)[-1]
     name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
     return run / JUDGES / f"{name}-{fingerprint(declaration)[:8]}"
+
+
+def declare(run: Path, judge: Mapping[str, Any], tests: Sequence[str]) -> dict[str, Any]:
+    """What decides the judgements of a run: the run, the unit tests, and what the judge is."""
+    return {"run": read_experiment(run)["fingerprint"], "unit_tests": list(tests), **judge}
+
+
+def pinned_judge(run: Path, backend: str, model: str, tests: Sequence[str]) -> dict[str, str]:
+    """Hub id -> commit of the judge by which the judging of a run began, with the same unit tests.
+
+    Nothing if there is no such judge, or if there are several.
+    """
+    hub_id, found = model.partition("@")[0], set()
+    for folder in judges_of(run):
+        judge = read_judge(folder, read_experiment(run)["fingerprint"])
+        same = (judge["backend"], judge["unit_tests"]) == (backend, list(tests))
+        if same and judge["model"]["name"] == hub_id and "commit" in judge["model"]:
+            found.add(judge["model"]["commit"])
+    return {hub_id: found.pop()} if len(found) == 1 else {}
+
+
+def require_judgeable(
+    run: Path, judge: Mapping[str, Any], tests: Sequence[str], *, other_version: bool
+) -> None:
+    """Raise `ValueError` for all that can be known to be wrong before the judge is loaded."""
+    declaration, answers = declare(run, judge, tests), read_records(run)
+    require_resumable(
+        folder_of(run, declaration),
+        declaration,
+        other_version=other_version,
+        require=of_best(answers),
+    )
 
 
 def run(
@@ -48,11 +82,10 @@ def run(
 
     Several processes may do it together: each takes the next prompts that nobody holds.
     """
-    run_of = read_experiment(folder)["fingerprint"]
-    declaration = {"run": run_of, "unit_tests": list(tests), **judge.declaration}
+    declaration = declare(folder, judge.declaration, tests)
     wanted = [record for record in read_records(folder) if record["status"] == "ok"]
-    own = folder_of(folder, declaration)
-    judged = RunFolder(own, declaration, other_version=other_version, require=require_judgement)
+    own, require = folder_of(folder, declaration), of_best(wanted)
+    judged = RunFolder(own, declaration, other_version=other_version, require=require)
 
     def done() -> int:
         return sum(key_of(record) in judged.done for record in wanted)
@@ -81,11 +114,11 @@ def run(
                     time.sleep(POLL_SECONDS)  # others hold all that is left; one may die
     finally:
         judged.close()
-    return _summed_up(own, say)
+    there = set(map(key_of, wanted))
+    return _summed_up([r for r in read_records(own, require) if key_of(r) in there], own, say)
 
 
-def _summed_up(own: Path, say: Callable[[str], None]) -> int:
-    found = read_records(own, require_judgement)
+def _summed_up(found: Sequence[Record], own: Path, say: Callable[[str], None]) -> int:
     failed = [record for record in found if record["status"] == "failed"]
     scores = [record["score"] for record in found if record["status"] == "ok"]
     mean = f", mean score {statistics.fmean(scores):.3f}" if scores else ""
@@ -95,14 +128,15 @@ def _summed_up(own: Path, say: Callable[[str], None]) -> int:
     without, asked = without_digit(found)
     if without:
         say(
-            f"  {without} of its {asked} replies have no digit: their score is what the first "
-            f"place gives the digits{', so it does not judge at all' if without == asked else ''}"
+            f"  {without} of its {asked} replies have no digit from 1 to 5: their score is what "
+            "these were given instead of what was said"
+            f"{', so it does not judge at all' if without == asked else ''}"
         )
     return len(failed)
 
 
 def without_digit(judgements: Sequence[Record]) -> tuple[int, int]:
-    """How many of a judge's replies have no digit, and how many there are."""
+    """How many of a judge's replies have no digit from 1 to 5, and how many there are."""
     fine = [record for record in judgements if record["status"] == "ok"]
     return sum(record["without_digit"] for record in fine), sum(len(r["scores"]) for r in fine)
 
@@ -152,7 +186,7 @@ def _judgement(
         "scores": scores,
         "score": None if reason else statistics.fmean(scores),
         "answers": ["".join(token for token, _ in one) for one in generated],
-        "without_digit": sum(digit_place(one) is None for one in generated),
+        "without_digit": sum(not has_digit(one) for one in generated),
         "status": "failed" if reason else "ok",
         "reason": reason,
         "fingerprint": fingerprint(declaration),

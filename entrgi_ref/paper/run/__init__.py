@@ -4,6 +4,7 @@ start.py             the command `run`
 estimate.py          the command `plan`
 runner.py            batches, failures, several processes
 records.py           what a run folder holds
+required.py          what must be in a record, and in the declaration of a run
 folder.py            how it is written, gone on with and repaired
 errors_by_prompt.py  what Figures 2 and 3 are drawn from
 """

@@ -24,6 +24,7 @@ def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:
     Trajectories are taken to cost the same in every batch. The calibration has the reward model
     that is used where nothing else is said, and the settings of the run.
     """
+    testbed.examine(plan.base.new_tokens)
     done = set()
     if (out / "run.json").is_file():
         require_same(out, plan.declaration(testbed))

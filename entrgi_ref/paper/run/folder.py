@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -21,21 +22,21 @@ from typing import Any
 from ...commands.files import write_text
 from ...commands.provenance import made_with
 from .records import (
+    JUDGES,
     Key,
-    Record,
-    Require,
     bad_line,
     declared,
     fingerprint,
-    judges_of,
     key_of,
     lines_of,
+    of_best,
     parsed,
     read_declaration,
-    require_answers,
-    require_judgement,
+    read_judge,
+    read_records,
     require_same,
 )
+from .required import Record, Require, require_answers
 
 
 class RunFolder:
@@ -173,44 +174,101 @@ def _declare(
 ) -> None:
     before: dict[str, Any] = {}
     if file.is_file():
-        require_same(file.parent, declaration)
+        _require_ours(file.parent, declaration, other_version)
         before = declared(file)
-    requests, makers, here = before.get("asked", []), before.get("made_with", []), made_with()
-    if makers and here not in makers and not other_version:
-        there = makers[-1]
-        differing = "; ".join(
-            f"{name} {there.get(name)} there, {here.get(name)} here"
-            for name in {**there, **here}
-            if there.get(name) != here.get(name)
-        )
-        raise ValueError(
-            f"out: {file.parent} was made with other code ({differing}); go on with that, or allow "
-            "records of both by --other-version"
-        )
+    requests, makers, here = before.get("asked", []), _makers(file.parent, before), made_with()
     requests = requests if asked is None or asked in requests else [*requests, asked]
     makers = makers if here in makers else [*makers, here]
-    if before and (requests, makers) == (before.get("asked", []), before.get("made_with", [])):
+    if before and (requests, makers) == (before.get("asked", []), before.get("made_with")):
         return
     written = {"fingerprint": fingerprint(declaration), **declaration}
     written |= {"asked": requests, "made_with": makers}
     write_text(file, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
 
 
+def require_resumable(
+    path: Path, declaration: Mapping[str, Any], *, other_version: bool, require: Require
+) -> None:
+    """Raise the `ValueError` that opening a folder would, before there is any need to open it.
+
+    Writes nothing; a folder that is not there can be made.
+    """
+    if (path / "run.json").is_file():
+        _require_ours(path, declaration, other_version)
+        read_records(path, require)
+
+
+def _require_ours(path: Path, declaration: Mapping[str, Any], other_version: bool) -> None:
+    """Raise `ValueError` unless a folder holds this run, made with this code."""
+    require_same(path, declaration)
+    makers, here = _makers(path, declared(path / "run.json")), made_with()
+    if not makers or here in makers or other_version:
+        return
+    there = makers[-1]
+    differing = "; ".join(
+        f"{name} {there.get(name)} there, {here.get(name)} here"
+        for name in {**there, **here}
+        if there.get(name) != here.get(name)
+    )
+    raise ValueError(
+        f"out: {path} was made with other code ({differing}); go on with that, or allow records of "
+        "both by --other-version"
+    )
+
+
+def _makers(path: Path, declaration: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What the records of a folder were made with: as its run.json says, or else they themselves.
+
+    A run.json may come from a version that did not write it down.
+    """
+    if not declaration or "made_with" in declaration:
+        return list(declaration.get("made_with", []))
+    found: list[dict[str, str]] = []
+    for file in sorted((path / "records").glob("*.jsonl")):
+        for _, line, _ in lines_of(file.read_bytes()):
+            try:
+                record = json.loads(line)
+                versions = {k: v for k, v in record["versions"].items() if k != "python"}
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                continue  # reading the records says what is wrong with it
+            maker = {"commit": record.get("commit", "unknown")} | versions
+            found += [maker] if maker not in found else []
+    return found
+
+
 def repair(path: Path) -> list[str]:
-    """Take the lines out of a run, and of its judgements, that are no records of it.
+    """Take the lines out of a run, and of its judgements, that are no records of it; and the
+    folders of judges that have not judged it.
 
     They are kept in OUT/dropped. Returns what was wrong with each. Raises `ValueError` if a process
     is still writing.
     """
-    said: list[str] = []
-    folders: list[tuple[Path, Require]] = [(path, require_answers)]
-    folders += [(judge, require_judgement) for judge in judges_of(path)]
-    for folder, require in folders:
-        expected = read_declaration(folder)["fingerprint"]
-        with _lock(folder, "declaration", wait=True):
-            for file in sorted((folder / "records").glob("*.jsonl")):
-                said += _repaired(file, path, expected, require)
+    run = read_declaration(path)["fingerprint"]
+    said = _repaired_folder(path, path, run, require_answers)
+    require = of_best(read_records(path))
+    for judge in sorted(folder for folder in (path / JUDGES).glob("*") if folder.is_dir()):
+        try:
+            expected = read_judge(judge, run)["fingerprint"]
+        except ValueError as error:
+            aside = _unused(path / "dropped" / judge.relative_to(path))
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(judge, aside)
+            said.append(f"{judge.relative_to(path)}: {error.__cause__}")
+        else:
+            said += _repaired_folder(judge, path, expected, require)
     return said
+
+
+def _unused(path: Path) -> Path:
+    """A path where nothing is yet."""
+    names = (path if n == 0 else path.with_name(f"{path.name}-{n}") for n in itertools.count())
+    return next(name for name in names if not name.exists())
+
+
+def _repaired_folder(folder: Path, run: Path, expected: str, require: Require) -> list[str]:
+    with _lock(folder, "declaration", wait=True):
+        files = sorted((folder / "records").glob("*.jsonl"))
+        return [said for file in files for said in _repaired(file, run, expected, require)]
 
 
 def _repaired(file: Path, run: Path, expected: str, require: Require) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The records of a run: a line of JSON per prompt, and what must be in it.
+"""The records of a run: a line of JSON per prompt.
 
     OUT/run.json          what the run is: its settings, whose hash is the fingerprint, what has
                           been asked of it so far, and what it was made with
@@ -9,23 +9,30 @@
     OUT/report/           what `report` writes
     OUT/export/           what `export` writes
 
-`folder.py` writes them.
+`folder.py` writes them, `required.py` says what must be in them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from .required import (
+    Record,
+    Require,
+    require_answers,
+    require_experiment,
+    require_judge,
+    require_judgement,
+)
 
 JUDGES = "judges"
 """The folder of the judgements, in that of a run."""
 
-Record = dict[str, Any]
 Key = tuple[str, str, str, str, int, int]
 """Experiment, benchmark, method, variant, seed, index of the prompt."""
 
@@ -55,59 +62,7 @@ def fingerprint(declaration: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-# What must be in a record
-
-
-def require_answers(record: Record) -> None:
-    """Raise `ValueError` unless a line is the record of a prompt's answers."""
-    _require_identity(record)
-    responses, rewards = record.get("responses"), record.get("rewards")
-    if not isinstance(responses, list) or not all(isinstance(text, str) for text in responses):
-        raise ValueError("its responses are no list of texts")
-    if not isinstance(rewards, list) or not all(map(_is_number, rewards)):
-        raise ValueError("its rewards are no list of numbers")
-    if len(rewards) != len(responses) or (record["status"] == "ok" and not rewards):
-        raise ValueError(f"it has {len(responses)} responses and {len(rewards)} rewards")
-    gold = record.get("gold", rewards)
-    if not isinstance(gold, list) or len(gold) != len(rewards) or not all(map(_is_number, gold)):
-        raise ValueError("its gold scores are no list of as many numbers")
-
-
-def require_judgement(record: Record) -> None:
-    """Raise `ValueError` unless a line is the record of a judgement."""
-    _require_identity(record)
-    if record["status"] == "ok" and not _is_number(record.get("score")):
-        raise ValueError("its score is no number")
-
-
-IDENTITY = {
-    "experiment": str,
-    "benchmark": str,
-    "method": str,
-    "variant": dict,
-    "seed": int,
-    "idx": int,
-    "status": str,
-    "fingerprint": str,
-}
-
-
-def _require_identity(record: Record) -> None:
-    for name, kind in IDENTITY.items():
-        if name not in record:
-            raise ValueError(f"it has no {name}")
-        if not isinstance(record[name], kind) or isinstance(record[name], bool):
-            raise ValueError(f"its {name} is {record[name]!r:.40}")
-    if record["status"] not in ("ok", "failed"):
-        raise ValueError(f"its status is {record['status']!r:.40}, expected 'ok' or 'failed'")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-Require = Callable[[Record], None]
-"""What a record must pass."""
+# One line
 
 
 def parsed(line: bytes, expected: str | None, require: Require) -> tuple[Key, Record]:
@@ -134,7 +89,8 @@ def bad_line(file: Path, number: int, reason: object) -> ValueError:
     run = folder.parent.parent if folder.parent.name == JUDGES else folder
     return ValueError(
         f"out: {file}, line {number}: {reason}; python -m entrgi_ref.paper repair {run} takes such "
-        "lines out, and the command of the run computes them again"
+        f"lines out, and the command {'of the run' if run == folder else '`judge`'} computes them "
+        "again"
     )
 
 
@@ -184,18 +140,13 @@ def read_declaration(path: Path) -> dict[str, Any]:
 def read_experiment(path: Path) -> dict[str, Any]:
     """What the run of an experiment in a folder is."""
     found = read_declaration(path)
-    missing = {"experiment", "testbed", "settings", "benchmarks"} - set(found)
-    if missing:
+    try:
+        require_experiment(found)
+    except ValueError as error:
         raise ValueError(
-            f"out: {path} is not the run of an experiment, its run.json has no "
-            f"{', '.join(sorted(missing))}"
-        )
+            f"out: {path} is not the run of an experiment: of its run.json, {error}"
+        ) from error
     return found
-
-
-def judges_of(path: Path) -> list[Path]:
-    """The folders of the judges that have judged a run."""
-    return sorted(file.parent for file in (path / JUDGES).glob("*/run.json"))
 
 
 def declared(file: Path) -> dict[str, Any]:
@@ -204,9 +155,70 @@ def declared(file: Path) -> dict[str, Any]:
         found = dict(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"out: {file} is damaged ({error})") from error
+    contents = {name: value for name, value in found.items() if name not in BESIDE}
     if not isinstance(found.get("fingerprint"), str):
         raise ValueError(f"out: {file} is damaged (it has no fingerprint)")
+    if fingerprint(contents) != found["fingerprint"]:
+        raise ValueError(
+            f"out: {file} is damaged: its fingerprint is {found['fingerprint']!r:.40}, but that of "
+            f"its contents is {fingerprint(contents)!r}"
+        )
     return found
+
+
+BESIDE = ("fingerprint", "asked", "made_with")
+"""Fields of a run.json that are not part of what the fingerprint is of."""
+
+
+# Judgements
+
+
+def judges_of(path: Path) -> list[Path]:
+    """The folders of the judges that have judged a run."""
+    return sorted(file.parent for file in (path / JUDGES).glob("*/run.json"))
+
+
+def earlier_layout(path: Path) -> Iterator[str]:
+    """A sentence if a run has judgements where earlier code put them: they are not read."""
+    if (path / "judge").is_dir():
+        yield f"{path / 'judge'} holds judgements in an earlier layout, which are not read."
+
+
+def read_judge(path: Path, run: str) -> dict[str, Any]:
+    """What a judge is. `run` is the fingerprint of the run that it must have judged."""
+    try:
+        found = read_declaration(path)
+        require_judge(found)
+        if found["run"] != run:
+            raise ValueError(f"it has judged another run, {found['run']!r:.40} instead of {run!r}")
+    except ValueError as error:
+        reason = str(error).removeprefix("out: ")
+        raise ValueError(
+            f"out: {path} holds no judgements of this run ({reason}); python -m entrgi_ref.paper "
+            f"repair {path.parent.parent} takes it out"
+        ) from error
+    return found
+
+
+def of_best(answers: Iterable[Record]) -> Require:
+    """What a judgement must pass: it is about the best of the answers of the same key, if there are
+    any.
+    """
+    judged = {
+        key_of(record): record["responses"][best(record)]
+        for record in answers
+        if record["status"] == "ok"
+    }
+
+    def require(record: Record) -> None:
+        require_judgement(record)
+        if judged.get(key_of(record), record["response"]) != record["response"]:
+            raise ValueError("it judges another answer than the best of the run")
+
+    return require
+
+
+# Two runs
 
 
 def require_same(path: Path, declaration: Mapping[str, Any]) -> None:
@@ -217,7 +229,7 @@ def require_same(path: Path, declaration: Mapping[str, Any]) -> None:
         differing = "; ".join(
             f"{name}: {before!r} there, {now!r} here"
             for name, before, now in _differences(there, here)
-            if name.partition(".")[0] not in ("fingerprint", "asked", "made_with")
+            if name.partition(".")[0] not in BESIDE
         )
         raise ValueError(
             f"out: {path} holds another run ({differing}); give another folder, or the settings "

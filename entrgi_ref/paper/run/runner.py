@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ...commands.memory import out_of_memory
+from ...commands.options import interrupted
 from ...commands.provenance import commit, versions
 from ...config import SamplingConfig
 from ...denoising import Generation, generate
@@ -24,7 +25,8 @@ from ..declared.plan import Plan
 from ..declared.testbed import Testbed
 from .errors_by_prompt import ErrorsByPrompt
 from .folder import RunFolder
-from .records import Key, Record, fingerprint, key_of
+from .records import Key, fingerprint, key_of
+from .required import Record
 
 AUTO_BATCH = 16
 """Prompts in a batch to begin with under --batch-size auto; halved until it fits."""
@@ -150,6 +152,8 @@ class Runner:
             try:
                 yield from self._generated(part, config)
             except Exception as error:
+                if interrupted(error):
+                    raise
                 full = out_of_memory(error)
                 if isinstance(error, torch.AcceleratorError) and not full:
                     raise  # the device is lost, and with it every prompt that would come now

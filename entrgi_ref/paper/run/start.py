@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import typer
 
 from ... import checks
 from ...commands.files import require_writable
@@ -14,13 +17,19 @@ from ..declared.benchmarks import HUB
 from ..declared.plan import Plan
 from ..declared.testbed import Testbed
 from .folder import RunFolder
-from .records import key_of, read_declaration, read_records
+from .records import Key, key_of, read_experiment, read_records
 from .runner import GIVE_UP_AFTER, Runner, batches
 
 
 def rank() -> int:
     """This process's number under torchrun, 0 without."""
     return int(os.environ.get("RANK", "0"))
+
+
+def announce(message: str) -> None:
+    """Say something once, however many processes there are, beside what the command prints."""
+    if rank() == 0:
+        typer.echo(message, err=True)
 
 
 def local_device(device: str) -> str:
@@ -39,18 +48,30 @@ def pinned(folder: Path) -> dict[str, str]:
     """
     if not (folder / "run.json").is_file():
         return {}
-    sources = read_declaration(folder).get("benchmarks", {})
+    sources = read_experiment(folder)["benchmarks"]
     return {name: source.partition("@")[2] for name, source in sources.items() if name in HUB}
 
 
 def pinned_models(folder: Path) -> dict[str, str]:
-    """Hub id -> `id@commit` of the models that a run in `folder` began with."""
+    """Hub id -> the commit of the models that a run in `folder` began with."""
     if not (folder / "run.json").is_file():
         return {}
-    found = read_declaration(folder)
-    models = [found.get("denoiser"), *dict(found.get("rewards") or {}).values()]
+    found = read_experiment(folder)
+    models = [found.get("denoiser"), *found["rewards"].values()]
     known = [model for model in models if isinstance(model, dict) and "commit" in model]
-    return {model["name"]: f"{model['name']}@{model['commit']}" for model in known}
+    return {model["name"]: model["commit"] for model in known}
+
+
+def at_commit(path: str, commits: Mapping[str, str], say: Callable[[str], None]) -> str:
+    """A model at the commit that a run began with, whatever the hub has by now.
+
+    `path` itself if it is a folder, names a commit, or is not one of `commits`.
+    """
+    hub_id, _, revision = path.partition("@")
+    if Path(path).is_dir() or hub_id not in commits or re.fullmatch("[0-9a-f]{40}", revision):
+        return path
+    say(f"{hub_id}: going on with the commit {commits[hub_id]}, as begun")
+    return f"{hub_id}@{commits[hub_id]}"
 
 
 def run(
@@ -68,43 +89,47 @@ def run(
     Ctrl-C is `StoppedError`, which says what is kept.
     """
     checks.integer("give_up_after", give_up_after, minimum=0)
-    testbed.examine()
-    if not (out / "run.json").is_file():
-        require_writable(out)
-        testbed.reward(testbed.main_reward)  # what cannot be loaded is not declared
-    folder = RunFolder(
-        out,
-        plan.declaration(testbed),
-        asked=plan.asked(testbed),
-        retry_failed=retry_failed,
-        other_version=other_version,
-    )
-    expected = [key for batch in batches(plan, testbed) for key in batch.keys]
+    folder: RunFolder | None = None
+    expected: list[Key] = []
     loud = rank() == 0
 
     def done() -> int:
-        return sum(key in folder.done for key in expected)
+        return 0 if folder is None else sum(key in folder.done for key in expected)
 
     def kept() -> str:
+        if folder is None or not expected:
+            return f"nothing new has been written to {out}"
         return f"{done()} of {len(expected)} prompts are kept in {out}; the same command goes on"
 
-    with stopping(kept), Progress(len(expected), done, loud) as progress:
-        said = progress.say if loud else quiet
-        runner = Runner(plan, testbed, folder, said, progress, give_up_after)
+    with stopping(kept):
+        testbed.examine(plan.base.new_tokens)
+        if not (out / "run.json").is_file():
+            require_writable(out)
+            testbed.reward(testbed.main_reward)  # what cannot be loaded is not declared
+        folder = RunFolder(
+            out,
+            plan.declaration(testbed),
+            asked=plan.asked(testbed),
+            retry_failed=retry_failed,
+            other_version=other_version,
+        )
         try:
-            runner.run()
+            expected = [key for batch in batches(plan, testbed) for key in batch.keys]
+            with Progress(len(expected), done, loud) as progress:
+                said = progress.say if loud else quiet
+                Runner(plan, testbed, folder, said, progress, give_up_after).run()
         finally:
             folder.close()
-    wanted = set(expected)
-    records = [record for record in read_records(out) if key_of(record) in wanted]
-    failed = [record for record in records if record["status"] == "failed"]
-    if loud:
-        say(f"{len(records)} prompts in {out}, {len(failed)} of them failed")
-        for record in failed[:5]:
-            say(
-                f"  {record['benchmark']}, {record['method']}, seed {record['seed']}, prompt "
-                f"{record['idx']}: {record['reason']}"
-            )
-        if len(failed) > 5:
-            say(f"  and {len(failed) - 5} more")
+        wanted = set(expected)
+        records = [record for record in read_records(out) if key_of(record) in wanted]
+        failed = [record for record in records if record["status"] == "failed"]
+        if loud:
+            say(f"{len(records)} prompts in {out}, {len(failed)} of them failed")
+            for record in failed[:5]:
+                say(
+                    f"  {record['benchmark']}, {record['method']}, seed {record['seed']}, prompt "
+                    f"{record['idx']}: {record['reason']}"
+                )
+            if len(failed) > 5:
+                say(f"  and {len(failed) - 5} more")
     return len(failed)

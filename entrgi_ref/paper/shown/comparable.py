@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -45,9 +46,14 @@ def differences(run: Run) -> Iterator[str]:
         yield f"dtype {declared['dtype']} instead of bfloat16"
     if declared.get("unmatched", "eos") != "eos":
         yield f"unmatched tokens {declared['unmatched']} instead of eos"
-    if run.prompts != PROMPTS:
-        yield f"{run.prompts} prompts instead of {PROMPTS}"
-    seeds = sorted({record["seed"] for record in run.records})
+    compared = Counter((benchmark, seed) for benchmark, seed, _ in run.common("top1"))
+    seeds = sorted({seed for _, seed in compared})
+    measured = {record["benchmark"] for record in run.records}
+    counts = {compared[benchmark, seed] for benchmark in measured for seed in seeds}
+    if counts - {PROMPTS}:
+        few, many = min(counts), max(counts)
+        found = f"{few}" if few == many else f"{few} to {many}"
+        yield f"{found} prompts instead of {PROMPTS}"
     if len(seeds) != len(SEEDS):
         yield f"{len(seeds)} seeds instead of {len(SEEDS)}"
     elif tuple(seeds) != SEEDS:

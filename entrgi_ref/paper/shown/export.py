@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...commands.files import write_text
-from ..run.records import Record, best
+from ..run.records import best
+from ..run.required import Record
 from .summary import Run
 
 
@@ -23,6 +24,8 @@ def write(folder: Path, to: Path, aggregation_names: bool = False) -> list[Path]
     run = Run.read(folder)
     cells: dict[str, list[Record]] = {}
     for record in run.records:
+        if "settings" not in record:
+            raise ValueError(f"out: {folder} has records without settings, which an export names")
         cells.setdefault(_name(record, run.declaration, aggregation_names), []).append(record)
     if not cells:
         raise ValueError(f"out: {folder} has no records yet")
@@ -51,7 +54,8 @@ def _name(record: Record, declaration: Mapping[str, Any], aggregation_names: boo
 
 def _reward(record: Record, declaration: Mapping[str, Any]) -> str:
     name = str(record["settings"]["reward"])
-    known = {key: str(of["name"]).rsplit("/", 1)[-1] for key, of in declaration["rewards"].items()}
+    known = {name: name}  # what the declaration does not know goes by what the record calls it
+    known |= {key: str(of["name"]).rsplit("/", 1)[-1] for key, of in declaration["rewards"].items()}
     # Two folders of one name would be one file: then they go by what the run calls them.
     return known[name] if list(known.values()).count(known[name]) == 1 else name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ...commands.files import write_bytes
 from .summary import Run, value
 
 STYLES = {
@@ -40,10 +42,17 @@ def draw(run: Run, name: str, to: Path) -> list[Path]:
     """Draw a figure of a run into the folder `to`, as SVG and as PNG."""
     with _style():
         figure = DRAWN[name](run)
-        paths = [to / f"{name}.svg", to / f"{name}.png"]
-        figure.savefig(paths[0], metadata={"Date": None})
-        figure.savefig(paths[1], dpi=150)
+        paths = []
+        for kind, options in KINDS.items():
+            contents = BytesIO()
+            figure.savefig(contents, format=kind, **options)
+            paths.append(to / f"{name}.{kind}")
+            write_bytes(paths[-1], contents.getvalue())
     return paths
+
+
+KINDS: dict[str, dict[str, Any]] = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": 150}}
+"""The formats, and what makes a figure the same bytes each time."""
 
 
 @contextmanager
@@ -80,7 +89,7 @@ ENTRY = 1.6
 
 def _bars(run: Run) -> str:
     """What the bars are."""
-    several = len({record["seed"] for record in run.records}) > 1
+    several = len({seed for _, seed, _ in run.common("top1")}) > 1
     return "bars: one standard error over the seeds" if several else "one seed: no standard errors"
 
 
@@ -120,7 +129,7 @@ def error_by_step(run: Run) -> Figure:
     for method in run.methods:
         label, colour, marker = STYLES[method]
         sums: dict[int, list[float]] = {}
-        for record in run.select(method=method):
+        for record in run.compared(method=method):
             largest = record["errors"]["log_vocabulary"]
             for step in record["errors"]["steps"]:
                 E, H, n = sums.setdefault(step["step"], [0.0, 0.0, 0.0])
@@ -165,13 +174,13 @@ def error_vs_entropy(run: Run) -> Figure:
     counts = {}
     for method in methods:
         for benchmark in run.benchmarks:
-            records = run.select(method=method, benchmark=benchmark)
+            records = run.compared(method=method, benchmark=benchmark)
             counts[method, benchmark] = sum(
                 np.array(record["errors"]["histogram"]["counts"]) for record in records
             )
     most = max(1, *(int(np.max(c)) for c in counts.values()))
     image = None
-    edges = run.records[0]["errors"]["histogram"]
+    edges = next(r["errors"] for r in run.records if r.get("errors"))["histogram"]
     highest = max(
         (np.nonzero(np.sum(c, 0))[0].max() for c in counts.values() if np.sum(c)), default=0
     )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..declared.experiments import EXPERIMENTS
-from ..run.records import judges_of, read_experiment, read_records, require_judgement
+from ..run.records import earlier_layout, judges_of, read_experiment, read_records
+from .summary import JudgedBy
 
 
 def listing(folders: Sequence[Path]) -> str:
@@ -20,10 +21,10 @@ def listing(folders: Sequence[Path]) -> str:
         except ValueError as error:
             lines.append(f"\n{folder}: cannot be read: {error}")
             continue
-        failed = sum(record["status"] == "failed" for record in records)
+        answers = [record for record in records if record["status"] == "ok"]
         lines.append(
-            f"\n{folder}: {declared['experiment']}, {len(records) - failed} prompts done, "
-            f"{failed} failed"
+            f"\n{folder}: {declared['experiment']}, {len(answers)} prompts done, "
+            f"{len(records) - len(answers)} failed"
         )
         wanted: dict[str, int] = {}
         for asked in declared.get("asked", []):
@@ -43,8 +44,13 @@ def listing(folders: Sequence[Path]) -> str:
             of = wanted.get(benchmark, count)
             lines.append(f"  {what}, seed {seed}: {count} of {of}")
         for judge in judges_of(folder):
-            count = len(read_records(judge, require_judgement))
-            lines.append(f"  judged by {judge.name}: {count} of {len(records) - failed}")
+            try:
+                found = JudgedBy.read(judge, declared["fingerprint"], answers)
+            except ValueError as error:
+                lines.append(f"  judged by {judge.name}: cannot be read: {error}")
+            else:
+                lines.append(f"  judged by {judge.name}: {found.judged} of {len(answers)}")
+        lines += [f"  {note}" for note in earlier_layout(folder)]
     if not folders:
         lines.append("\nNo runs yet below results/.")
     return "\n".join(lines)

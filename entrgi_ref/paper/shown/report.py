@@ -7,7 +7,7 @@ authors' page), *not measured*, or *not available* (in the paper, but not to us)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ...commands.files import require_writable, write_text
 from ..declared.experiments import LABELS
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
-from ..run.records import key_of
+from ..run.records import earlier_layout, key_of
 from . import figures
 from .comparable import differences, is_the_papers
 from .summary import JudgedBy, Run, place_of
@@ -26,16 +26,21 @@ OURS = ("bon_equal_compute",)
 """Methods that are not in the paper."""
 
 
-def write(folder: Path, to: Path) -> tuple[str, list[Path]]:
-    """Write report.md, report.tex and the figures into `to`. Returns the text and the files."""
+def write(
+    folder: Path, to: Path, say: Callable[[str], None] = lambda text: None
+) -> tuple[str, list[Path]]:
+    """Say the tables and what must be known to read them, then write report.md, report.tex and the
+    figures into `to`. Returns the text and the files.
+    """
     run = Run.read(folder)
     if not run.records:
         raise ValueError(f"out: {folder} has no records yet, or all have failed")
-    found, notes = tables(run), list(_notes(run))
+    found, notes = tables(run), [*_notes(run), *earlier_layout(folder)]
+    text = "\n\n".join([table.markdown() for table in found] + [" ".join(notes)])
+    say(f"{text}\n")  # what cannot be written has at least been seen
     require_writable(to)
     drawn = [path for name in figures.of(run) for path in figures.draw(run, name, to)]
     pictures = "\n\n".join(f"![{p.stem}]({p.name})" for p in drawn if p.suffix == ".svg")
-    text = "\n\n".join([table.markdown() for table in found] + [" ".join(notes)])
     title = f"# {run.declaration['experiment']}: {run.declaration['testbed']}"
     write_text(to / "report.md", f"{title}\n\n{text}\n\n{pictures}\n")
     tex = "\n\n".join(table.latex(" ".join(notes)) for table in found)
@@ -56,7 +61,7 @@ def _main(run: Run, benchmark: str) -> Table:
     """Methods down, measures across; in the main table each measured beside published."""
     beside = not run.toy and run.declaration["experiment"] == "main"
     labels = {name: f"{m.label} ({m.unit})" for name, m in run.measures.items()}
-    if beside and "lmunit" not in labels:
+    if beside and not any(judge.is_the_papers for judge in run.judges):
         labels["lmunit"] = "LMUnit (1 to 5)"
     heads = ["Method", "K"]
     for name, label in labels.items():
@@ -129,11 +134,11 @@ def _combinations(run: Run, fields: Sequence[str]) -> Iterator[tuple[object, ...
 
 def _notes(run: Run) -> Iterator[str]:
     """What a reader must know to read the numbers."""
-    seeds = sorted({record["seed"] for record in run.records})
+    seeds = sorted({seed for _, seed, _ in run.common("top1")})
     listed = ", ".join(map(str, seeds))
     how = (
-        f"one seed ({listed})"
-        if len(seeds) == 1
+        f"{'one seed' if len(seeds) == 1 else 'no seed'} ({listed or 'none'})"
+        if len(seeds) < 2
         else f"mean ± standard error over {len(seeds)} seeds ({listed})"
     )
     yield f"Measured: {how}, {run.prompts} prompts per benchmark and seed at most."
@@ -150,10 +155,13 @@ def _notes(run: Run) -> Iterator[str]:
             f"{len(run.common('top1'))} of {len(places)}: {len(run.left_out)} answers to the "
             "others do not count."
         )
+    for name in run.benchmarks:
+        if run.select(benchmark=name) and not run.compared(benchmark=name):
+            yield f"NOTHING IS COMPARED on {name}: all methods have answered none of its prompts."
     missing = _unfinished(run)
     if missing:
         yield f"The run is not finished: {missing}."
-    yield from _fewer_seeds(run, seeds)
+    yield from _fewer_seeds(run)
     yield from _makers(run)
     yield from _judges(run)
     if run.toy:
@@ -187,16 +195,22 @@ def _makers(run: Run) -> Iterator[str]:
 def _judges(run: Run) -> Iterator[str]:
     """Who has judged, by what, and how far that can be trusted."""
     for name, judge in run.judges_by_label.items():
-        yield f"{name}: {judge.backend}, by {_unit_tests(judge)}."
+        yield f"{name}: {judge.model} by {judge.backend}, asked {_unit_tests(judge)}."
         unjudged = sum(key_of(record) not in judge.scores for record in run.records)
         if unjudged:
-            yield f"{unjudged} answers are not judged and are left out of {name}."
+            yield (
+                f"{unjudged} answers are not judged and are left out of {name}: by it methods are "
+                f"compared on {len(run.common(run.measure_of(name)))} prompts."
+            )
         if judge.without_digit == judge.replies > 0:
-            yield f"NONE of the {judge.replies} replies of {name} has a digit: it does not judge."
+            yield (
+                f"NONE of the {judge.replies} replies of {name} has a digit from 1 to 5: it does "
+                "not judge."
+            )
         elif judge.without_digit:
             yield (
-                f"{judge.without_digit} of the {judge.replies} replies of {name} have no digit: "
-                "their score is what the first place gives the digits."
+                f"{judge.without_digit} of the {judge.replies} replies of {name} have no digit "
+                "from 1 to 5: their score is what these were given instead of what was said."
             )
 
 
@@ -227,10 +241,11 @@ def _cell(record: Mapping[str, Any]) -> tuple[object, ...]:
     return (record["benchmark"], record["method"], variant, record["seed"])
 
 
-def _fewer_seeds(run: Run, seeds: Sequence[int]) -> Iterator[str]:
+def _fewer_seeds(run: Run) -> Iterator[str]:
     """The methods that were not run with all seeds."""
+    seeds = sorted({record["seed"] for record in run.records})
     for method in run.methods:
         of = sorted({record["seed"] for record in run.select(method=method)})
-        if of != list(seeds):
+        if of != seeds:
             which = f"seed{'s' if len(of) > 1 else ''} {', '.join(map(str, of))}"
             yield f"{LABELS[method]} has {which} only."

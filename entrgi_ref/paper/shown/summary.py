@@ -19,15 +19,15 @@ from ..judged.judge import UNIT_TESTS
 from ..judged.judging import without_digit
 from ..run.records import (
     Key,
-    Record,
     best,
     judges_of,
     key_of,
-    read_declaration,
+    of_best,
     read_experiment,
+    read_judge,
     read_records,
-    require_judgement,
 )
+from ..run.required import Record
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,31 @@ class JudgedBy:
 
     name: str
     """`LMUnit` if it is that, else the name of its model."""
+    model: str
+    """With its commit, if it is from the hub."""
     backend: str
     unit_tests: tuple[str, ...]
     scores: Mapping[Key, float]
+    judged: int
+    """Answers, those too whose judgement failed."""
     replies: int
     without_digit: int
     """How many of its replies have none."""
 
     @classmethod
-    def read(cls, folder: Path) -> JudgedBy:
-        """Read the judgements of one judge."""
-        declaration = read_declaration(folder)
-        found = read_records(folder, require_judgement)
+    def read(cls, folder: Path, run: str, answers: Sequence[Record]) -> JudgedBy:
+        """Read what one judge says of the answers of the run with the fingerprint `run`."""
+        declaration, there = read_judge(folder, run), set(map(key_of, answers))
+        found = [r for r in read_records(folder, of_best(answers)) if key_of(r) in there]
         without, replies = without_digit(found)
-        model = str(declaration["model"]["name"])
+        model, commit = str(declaration["model"]["name"]), declaration["model"].get("commit")
         return cls(
             name="LMUnit" if model == LMUNIT else model.rsplit("/", 1)[-1],
+            model=model if commit is None else f"{model}@{commit}",
             backend=str(declaration["backend"]),
             unit_tests=tuple(declaration["unit_tests"]),
             scores={key_of(r): r["score"] for r in found if r["status"] == "ok"},
+            judged=len(found),
             replies=replies,
             without_digit=without,
         )
@@ -126,11 +132,13 @@ class Run:
     def read(cls, folder: Path) -> Run:
         """Read a run, finished or not, and what judges say of it."""
         declaration, records = read_experiment(folder), read_records(folder)
+        answers = [record for record in records if record["status"] == "ok"]
+        run = declaration["fingerprint"]
         return cls(
             declaration,
-            [record for record in records if record["status"] == "ok"],
+            answers,
             [record for record in records if record["status"] == "failed"],
-            [JudgedBy.read(judge) for judge in judges_of(folder)],
+            [JudgedBy.read(judge, run, answers) for judge in judges_of(folder)],
         )
 
     @cached_property
@@ -138,7 +146,7 @@ class Run:
         """What can be measured of it, by name. A judge's is `judge:` and its label."""
         found = {"top1": TOP1, "average": AVERAGE}
         for label, judge in self.judges_by_label.items():
-            found["lmunit" if judge.is_the_papers else f"judge:{label}"] = judge.measure(label)
+            found[self.measure_of(label)] = judge.measure(label)
         if self.records and all("gold" in record for record in self.records):
             found["gold"] = GOLD
         return found
@@ -156,6 +164,11 @@ class Run:
             for number, name in enumerate(names, 1)
         ]
         return dict(zip(labels, self.judges, strict=True))
+
+    def measure_of(self, label: str) -> str:
+        """The name of a judge's measure: `lmunit` if it is the paper's and the only such."""
+        papers = [judge for judge in self.judges if judge.is_the_papers]
+        return "lmunit" if papers == [self.judges_by_label[label]] else f"judge:{label}"
 
     @property
     def toy(self) -> bool:
@@ -197,25 +210,27 @@ class Run:
 
     @cached_property
     def common(self) -> Callable[[str], set[Place]]:
-        """Measure -> the prompts of which every method (and variant) has it that has any with that
-        benchmark and seed. Only there are methods compared.
+        """Measure -> the prompts of which every method (and variant) has it that has any of that
+        benchmark. Only there are methods compared.
         """
 
         def places(measure: str) -> set[Place]:
             of = self.measures[measure].of
-            cells: dict[tuple[str, int], dict[str, set[int]]] = {}
+            found: dict[str, dict[str, set[Place]]] = {}
             for record in self.records:
                 if of(record) is not None:
                     who = f"{record['method']} {sorted(record['variant'].items())}"
-                    there = cells.setdefault((record["benchmark"], record["seed"]), {})
-                    there.setdefault(who, set()).add(record["idx"])
-            return {
-                (benchmark, seed, idx)
-                for (benchmark, seed), by_method in cells.items()
-                for idx in set.intersection(*by_method.values())
-            }
+                    by_method = found.setdefault(record["benchmark"], {})
+                    by_method.setdefault(who, set()).add(place_of(record))
+            common = [set.intersection(*by_method.values()) for by_method in found.values()]
+            return set().union(*common)
 
         return cache(places)
+
+    def compared(self, **fields: Any) -> list[Record]:
+        """Those of `select` to whose prompts all methods have an answer."""
+        common = self.common("top1")
+        return [record for record in self.select(**fields) if place_of(record) in common]
 
     @property
     def left_out(self) -> list[Record]:

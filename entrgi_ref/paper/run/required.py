@@ -1,0 +1,170 @@
+"""What records and declarations must hold. What does not is a `ValueError` that names the field.
+
+A folder may have been copied, cut off, edited, or written by another program: what is read from it
+is checked here, once, so that nobody who reads it later has to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Record = dict[str, Any]
+Require = Callable[[Record], None]
+"""What a record must pass."""
+
+Kind = Any
+"""A type; `[kind]`, a list of it; `{field: kind}`, an object with these fields (those that end with
+`?` may be missing); `{str: kind}`, an object whatever its fields; `(kind,)`, that or null."""
+
+WORDS = {str: "a text", int: "an integer", float: "a number", dict: "an object", list: "a list"}
+
+
+def require(value: object, kind: Kind, name: str) -> None:
+    """Raise `ValueError` unless a value is of a kind."""
+    shape = type(kind) if isinstance(kind, dict | list) else kind
+    if isinstance(kind, tuple):
+        if value is not None:
+            require(value, kind[0], name)
+        return
+    if kind is float:
+        right = isinstance(value, int | float) and math.isfinite(value)
+    else:
+        right = isinstance(value, shape)
+    if not right or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"its {name} is {value!r:.40}, expected {WORDS.get(shape, shape)}")
+    if isinstance(kind, list) and isinstance(value, list):
+        for i, one in enumerate(value):
+            require(one, kind[0], f"{name}[{i}]")
+    if isinstance(kind, dict) and isinstance(value, dict):
+        require_fields(value, kind, f"{name}.")
+
+
+def require_fields(content: Mapping[str, Any], fields: Mapping[Any, Kind], of: str = "") -> None:
+    """Raise `ValueError` unless an object has fields of these kinds."""
+    for field, kind in fields.items():
+        if field is str:
+            for name, value in content.items():
+                require(value, kind, f"{of}{name}")
+        elif field.rstrip("?") in content:
+            require(content[field.rstrip("?")], kind, f"{of}{field.rstrip('?')}")
+        elif not field.endswith("?"):
+            raise ValueError(f"it has no {of}{field}")
+
+
+# Records
+
+IDENTITY = {
+    "experiment": str,
+    "benchmark": str,
+    "method": str,
+    "variant": {"reward?": str, "gradient_steps?": int},
+    "seed": int,
+    "idx": int,
+    "prompt": str,
+    "status": str,
+    "fingerprint": str,
+    "commit?": str,
+    "versions?": {str: str},
+}
+ERRORS = {
+    "steps": [{"step": int, "E": float, "entropy": float, "n": int}],
+    "histogram": {"entropy_edges": [float], "error_edges": [float], "counts": [[int]]},
+    "log_vocabulary": float,
+}
+ANSWERS = {
+    "responses": [str],
+    "rewards": [float],
+    "gold?": [float],
+    "errors?": (ERRORS,),
+    "reason?": (str,),
+    "settings?": {
+        "trajectories": int,
+        "new_tokens": int,
+        "denoising_steps": int,
+        "temperature": float,
+        "top_p": float,
+        "order": str,
+        "guidance": {"steps": int, "step_size": float},
+        "reward": str,
+    },
+}
+JUDGEMENT = {
+    "response": str,
+    "scores": [float],
+    "score": (float,),
+    "without_digit": int,
+    "reason?": (str,),
+}
+
+
+def require_answers(record: Record) -> None:
+    """Raise `ValueError` unless a line is the record of a prompt's answers."""
+    _require_identity(record)
+    require_fields(record, ANSWERS)
+    responses, rewards = record["responses"], record["rewards"]
+    if len(rewards) != len(responses) or (record["status"] == "ok" and not rewards):
+        raise ValueError(f"it has {len(responses)} responses and {len(rewards)} rewards")
+    gold: Any = record.get("gold", rewards)
+    if len(gold) != len(rewards):
+        raise ValueError(f"it has {len(gold)} gold scores and {len(rewards)} rewards")
+    if record.get("errors") is not None:
+        histogram = record["errors"]["histogram"]
+        shape = [len(histogram[edges]) - 1 for edges in ("entropy_edges", "error_edges")]
+        if [len(row) for row in histogram["counts"]] != [shape[1]] * shape[0]:
+            raise ValueError("its errors.histogram.counts do not fit the edges")
+
+
+def require_judgement(record: Record) -> None:
+    """Raise `ValueError` unless a line is the record of a judgement."""
+    _require_identity(record)
+    require_fields(record, JUDGEMENT)
+    if record["status"] == "ok" and record["score"] is None:
+        raise ValueError("its score is None, expected a number")
+
+
+def _require_identity(record: Record) -> None:
+    require_fields(record, IDENTITY)
+    if record["status"] not in ("ok", "failed"):
+        raise ValueError(f"its status is {record['status']!r:.40}, expected 'ok' or 'failed'")
+
+
+# Declarations
+
+NAMED = {"name": str, "commit?": str}
+EXPERIMENT = {
+    "experiment": str,
+    "testbed": str,
+    "settings": {"guidance": dict},
+    "rewards": {str: NAMED},
+    "main_reward": str,
+    "benchmarks": {str: str},
+    "asked?": [
+        {"methods": [str], "variants": [dict], "seeds": [int], "prompts": {str: int}},
+    ],
+    "made_with?": [{str: str}],
+}
+DREAM = {"denoiser": NAMED, "dtype": str, "unmatched?": str}
+"""Of a run on Dream, beside those of `EXPERIMENT`."""
+JUDGE = {
+    "run": str,
+    "backend": str,
+    "model": NAMED,
+    "unit_tests": [str],
+    "made_with?": [{str: str}],
+}
+
+
+def require_experiment(declaration: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless it declares the run of an experiment."""
+    require_fields(declaration, EXPERIMENT)
+    if declaration["testbed"] == "dream":
+        require_fields(declaration, DREAM)
+    if declaration["main_reward"] not in declaration["rewards"]:
+        raise ValueError(f"its main_reward is {declaration['main_reward']!r:.40}, none of them")
+
+
+def require_judge(declaration: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless it declares the judging of a run."""
+    require_fields(declaration, JUDGE)
