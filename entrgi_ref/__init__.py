@@ -16,7 +16,8 @@ What these use, by the question that each answers:
     orders.py       which positions come first? (`ORDERS`, `commit`)
     draws.py        where do random numbers come from, and what is drawn with them?
     config.py       which settings are there, and what are the paper's?
-    protocols.py    what must a `Denoiser` or a `Reward` of mine offer? (small ones: toy/models.py)
+    protocols.py    where do I add a reward or a denoiser? A class of your own, with these methods,
+                    is handed to `generate`; no list names it (small ones: toy/models.py)
     equations.py    which function computes which equation?
     checks.py       what is refused, and in which words?
 

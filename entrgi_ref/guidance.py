@@ -51,9 +51,9 @@ def guide(
 ) -> Float[Tensor, "n V"]:
     r"""Eq. 6, $\psi \leftarrow \psi + \eta \nabla_\psi R(\hat e)$, M times: the guided logits.
 
-    The step is by default Adam's, new at every call, and not that of the formula: three of eta =
-    0.5 move a logit by up to 1.5, almost whatever the size of its gradient. R is summed over the
-    trajectories; as none reads another's positions, each climbs its own.
+    The formula is plain ascent; the default is Adam, begun anew at every call. Three of its steps
+    with eta = 0.5 move a logit by up to 1.5, almost whatever its gradient's size. R is summed over
+    the trajectories; as none reads another's positions, each climbs its own.
 
     Args:
         logits: phi, the denoiser's logits. Not changed. psi has their dtype, which may not be

@@ -46,8 +46,8 @@ OrderFunction = Callable[[Candidates], Float[Tensor, "n"]]
 def by_entropy(candidates: Candidates) -> Float[Tensor, "n"]:
     """`entropy`: the negative entropy of the *unguided* softmax(phi / tau), not cut, in nats.
 
-    Of the orders that rank, the only one that guidance does not touch: first come the positions of
-    which the denoiser itself is most certain. Source: authors' code.
+    First come the positions of which the denoiser itself is most certain: guidance moves the ranks
+    of all other orders but `origin`, not of this one. Source: authors' code.
     """
     return -entropy(tempered(candidates.logits, candidates.temperature))
 

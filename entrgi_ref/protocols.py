@@ -1,4 +1,5 @@
-"""What the algorithm asks of the two frozen networks. Whatever has these methods will do.
+"""What the algorithm asks of the two frozen networks. Whatever has these methods will do: an object
+of your own goes to `generate` as it is. One may play all three parts of a reward.
 
 A `Denoiser` predicts the tokens at masked positions. A `Reward` is narrowed down in three steps, so
 that what stays fixed is computed once:
@@ -119,7 +120,7 @@ class Reward(Protocol):
         """The embedding table, in the order of the diffusion vocabulary."""
 
     def bind(self, prompts: Sequence[str], trajectories: int) -> BoundReward:
-        """Read each prompt once, for `trajectories` trajectories each."""
+        """Read each prompt once, for `trajectories` rows each."""
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Float[Tensor, "S"]:
         """The reward of finished texts, one prompt per response: what the results report."""

@@ -106,8 +106,8 @@ def entropy_weight(
     the width of `logits`, banned ids (-inf) included, and 2 at least, or else `ValueError`.
     Detached: for the gradient the weight is a constant.
 
-    By default this q is not that of Eq. 1: its `temperature` is 1, as in the authors' code, not
-    tau. At tau < 1 the entropy, and so the weight, is smaller. `temperature` and `epsilon` have
+    Here q has the `temperature` 1 by default, as in the authors' code, where that of Eq. 1 has tau.
+    At tau < 1 the entropy, and so the weight, is smaller. `temperature` and `epsilon` have
     the ranges of `token_distribution` and `entropy`. Source: seed; temperature: authors' code.
     """
     checks.temperature(temperature)

@@ -35,7 +35,7 @@ def schedule(denoising_steps: int, new_tokens: int) -> list[Step]:
     r"""The T steps of Algorithm 1, between the noise levels linspace(1, 0.001, T + 1).
 
     Of n masked tokens a step commits $\lfloor n (1 - s/t) \rfloor$, and the last step all that are
-    left. With T = N = 128 that is none at the first step, one at each other, two at the last; with
+    left. With T = N = 128 the first step commits none, the last two, and all between them one; with
     T = 256 and N = 128, 129 steps commit nothing. `new_tokens` is how many are masked at first.
     Source: authors' code.
     """
@@ -64,8 +64,9 @@ def how_many(
 ) -> Int[Tensor, "S"]:
     """How many tokens of each trajectory the step commits.
 
-    A fixed share of its masked ones; under `origin` each with the probability of that share, by
-    the numbers that `rank` then ranks by.
+    The step's fraction of the masked ones, rounded down, which at the last step is all of them.
+    Under `origin` chance decides: each masked token is counted with that fraction as its
+    probability. `rank` puts the counted ones first.
     """
     if order == ORIGIN:
         return (
