@@ -229,6 +229,22 @@ def differentiable(logits: Tensor, embeddings: Tensor, steps: object) -> None:
         )
 
 
+def climb(
+    weight: object,
+    step_size: object,
+    temperature_: object,
+    top_p: object,
+    optimiser: object,
+    known: Iterable[str],
+) -> None:
+    """Raise `ValueError` unless these settings of `guide` are in their ranges."""
+    function("weight", weight)
+    number("step_size", step_size, 0, 1e6)
+    temperature(temperature_)
+    number("top_p", top_p, 0, 1)
+    choice_or_function("optimiser", optimiser, known)
+
+
 def optimiser(value: Any) -> Any:
     """`value`; `ValueError` unless it has a `step()` that makes one step of a given gradient."""
     try:
@@ -315,17 +331,14 @@ class Conditions:
         """Add a condition: what to say, and where all is well."""
         self._collected.append((reason, holds, per_position))
 
-    def require_step(
-        self, m: int, weight: Tensor, rewards: Tensor, gradient: Tensor | None
-    ) -> Tensor:
-        """Add what must hold at gradient step `m`, and return the gradient."""
-        if gradient is None:
+    def require_step(self, m: int, weight: Tensor, rewards: Tensor, slope: Tensor | None) -> None:
+        """Add what must hold at gradient step `m`; `slope` is the gradient of the embeddings."""
+        if slope is None:
             raise ValueError(UNUSED)
         at = f"at gradient step {m}"
         self.require(f"the weight is outside [0, 1] {at}", (weight >= 0) & (weight <= 1))
         self.require(f"the reward is not finite {at}", rewards.isfinite(), per_position=False)
-        self.require(f"the gradient is not finite {at}", gradient.isfinite().all(-1))
-        return gradient
+        self.require(f"the gradient is not finite {at}", slope.isfinite().all(-1))
 
     def settle(self) -> None:
         """Raise `GuidanceError` for the first condition that does not hold everywhere."""

@@ -118,6 +118,8 @@ def generate(
             inner = stacked(records, len(slots[0]), len(response), response.device)
             outer = (logits, guided_logits, drawn.tokens, confidence, committed, response)
             observe(DenoisingRecord(step.index, step.t, masked, *inner, *outer))
+            del outer
+        del logits, guided_logits, drawn  # the next prediction needs the memory
 
     return _scored(denoiser, reward, prompts, response, config)
 
@@ -199,10 +201,6 @@ def _scored(
     checks.texts(texts, P * K)
     rewards = reward.score([prompt for prompt in prompts for _ in range(K)], texts)
     checks.scores(rewards, prompts, K)
-    return Generation(
-        prompts=tuple(prompts),
-        tokens=response.unflatten(0, (P, K)),
-        responses=[texts[p * K : (p + 1) * K] for p in range(P)],
-        rewards=rewards.unflatten(0, (P, K)),
-        config=config,
-    )
+    answers = [texts[p * K : (p + 1) * K] for p in range(P)]
+    tokens, rewards = response.unflatten(0, (P, K)), rewards.unflatten(0, (P, K))
+    return Generation(tuple(prompts), tokens, answers, rewards, config)

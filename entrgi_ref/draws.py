@@ -20,6 +20,9 @@ from torch.nn import functional as F
 
 from . import checks
 from .equations import equation
+from .fast import draw as fast_draw
+from .fast import nucleus as fast_nucleus
+from .fast.rows import by_rows
 
 
 @runtime_checkable
@@ -145,6 +148,7 @@ class KeyedStepDraws:
 
 
 @equation("alg:nucleus")
+@by_rows
 def nucleus(probabilities: Float[Tensor, "n V"], top_p: float) -> Float[Tensor, "n V"]:
     """The distribution cut to its nucleus, the fewest most probable tokens that pass mass `top_p`.
 
@@ -157,15 +161,18 @@ def nucleus(probabilities: Float[Tensor, "n V"], top_p: float) -> Float[Tensor, 
     checks.number("top_p", top_p, 0, 1)
     if top_p == 1:
         return probabilities
+    if fast_nucleus.applies(probabilities):
+        return fast_nucleus.nucleus(probabilities, top_p)
     falling, order = probabilities.sort(dim=-1, descending=True, stable=True)
-    mass = falling.cumsum(-1, dtype=torch.promote_types(falling.dtype, torch.float32))
-    mass_before = F.pad(mass[:, :-1], (1, 0))
+    mass = falling.cumsum(-1, dtype=torch.float64)  # exact for float32
+    mass_before = F.pad(mass[:, :-1], (1, 0)).to(torch.promote_types(falling.dtype, torch.float32))
     kept = falling.masked_fill(mass_before > top_p, 0)
     kept = kept / kept.sum(-1, keepdim=True)
     return torch.zeros_like(probabilities).scatter(-1, order, kept)
 
 
 @equation("alg:draw")
+@by_rows
 def inverse_cdf(
     probabilities: Float[Tensor, "n V"], uniform: Float[Tensor, "n"]
 ) -> Int[Tensor, "n"]:
@@ -174,6 +181,8 @@ def inverse_cdf(
     Never a token of probability 0. Rows need not sum to 1 exactly, the number is scaled to their
     sum. Source: ours.
     """
+    if fast_draw.applies(probabilities):
+        return fast_draw.inverse_cdf(probabilities, uniform)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     total = cumulative[:, -1:].contiguous()
     token = torch.searchsorted(cumulative, uniform.to(cumulative)[:, None] * total, right=True)

@@ -36,6 +36,11 @@ EQUATIONS = {
     "eq:interpolation": Equation(
         "Eq. 5", r"\hat e = \bar e + \mathrm{sg}\big(w (\tilde e - \bar e)\big)", "page, code"
     ),
+    "eq:logit-gradient": Equation(
+        "Eq. 6",
+        r"\nabla_{\psi_i} R = q_i\, \langle g, E^R_i - \bar e \rangle / \tau",
+        "ours",
+    ),
     "eq:guidance-step": Equation(
         "Eq. 6", r"\psi \leftarrow \psi + \eta\, \nabla_\psi R(\hat e)", "seed, code"
     ),

@@ -17,6 +17,8 @@ from . import checks
 from .draws import nucleus
 from .equations import equation
 from .errors import GradientRecord
+from .fast.adam import adam
+from .fast.gradient import logit_gradient
 from .protocols import StepReward
 from .relaxation import (
     WeightFunction,
@@ -28,7 +30,7 @@ from .relaxation import (
 
 OptimiserFunction = Callable[..., Any]
 """([psi], lr=step_size) -> an optimiser of torch, such as the class `torch.optim.RMSprop`."""
-OPTIMISERS: dict[str, OptimiserFunction] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+OPTIMISERS: dict[str, OptimiserFunction] = {"adam": adam, "sgd": torch.optim.SGD}
 """How a gradient becomes a step: `adam` as in the authors' code, `sgd` as Eq. 6 reads."""
 
 
@@ -79,37 +81,34 @@ def guide(
     checks.shape("logits", logits, (None, None), "[n, V]")
     checks.shape("reward.embeddings", reward.embeddings, (logits.shape[1], None), "[V, d]")
     checks.differentiable(logits, reward.embeddings, steps)
-    checks.function("weight", weight)
-    checks.number("step_size", step_size, 0, 1e6)
-    checks.temperature(temperature)
-    checks.number("top_p", top_p, 0, 1)
-    checks.choice_or_function("optimiser", optimiser, OPTIMISERS)
+    checks.climb(weight, step_size, temperature, top_p, optimiser, OPTIMISERS)
 
     conditions = checks.Conditions()
     conditions.require("the denoiser's logits are not finite", logits.amax(-1).isfinite())
-    psi = logits.detach().clone().requires_grad_()
+    psi = logits.detach().clone()
     make = OPTIMISERS[optimiser] if isinstance(optimiser, str) else optimiser
     climb = checks.optimiser(make([psi], lr=step_size))
 
     for m in range(steps if len(logits) else 0):
         q = token_distribution(psi, temperature)  # Eq. 1
-        soft = soft_embedding(q, reward.embeddings)  # Eq. 2
-        tokens = draw(nucleus(q.detach(), top_p), m)
+        soft = soft_embedding(q, reward.embeddings).requires_grad_()  # Eq. 2
+        tokens = draw(nucleus(q, top_p), m)
         checks.shape("draw", tokens, logits.shape[:1], "[n], one token per masked position")
         hard = hard_embedding(tokens, reward.embeddings)  # Eq. 3
-        w = weight(psi.detach())  # Eq. 4
+        w = weight(psi)  # Eq. 4
         mixed = interpolate(soft, hard, w)  # Eq. 5
-        rewards = reward(mixed, psi.detach().argmax(-1))
+        rewards = reward(mixed, psi.argmax(-1))
         checks.rewards(rewards, trajectories)
         if observe:
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))
-        gradient = torch.autograd.grad(rewards.sum(), psi, allow_unused=True)[0]
-        gradient = conditions.require_step(m, w, rewards, gradient)
+        slope = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)[0]
+        conditions.require_step(m, w, rewards, slope)
+        gradient = logit_gradient(q, slope, soft, reward.embeddings, temperature)
         psi.grad = gradient.neg_()  # torch's optimisers go down
         climb.step()  # Eq. 6
         if callable(optimiser):  # its weight decay may move what is banned
-            psi.data.masked_fill_(logits == -torch.inf, -torch.inf)
+            psi.masked_fill_(logits == -torch.inf, -torch.inf)
 
-    conditions.require("the guided logits are not finite", psi.detach().amax(-1).isfinite())
+    conditions.require("the guided logits are not finite", psi.amax(-1).isfinite())
     conditions.settle()
     return psi.detach()

@@ -33,12 +33,14 @@ from torch.nn import functional as F
 
 from . import checks
 from .equations import equation
+from .fast.rows import by_rows
 
 WeightFunction = Callable[[Float[Tensor, "n V"]], Float[Tensor, "n"]]
 """Logits at the masked positions -> weight of the hard embedding at each, in [0, 1]."""
 
 
 @equation("eq:token-distribution")
+@by_rows
 def token_distribution(logits: Float[Tensor, "n V"], temperature: float) -> Float[Tensor, "n V"]:
     r"""Eq. 1, the token distribution $q = \mathrm{softmax}(\psi / \tau)$.
 
@@ -80,6 +82,7 @@ def hard_embedding(
 
 
 @equation("eq:entropy")
+@by_rows
 def entropy(logits: Float[Tensor, "n V"], *, epsilon: float = 0.0) -> Float[Tensor, "n"]:
     r"""Eq. 4, the entropy $H(q) = -\sum_i q_i \log q_i$ of $q = \mathrm{softmax}(\psi)$.
 
@@ -97,6 +100,7 @@ def entropy(logits: Float[Tensor, "n V"], *, epsilon: float = 0.0) -> Float[Tens
 
 
 @equation("eq:entropy-weight")
+@by_rows
 def entropy_weight(
     logits: Float[Tensor, "n V"], *, temperature: float = 1.0, epsilon: float = 0.0
 ) -> Float[Tensor, "n"]:
@@ -151,5 +155,4 @@ WEIGHTS: dict[str, WeightFunction] = {
     "entrgi_tempered": partial(entropy_weight, temperature=0.7),
 }
 """The guided methods by name. A method *is* its weight function, so any other makes a new one.
-`entrgi_tempered` is Eq. 4 with the q of Eq. 1: a `GuidanceConfig` gives it the tau of the sampling,
-here it is the paper's 0.7."""
+`entrgi_tempered` has the q of Eq. 1: here at the paper's tau, in a `GuidanceConfig` at its own."""

@@ -1,0 +1,213 @@
+"""What is done sooner at a large vocabulary, against the plain versions."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from entrgi_ref import (
+    entropy,
+    entropy_weight,
+    inverse_cdf,
+    nucleus,
+    soft_embedding,
+    token_distribution,
+)
+from entrgi_ref.fast import draw, rows
+from entrgi_ref.fast import nucleus as fast
+from entrgi_ref.fast.adam import adam
+from entrgi_ref.fast.gradient import logit_gradient
+from entrgi_ref.fast.rows import by_rows
+
+
+def sorted_nucleus(p, top_p):
+    """The plain version: everything is sorted. Sums in float64, compared in the precision of p."""
+    falling, order = p.sort(dim=-1, descending=True, stable=True)
+    before = F.pad(falling.cumsum(-1, dtype=torch.float64)[:, :-1], (1, 0)).to(p.dtype)
+    kept = falling.masked_fill(before > top_p, 0)
+    return torch.zeros_like(p).scatter(-1, order, kept / kept.sum(-1, keepdim=True))
+
+
+def summed_inverse_cdf(p, uniform):
+    """The plain version: a row is added up token by token."""
+    cumulative = p.double().cumsum(-1)
+    total = cumulative[:, -1:].contiguous()
+    token = torch.searchsorted(cumulative, uniform[:, None] * total, right=True)
+    return token.minimum(torch.searchsorted(cumulative, total)).squeeze(-1)
+
+
+def random_rows(kind, n, width, seed):
+    g = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, width, generator=g)
+    if kind == "middling":
+        logits *= 4
+    elif kind == "one-hot":
+        logits[:, int(torch.randint(width, (1,), generator=g))] += 60
+    elif kind == "two peaks":
+        logits[:, :2] += 9
+    elif kind == "ties":
+        logits = logits.mul(2).round()
+    elif kind == "uniform":
+        logits = torch.zeros(n, width)
+    elif kind == "banned":
+        logits[:, torch.rand(width, generator=g) < 0.9] = -torch.inf
+    elif kind == "half uniform":
+        logits = torch.where(torch.rand(n, width, generator=g) < 0.5, 0.0, 1e-4)
+    return logits.softmax(-1)
+
+
+KINDS = [
+    *("spread", "middling", "one-hot", "two peaks", "ties", "uniform", "banned", "half uniform"),
+]
+TOP_P = st.sampled_from([1e-6, 0.1, 0.5, 0.9, 0.95, 0.99, 0.9999, 1 - 2**-20])
+
+
+@settings(max_examples=60)
+@given(
+    kind=st.sampled_from(KINDS),
+    width=st.sampled_from([fast.LARGE, fast.LARGE + 1, 3 * fast.LARGE - 7]),
+    top_p=TOP_P,
+    seed=st.integers(0, 2**31),
+)
+def test_the_nucleus_is_that_of_a_sort_to_the_last_token(kind, width, top_p, seed):
+    p = random_rows(kind, 3, width, seed)
+    assert fast.applies(p)
+    found, expected = nucleus(p, top_p), sorted_nucleus(p, top_p)
+    assert torch.equal(found > 0, expected > 0)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_nucleus_at_a_real_vocabulary(kind):
+    p = random_rows(kind, 2, 152_064, 0)
+    assert torch.equal(nucleus(p, 0.95) > 0, sorted_nucleus(p, 0.95) > 0)
+
+
+def test_the_nucleus_of_what_is_no_distribution_is_that_of_a_sort():
+    """Rows that sum to less or more than 1; nan does not end in an error here."""
+    p = random_rows("spread", 4, fast.LARGE, 1) * torch.tensor([[0.2], [0.96], [1.5], [1.0]])
+    for top_p in (0.3, 0.95):
+        assert torch.equal(nucleus(p, top_p) > 0, sorted_nucleus(p, top_p) > 0)
+    p[3, 5] = torch.nan
+    assert nucleus(p, 0.95)[3].isnan().any()
+
+
+@settings(max_examples=60)
+@given(
+    kind=st.sampled_from(KINDS),
+    width=st.sampled_from([draw.LARGE, draw.LARGE + 1, draw.LARGE + draw.BLOCK - 1]),
+    u=st.lists(st.floats(0, 1, exclude_max=True), min_size=3, max_size=3),
+    cut=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_a_draw_in_two_levels_is_that_of_the_sums(kind, width, u, cut, seed):
+    p = random_rows(kind, 3, width, seed)
+    p = nucleus(p, 0.9) if cut else p
+    uniform = torch.tensor(u, dtype=torch.float64)
+    found = inverse_cdf(p, uniform)
+    assert (p.gather(1, found[:, None]) > 0).all()
+    expected = summed_inverse_cdf(p, uniform)
+    cumulative = F.pad(p.double().cumsum(1), (1, 0))
+    for row in (found != expected).nonzero().flatten().tolist():  # a number between two tokens
+        target = uniform[row] * cumulative[row, -1]
+        edges = cumulative[row, sorted([found[row], expected[row]])[1]]
+        assert float(edges) == pytest.approx(float(target), abs=1e-14)
+
+
+def test_the_ends_of_a_draw():
+    p = torch.zeros(2, draw.LARGE + 3)
+    p[:, [draw.BLOCK - 1, draw.LARGE + 1]] = 0.5
+    ends = torch.tensor([0, 1 - 2**-53], dtype=torch.float64)
+    assert inverse_cdf(p, ends).tolist() == [draw.BLOCK - 1, draw.LARGE + 1]
+    half = torch.tensor([0.5, 0.5 - 2**-54], dtype=torch.float64)
+    assert inverse_cdf(p, half).tolist() == [draw.LARGE + 1, draw.BLOCK - 1]
+    nan = torch.full_like(p, torch.nan)
+    assert (inverse_cdf(nan, half) < p.shape[1]).all()
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.7, 3.0])
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**31), n=st.integers(1, 4), width=st.sampled_from([3, 50, 9000]))
+def test_the_gradient_in_closed_form_is_that_of_autograd(temperature, seed, n, width):
+    g = torch.Generator().manual_seed(seed)
+    psi = torch.randn(n, width, dtype=torch.float64, generator=g) * 3
+    psi[:, 1] = -torch.inf
+    embeddings = torch.randn(width, 5, dtype=torch.float64, generator=g)
+    slope = torch.randn(n, 5, dtype=torch.float64, generator=g)
+    leaf = psi.clone().requires_grad_()
+    soft = soft_embedding(token_distribution(leaf, temperature), embeddings)
+    (expected,) = torch.autograd.grad(soft, leaf, slope)
+    q = token_distribution(psi, temperature)
+    found = logit_gradient(q, slope, soft.detach(), embeddings, temperature)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert found.data_ptr() == q.data_ptr()
+    assert (found[:, 1] == 0).all()
+
+
+def test_the_gradient_in_16_bits_is_as_good_as_autograds():
+    """A token that is nearly certain: its gradient is a small difference of two products."""
+    g = torch.Generator().manual_seed(0)
+    psi = torch.randn(8, 300, generator=g)
+    psi[:, 7] += 12
+    embeddings = torch.randn(300, 16, generator=g).bfloat16()
+    slope = torch.randn(8, 16, generator=g).bfloat16()
+    leaf = psi.clone().requires_grad_()
+    soft = soft_embedding(token_distribution(leaf, 0.7), embeddings)
+    (expected,) = torch.autograd.grad(soft, leaf, slope)
+    q = token_distribution(psi, 0.7)
+    found = logit_gradient(q, slope, soft.detach(), embeddings, 0.7)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert float(expected[:, 7].abs().max()) > 1e-5  # small, but not noise
+
+
+def test_rows_in_parts_are_the_same_rows(monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    logits, uniform = torch.randn(7, 30, generator=g), torch.rand(7, generator=g).double()
+
+    def computed():
+        q = token_distribution(logits, 0.7)
+        weight = entropy_weight(logits, temperature=0.5)
+        return q, entropy(logits, epsilon=1e-10), weight, nucleus(q, 0.9), inverse_cdf(q, uniform)
+
+    whole = computed()
+    for size in (1, 29, 30, 60, 61):
+        monkeypatch.setitem(rows.AT_A_TIME, "cpu", size)
+        for one, other in zip(whole, computed(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_rows_are_not_parted_where_a_gradient_is_wanted(monkeypatch):
+    monkeypatch.setitem(rows.AT_A_TIME, "cpu", 10)
+    sizes = []
+
+    @by_rows
+    def double(x):
+        sizes.append(len(x))
+        return 2 * x
+
+    x = torch.ones(4, 5, requires_grad=True)
+    double(x).sum().backward()
+    assert sizes == [4]
+    assert torch.equal(x.grad, torch.full((4, 5), 2.0))
+    with torch.no_grad():
+        assert torch.equal(double(x), 2 * x)
+    assert sizes == [4, 2, 2]
+
+
+def test_adam_in_one_pass_is_adam():
+    g = torch.Generator().manual_seed(0)
+    start = torch.randn(3, 500_000, generator=g)
+    gradients = [torch.randn(start.shape, generator=g) for _ in range(3)]
+    found = []
+    for make in (adam, torch.optim.Adam):
+        psi = start.clone()
+        optimiser = make([psi], lr=0.5)
+        for gradient in gradients:
+            psi.grad = gradient
+            optimiser.step()
+        found.append(psi)
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+    assert math.isclose(float((found[0] - start).abs().max()), 1.5, rel_tol=0.2)
