@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen
 
 import entrgi_ref
 from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_tokens
-from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from entrgi_ref import GuidanceConfig, SamplingConfig, generate, schedule
 from entrgi_ref.models import SequenceReward, VocabularyMap
 from entrgi_ref.models.reading import positions
 from entrgi_ref.models.tokenizers import around_response, padded
@@ -225,6 +225,7 @@ def test_prefix_cache_is_used_and_never_grows(double):
     denoiser, reward = double
     response, masked, mixed, likeliest = inputs(denoiser, reward, [SHORT, LONG])
     bound = reward.bind([SHORT, LONG], 1)
+    _, cache = bound.read
     lengths = []
     backbone = reward.network.model
     hook = backbone.register_forward_pre_hook(
@@ -236,7 +237,7 @@ def test_prefix_cache_is_used_and_never_grows(double):
     hook.remove()
     assert torch.equal(first, second)
     assert lengths == [8 + len(bound.suffix)] * 2
-    assert bound.cache.get_seq_length() == bound.valid.shape[1]
+    assert cache.get_seq_length() == bound.valid.shape[1]
 
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
@@ -625,3 +626,32 @@ def test_host_waits_once_per_denoising_step(single, steps, monkeypatch):
     assert many.shapes - few.shapes == 2 * 5, "where the masks are: in generate, and in Dream"
     # These are on the host anyway: the counts of two schedules, and Adam's number of steps.
     assert many.numbers - few.numbers == 5 * (2 + steps)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_networks_are_asked_no_more_than_needed(steps):
+    """By counting: the denoiser once per step that commits, the reward M times, prompts once."""
+    denoiser, reward = pair()
+    lengths = {"dream": [], "reward": []}
+    for name, network in (("dream", denoiser.network.model), ("reward", reward.network.model)):
+
+        def noted(module, arguments, options, noted=lengths[name]):
+            found = options.get("input_ids", options.get("inputs_embeds"))
+            noted.append(tuple(found.shape[:2]))
+
+        network.register_forward_pre_hook(noted, with_kwargs=True)
+    config = SamplingConfig(
+        GuidanceConfig(steps=steps, dtype="float64"),
+        trajectories=2,
+        new_tokens=6,
+        denoising_steps=12,
+    )
+    generate(denoiser, reward, [SHORT, LONG], config)
+    busy = sum(step.count > 0 for step in schedule(12, 6))
+    assert len(lengths["dream"]) == busy < 12
+    *guided, _ = lengths["reward"]  # the last is the final score
+    assert len(guided) == (busy * steps + 1 if steps else 0)
+    if steps:
+        assert guided[0][0] == 2  # each prompt once, before it is repeated for its trajectories
+        assert set(guided[1:]) == {(4, guided[1][1])}
+        assert guided[1][1] < guided[0][1]  # the response and what follows it, no prompt

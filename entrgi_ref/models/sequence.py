@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -222,27 +223,23 @@ class SequenceReward:
 
     @torch.no_grad()
     def bind(self, prompts: Sequence[str], trajectories: int) -> BoundSequenceReward:
-        """Read each prompt once."""
+        """Tokenise the prompts. The network reads each of them once, when it is first asked:
+        without guidance never.
+        """
         around = [around_response(self.tokenizer, prompt) for prompt in prompts]
         suffixes = {suffix for _, suffix in around}
         if len(suffixes) != 1:
             raise ValueError("checkpoint: what its chat template writes after an answer varies")
         tokens, valid = self._tokens([prefix for prefix, _ in around])
         suffix = self._tokens([suffixes.pop()])[0]
-        embed, scored = self.network.get_input_embeddings(), self._scored(suffix[0])
-        prefix, cache = embed(tokens), None
-        # Where nothing that follows an answer can be scored, an answer that ends at once is scored
-        # at the prompt: then the prompt has to be read.
-        if self.prefix_cache and scored.any():
-            cache = read_prefix(self.network, prefix, valid, trajectories)
         return BoundSequenceReward(
             reward=self,
-            prefix=None if cache else prefix.repeat_interleave(trajectories, 0),
-            cache=cache,
+            trajectories=trajectories,
+            tokens=tokens,
             valid=valid.repeat_interleave(trajectories, 0),
             scored=(valid & self._scored(tokens)).repeat_interleave(trajectories, 0),
-            suffix=embed(suffix)[0],
-            suffix_scored=scored,
+            suffix=self.network.get_input_embeddings()(suffix)[0],
+            suffix_scored=self._scored(suffix[0]),
         )
 
     @torch.no_grad()
@@ -276,17 +273,30 @@ class SequenceReward:
 
 @dataclass(frozen=True, eq=False)
 class BoundSequenceReward:
-    """The reward model with its prompts read."""
+    """The reward model with its prompts."""
 
     reward: SequenceReward
-    prefix: Float[Tensor, "S prefix d"] | None
-    """The prefix's embeddings, to be read at every gradient step; None if it is in the cache."""
-    cache: Cache | None
+    trajectories: int
+    tokens: Int[Tensor, "P prefix"]
     valid: Bool[Tensor, "S prefix"]
     scored: Bool[Tensor, "S prefix"]
     """Where a score may be taken."""
     suffix: Float[Tensor, "suffix d"]
     suffix_scored: Bool[Tensor, "suffix"]
+
+    @cached_property
+    def read(self) -> tuple[Float[Tensor, "S prefix d"] | None, Cache | None]:
+        """The prefix's embeddings, to be read at every gradient step, or what the network has made
+        of them, of which its cache remains.
+        """
+        reward, K = self.reward, self.trajectories
+        with torch.no_grad():
+            prefix = reward.network.get_input_embeddings()(self.tokens)
+            # Where nothing that follows an answer can be scored, an answer that ends at once is
+            # scored at the prompt: then the prompt has to be read.
+            if reward.prefix_cache and self.suffix_scored.any():
+                return None, read_prefix(reward.network, prefix, self.valid[::K], K)
+            return prefix.repeat_interleave(K, 0), None
 
     def at(self, response: Int[Tensor, "S N"], masked: Bool[Tensor, "S N"]) -> SequenceStepReward:
         """Fix the tokens at the positions that are not masked.
@@ -322,14 +332,13 @@ class SequenceStepReward:
         seen = self._visible(likely).to(device)
         suffix = bound.suffix.expand(len(response), -1, -1)
         after = bound.valid.new_ones(suffix.shape[:2])
-        embedded = torch.cat(
-            [*([] if bound.prefix is None else [bound.prefix]), response, suffix], 1
-        )
+        prefix, cache = bound.read
+        embedded = torch.cat([*([] if prefix is None else [prefix]), response, suffix], 1)
         visible = torch.cat([bound.valid, seen, after], 1)
         scored = bound.reward._scored(bound.reward.vocabulary.ids[likely]).to(device)
         after = bound.suffix_scored.expand(len(response), -1)
         scored = torch.cat([bound.scored, seen & scored, after], 1)
-        rewards = read(bound.reward.network, embedded, visible, scored, bound.cache)
+        rewards = read(bound.reward.network, embedded, visible, scored, cache)
         return rewards.to(mixed.device)
 
     def _visible(self, likely: Int[Tensor, "S N"]) -> Bool[Tensor, "S N"]:
