@@ -1,5 +1,6 @@
 """The run folder: nothing that was written is lost, whatever happens to the process or the disk."""
 
+import contextlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from building.records import ROOT
 from entrgi_ref.paper.run import folder as folders
+from entrgi_ref.paper.run import required
 from entrgi_ref.paper.run.folder import RunFolder, repair
 from entrgi_ref.paper.run.records import (
     fingerprint,
@@ -329,6 +331,20 @@ BAD_LINES = [
         )
     ),
 ]
+
+
+@pytest.mark.parametrize("line", [line for line, _ in BAD_LINES])
+def test_the_quick_question_and_the_slow_one_agree(line):
+    """What fits is what `require_fields` lets pass."""
+    try:
+        found = json.loads(line)
+        required.require_fields(found, required.IDENTITY | required.ANSWERS)
+    except (ValueError, TypeError, RecursionError):
+        fine = False
+    else:
+        fine = True
+    with contextlib.suppress(ValueError, RecursionError):
+        assert required._is_answer(json.loads(line)) == fine
 
 
 def test_what_an_observer_saw_is_accepted(tmp_path):

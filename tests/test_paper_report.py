@@ -723,6 +723,41 @@ def test_a_method_without_any_answer_does_not_hide_the_others(tmp_path):
     assert "±" in cells_of(text, HUB[0])["EntRGi", "Top@1 (reward), measured"]
 
 
+# Large runs
+
+
+def test_records_are_found_by_their_cell(tmp_path):
+    variants = [{"reward": r, "gradient_steps": M} for r in ("0.6B", "4B") for M in (1, 2)]
+    declaration = PAPER | {"experiment": "gradient-steps"}
+    run = Run.read(written(tmp_path, declaration=declaration, variants=variants, prompts=2))
+    for fields_ in (
+        {},
+        {"method": "aps"},
+        {"seed": 2, "idx": 1},
+        {"benchmark": "rm-bench", "reward": "4B", "gradient_steps": 2},
+        {"reward": "1.7B"},
+    ):
+        expected = [
+            record
+            for record in run.records
+            if all({**record, **record["variant"]}.get(k) == v for k, v in fields_.items())
+        ]
+        found = run.select(**fields_)
+        assert sorted(map(id, found)) == sorted(map(id, expected))
+    assert len(run.select(method="aps")) == len(run.records) // 5 > 0
+
+
+def test_a_report_needs_no_texts_and_no_settings(tmp_path):
+    folder = written(tmp_path, prompts=3)
+    whole, slim = Run.read(folder), Run.read(folder, whole=False)
+    assert [t.markdown() for t in report.tables(whole)] == [
+        t.markdown() for t in report.tables(slim)
+    ]
+    assert list(report._notes(whole)) == list(report._notes(slim))
+    assert not any({"settings", "responses", "prompt"} & set(record) for record in slim.records)
+    assert all(record["responses"] for record in whole.records)
+
+
 # Writing
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ Key = tuple[str, str, str, str, int, int]
 
 def key_of(record: Mapping[str, Any]) -> Key:
     """What a record is of. There is at most one record for each."""
-    variant = json.dumps(record["variant"], sort_keys=True)
+    variant = _dumped(record["variant"])
     return (
         record["experiment"],
         record["benchmark"],
@@ -48,6 +48,17 @@ def key_of(record: Mapping[str, Any]) -> Key:
         record["seed"],
         record["idx"],
     )
+
+
+def _dumped(variant: Mapping[str, Any]) -> str:
+    """The JSON of a variant, the same object each time: there are few of them and many records."""
+    as_written = repr(variant)
+    if as_written not in _DUMPED:
+        _DUMPED[as_written] = json.dumps(variant, sort_keys=True)
+    return _DUMPED[as_written]
+
+
+_DUMPED: dict[str, str] = {}
 
 
 def best(record: Record) -> int:
@@ -103,6 +114,16 @@ def read_records(path: Path, require: Require = require_answers) -> list[Record]
     A prompt that failed at first and was tried again has one record, the last. Raises `ValueError`
     if there is no run in `path`, or a line of it is no record of that run.
     """
+    found = read_by_key(path, require)
+    return [found[key] for key in sorted(found)]
+
+
+def read_by_key(
+    path: Path,
+    require: Require = require_answers,
+    keep: Callable[[Record], Record] = lambda record: record,
+) -> dict[Key, Record]:
+    """As `read_records`, by key and in any order; `keep` says what of a record is kept."""
     expected = read_declaration(path)["fingerprint"]
     found: dict[Key, Record] = {}
     for file in sorted((path / "records").glob("*.jsonl")):
@@ -115,8 +136,8 @@ def read_records(path: Path, require: Require = require_answers) -> list[Record]
                     continue
                 raise bad_line(file, number, error) from error
             if key not in found or found[key]["status"] == "failed":
-                found[key] = record
-    return [found[key] for key in sorted(found)]
+                found[key] = keep(record)
+    return found
 
 
 def lines_of(data: bytes) -> Iterator[tuple[int, bytes, bool]]:

@@ -53,6 +53,40 @@ def require_fields(content: Mapping[str, Any], fields: Mapping[Any, Kind], of: s
             raise ValueError(f"it has no {of}{field}")
 
 
+def fits(kind: Kind) -> Callable[[Any], bool]:
+    """The question whether a value is of a kind, asked quickly: of every record of a large run.
+
+    What does not fit is asked again by `require`, which says what is wrong.
+    """
+    if isinstance(kind, tuple):
+        inner = fits(kind[0])
+        return lambda value: value is None or inner(value)
+    if isinstance(kind, list):
+        inner = fits(kind[0])
+        return lambda value: type(value) is list and all(map(inner, value))
+    if isinstance(kind, dict) and str in kind:
+        inner = fits(kind[str])
+        return lambda value: type(value) is dict and all(map(inner, value.values()))
+    if isinstance(kind, dict):
+        fields = [(n.rstrip("?"), n.endswith("?"), fits(k)) for n, k in kind.items()]
+
+        def has_fields(value: Any) -> bool:
+            if type(value) is not dict:
+                return False
+            for name, optional, right in fields:
+                if name in value:
+                    if not right(value[name]):
+                        return False
+                elif not optional:
+                    return False
+            return True
+
+        return has_fields
+    if kind is float:
+        return lambda value: type(value) in (float, int) and math.isfinite(value)
+    return lambda value: type(value) is kind
+
+
 # Records
 
 IDENTITY = {
@@ -99,10 +133,14 @@ JUDGEMENT = {
 }
 
 
+_is_answer, _is_judgement = fits(IDENTITY | ANSWERS), fits(IDENTITY | JUDGEMENT)
+
+
 def require_answers(record: Record) -> None:
     """Raise `ValueError` unless a line is the record of a prompt's answers."""
-    _require_identity(record)
-    require_fields(record, ANSWERS)
+    if not _is_answer(record):
+        require_fields(record, IDENTITY | ANSWERS)
+    _require_status(record)
     responses, rewards = record["responses"], record["rewards"]
     if len(rewards) != len(responses) or (record["status"] == "ok" and not rewards):
         raise ValueError(f"it has {len(responses)} responses and {len(rewards)} rewards")
@@ -118,14 +156,14 @@ def require_answers(record: Record) -> None:
 
 def require_judgement(record: Record) -> None:
     """Raise `ValueError` unless a line is the record of a judgement."""
-    _require_identity(record)
-    require_fields(record, JUDGEMENT)
+    if not _is_judgement(record):
+        require_fields(record, IDENTITY | JUDGEMENT)
+    _require_status(record)
     if record["status"] == "ok" and record["score"] is None:
         raise ValueError("its score is None, expected a number")
 
 
-def _require_identity(record: Record) -> None:
-    require_fields(record, IDENTITY)
+def _require_status(record: Record) -> None:
     if record["status"] not in ("ok", "failed"):
         raise ValueError(f"its status is {record['status']!r:.40}, expected 'ok' or 'failed'")
 

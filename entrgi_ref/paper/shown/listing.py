@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..declared.experiments import EXPERIMENTS
-from ..run.records import earlier_layout, judges_of, read_experiment, read_records
+from ..run.records import (
+    earlier_layout,
+    judges_of,
+    read_by_key,
+    read_experiment,
+    read_records,
+)
+from ..run.required import Record
 from .summary import JudgedBy
+
+
+def status(record: Record) -> Record:
+    """All that a list wants to know of a record."""
+    return {"status": record["status"]}
 
 
 def listing(folders: Sequence[Path]) -> str:
@@ -17,33 +30,29 @@ def listing(folders: Sequence[Path]) -> str:
     lines = [f"{name:{width}}  {e.regenerates}" for name, e in EXPERIMENTS.items()]
     for folder in folders:
         try:
-            declared, records = read_experiment(folder), read_records(folder)
+            declared = read_experiment(folder)
+            states = {k: r["status"] for k, r in read_by_key(folder, keep=status).items()}
         except ValueError as error:
             lines.append(f"\n{folder}: cannot be read: {error}")
             continue
-        answers = [record for record in records if record["status"] == "ok"]
+        done = sum(state == "ok" for state in states.values())
         lines.append(
-            f"\n{folder}: {declared['experiment']}, {len(answers)} prompts done, "
-            f"{len(records) - len(answers)} failed"
+            f"\n{folder}: {declared['experiment']}, {done} prompts done, "
+            f"{len(states) - done} failed"
         )
         wanted: dict[str, int] = {}
         for asked in declared.get("asked", []):
             for name, n in asked["prompts"].items():
                 wanted[name] = max(n, wanted.get(name, 0))
-        cells = Counter(
-            (
-                record["benchmark"],
-                record["method"],
-                " ".join(f"{k}={v}" for k, v in record["variant"].items()),
-                record["seed"],
-            )
-            for record in records
-        )
-        for (benchmark, method, variant, seed), count in cells.items():
-            what = " ".join(part for part in (benchmark, method, variant) if part)
+        cells = Counter(key[1:5] for key in states)
+        for (benchmark, method, variant, seed), count in sorted(cells.items()):
+            varied = (f"{k}={v}" for k, v in json.loads(variant).items())
+            what = " ".join([benchmark, method, *varied])
             of = wanted.get(benchmark, count)
             lines.append(f"  {what}, seed {seed}: {count} of {of}")
-        for judge in judges_of(folder):
+        judges = judges_of(folder)
+        answers = [r for r in read_records(folder) if r["status"] == "ok"] if judges else []
+        for judge in judges:
             try:
                 found = JudgedBy.read(judge, declared["fingerprint"], answers)
             except ValueError as error:

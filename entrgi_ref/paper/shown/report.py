@@ -32,7 +32,7 @@ def write(
     """Say the tables and what must be known to read them, then write report.md, report.tex and the
     figures into `to`. Returns the text and the files.
     """
-    run = Run.read(folder)
+    run = Run.read(folder, whole=False)
     if not run.records:
         raise ValueError(f"out: {folder} has no records yet, or all have failed")
     found, notes = tables(run), [*_notes(run), *earlier_layout(folder)]

@@ -23,6 +23,7 @@ from ..run.records import (
     judges_of,
     key_of,
     of_best,
+    read_by_key,
     read_experiment,
     read_judge,
     read_records,
@@ -114,6 +115,28 @@ def value(per_seed: Sequence[float], prompts: int) -> Value:
     return Value(statistics.fmean(per_seed), error, n, prompts)
 
 
+def _all(record: Record) -> Record:
+    return record
+
+
+def _numbers(record: Record) -> Record:
+    versions = record.get("versions", {}).get("entrgi_ref", "unknown")
+    return {
+        **{name: record[name] for name in IN_TABLES if name in record},
+        "versions": {"entrgi_ref": versions},
+    }
+
+
+def _with_texts(record: Record) -> Record:
+    return {**_numbers(record), "responses": record["responses"]}
+
+
+IN_TABLES = (
+    *("experiment", "benchmark", "method", "variant", "seed", "idx", "status", "reason"),
+    *("rewards", "gold", "errors", "commit"),
+)
+"""The fields that tables and figures are made of."""
+
 Place = tuple[str, int, int]
 """Benchmark, seed, index of the prompt."""
 
@@ -129,16 +152,22 @@ class Run:
     judges: Sequence[JudgedBy]
 
     @classmethod
-    def read(cls, folder: Path) -> Run:
-        """Read a run, finished or not, and what judges say of it."""
-        declaration, records = read_experiment(folder), read_records(folder)
+    def read(cls, folder: Path, *, whole: bool = True) -> Run:
+        """Read a run, finished or not, and what judges say of it.
+
+        Unless it is wanted `whole`, texts and settings are left out: of 100,000 records they are
+        most of a gigabyte.
+        """
+        declaration, judges = read_experiment(folder), judges_of(folder)
+        by_key = read_by_key(folder, keep=_all if whole else _with_texts if judges else _numbers)
+        records = [by_key[key] for key in sorted(by_key)]
         answers = [record for record in records if record["status"] == "ok"]
         run = declaration["fingerprint"]
         return cls(
             declaration,
             answers,
             [record for record in records if record["status"] == "failed"],
-            [JudgedBy.read(judge, run, answers) for judge in judges_of(folder)],
+            [JudgedBy.read(judge, run, answers) for judge in judges],
         )
 
     @cached_property
@@ -200,12 +229,27 @@ class Run:
         order = list(self.declaration["rewards"])
         return sorted(there, key=lambda v: order.index(v) if v in order else v)
 
+    @cached_property
+    def _cells(self) -> list[tuple[dict[str, Any], list[Record]]]:
+        """The records of each cell, with the fields that they have in common."""
+        found: dict[tuple[object, ...], tuple[dict[str, Any], list[Record]]] = {}
+        for record in self.records:
+            cell = record["benchmark"], record["method"], record["seed"], repr(record["variant"])
+            if cell not in found:
+                common = {name: record[name] for name in ("benchmark", "method", "seed")}
+                found[cell] = ({**record["variant"], **common}, [])
+            found[cell][1].append(record)
+        return list(found.values())
+
     def select(self, **fields: Any) -> list[Record]:
         """The records with these fields, or with these fields of their variant."""
+        within = {name: value for name, value in fields.items() if name == "idx"}
         return [
             record
-            for record in self.records
-            if all(record.get(k, record["variant"].get(k)) == v for k, v in fields.items())
+            for common, records in self._cells
+            if all(common.get(k) == v for k, v in fields.items() if k not in within)
+            for record in records
+            if all(record[k] == v for k, v in within.items())
         ]
 
     @cached_property
