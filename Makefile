@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo setup test test-oldest test-site lint docs serve clean
+.PHONY: demo setup test test-oldest test-site bench lint docs serve clean
 
 demo: setup  ## the method on the toy: trains it at the first run, then compares all methods
 	$(BIN)/python -m toy
@@ -44,6 +44,9 @@ test-site: docs  ## the built site in a browser: needs Chromium
 .venv/docs-up-to-date: .venv/up-to-date
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev,docs]'
 	touch $@
+
+bench: setup  ## time beside the networks alone, at the real vocabulary on small networks
+	$(BIN)/python -m entrgi_ref.paper bench --shape wide
 
 lint: setup  ## style and types
 	$(BIN)/ruff check docs entrgi_ref tests toy

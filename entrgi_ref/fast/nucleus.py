@@ -5,9 +5,9 @@ probability. Three facts make a sort of everything unnecessary:
 
 1. Of V tokens, one with a probability below (1 - top_p) / V cannot be in the nucleus: all that
    come after it, and it itself, weigh less than 1 - top_p together.
-2. Positive floats are ordered like their bits. So the mass in each bin of the leading 16 bits says
-   in which bin the nucleus ends: what is above is in, what is below is out, and only the tokens of
-   this bin, which differ by less than a percent, have to be put in order.
+2. Positive floats are ordered like their bits. So the mass in each of some thousand bins of equal
+   leading bits says in which of them the nucleus ends: what is above is in, what is below is out,
+   and only the tokens of this bin have to be put in order.
 3. Numbers of float32 from 2^-29 to 1 add up exactly in float64, in whatever order. So the set is
    that of the sorted version to the last token.
 """
@@ -22,6 +22,12 @@ LARGE = 2**12
 EXACT = 2.0**-29
 FEW = 2**10
 """So many tokens are sorted at once."""
+SAMPLED, SPREAD = 64, 0.2
+"""Of every so many tokens one is asked whether it can be in the nucleus. Where this share of them
+can, it is not worth while to pick them out.
+"""
+BINS = 13
+"""There are up to 2^13 bins."""
 
 
 def applies(probabilities: Tensor) -> bool:
@@ -43,37 +49,36 @@ def _cut(row: Tensor, top_p: float, found: Tensor) -> None:
     least = (float(row.sum()) * (1 - 1e-4) - top_p) / len(row)  # fact 1, rounding aside
     tokens, values, mass_above = None, row, 0.0
     if least >= EXACT:
-        possible = row >= least
-        if int(possible.count_nonzero()) <= len(row) // 8:
-            tokens = possible.nonzero().squeeze(1)
+        if float((row[::SAMPLED] >= least).float().mean()) < SPREAD:
+            tokens = (row >= least).nonzero().squeeze(1)
             values = row[tokens]
         if len(values) > FEW and float(values.amax()) > 1.01 * float(values.amin()):
             inside, mass_above, below_edge = _last_bin(values, least, top_p)
             torch.threshold(row, below_edge, 0, out=found)
             tokens, values = inside if tokens is None else tokens[inside], values[inside]
-    if tokens is None:
-        tokens = torch.arange(len(row), device=row.device)
     if not bool((values == values[0]).all()):
         values, order = values.sort(descending=True, stable=True)
-        tokens = tokens[order]
+        tokens = order if tokens is None else tokens[order]
     exact = values.double()
-    mass_before = exact.cumsum(0) - exact + mass_above
-    kept = tokens[mass_before.float() <= top_p]
-    found[kept] = row[kept]
+    mass_before = exact.cumsum(0).sub_(exact).add_(mass_above)
+    kept = int((mass_before.float() <= top_p).sum())
+    if tokens is None:
+        found[:kept] = values[:kept]
+    else:
+        found[tokens[:kept]] = values[:kept]
 
 
 def _last_bin(values: Tensor, least: float, top_p: float) -> tuple[Tensor, float, float]:
     """Which values are in the bin where the nucleus ends; the mass above, and its last number."""
-    bins = values.view(torch.int32) >> 16
-    lowest = _bits(least) >> 16
-    bins = (bins - lowest).clamp_min_(0).long()
-    size = int(bins.max()) + 1
-    mass = values.new_zeros(size, dtype=torch.float64)
+    low, high = _bits(max(least, float(values.amin()))), _bits(float(values.amax()))
+    shift = max(0, (high - low).bit_length() - BINS)
+    bins = ((values.view(torch.int32) - low).clamp_min_(0) >> shift).long()
+    mass = values.new_zeros(((high - low) >> shift) + 1, dtype=torch.float64)
     mass.scatter_add_(0, bins, values.double())
     above = mass.flip(0).cumsum(0).flip(0) - mass
     last = int((above.float() > top_p).sum())
     inside = (bins == last).nonzero().squeeze(1)
-    return inside, float(above[last]), _float(((last + 1 + lowest) << 16) - 1)
+    return inside, float(above[last]), _float(low + ((last + 1) << shift) - 1)
 
 
 def _bits(number: float) -> int:

@@ -4,4 +4,5 @@ declared/  what an experiment is: methods, benchmarks, testbeds, published numbe
 run/       batches, failures, several processes; the run folder
 judged/    a judge scores the best answers
 shown/     tables, figures, the authors' file layout
+measured/  how long a guided step takes, and where the time goes
 """

@@ -53,7 +53,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="The paper's experiments: list, plan, run, judge, report, export, repair.",
+    help="The paper's experiments: list, plan, run, judge, report, export, repair, bench.",
 )
 
 RESULTS = Path("results")
@@ -260,6 +260,32 @@ def judge(
         failed = judging.run(out, examined.load(), tests, typer.echo, other_version=other_version)
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    shape: Annotated[
+        str, typer.Option(help="tiny, toy, wide (the real vocabulary), or paper (for a GPU).")
+    ] = "wide",
+    json_: Annotated[
+        Path | None, typer.Option("--json", help="A file for everything that was measured.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed, in turns.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    device: Device = "auto",
+) -> None:
+    """Time a run on random networks beside these networks alone, and beside the work on the
+    vocabulary that cannot be avoided.
+    """
+    import torch
+
+    from ..checks import choice
+    from ..models.checkpoints import device_of
+    from .measured.bench import names, run
+
+    choice("shape", shape, names())
+    torch.set_num_threads(threads)
+    typer.echo(run(shape, json_, rounds, device_of(device)))
 
 
 @app.command()

@@ -1,0 +1,281 @@
+"""What the command `bench` does: our time beside that of the networks alone, and beside the work
+on the vocabulary that no implementation can avoid.
+
+All are timed in one process, in turns, so that what else the machine does strikes them alike.
+
+    networks      the same calls of the same networks, on the same tokens, and nothing else
+    unavoidable   M times, at each step's masked positions: softmax, soft embedding, the backward
+                  of both by autograd, and a step of Adam
+    floor         the two together
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...commands.files import write_text
+from ...commands.provenance import commit, versions
+from ...config import GuidanceConfig, SamplingConfig
+from ...denoising import generate
+from ...draws import KeyedDraws, inverse_cdf, nucleus
+from ...errors import DenoisingRecord
+from ...fast.adam import adam
+from ...fast.gradient import logit_gradient
+from ...models import Dream, SequenceReward
+from ...relaxation import entropy_weight, soft_embedding, token_distribution
+from .networks import SHAPES, Shape, networks, prompts_of
+
+
+@dataclass
+class Steps:
+    """An observer that keeps the board before each step: what the networks are asked about."""
+
+    boards: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    last: Tensor | None = None
+    logits: Tensor | None = None
+
+    def __call__(self, record: DenoisingRecord) -> None:
+        """Observe a denoising step."""
+        before = torch.zeros_like(record.tokens) if self.last is None else self.last
+        self.boards.append((before, record.masked))
+        self.last = record.tokens
+        if self.logits is None:
+            self.logits = record.logits.clone()
+
+
+@dataclass
+class Bench:
+    """A shape, its networks, and what is timed on them."""
+
+    shape: Shape
+    denoiser: Dream
+    reward: SequenceReward
+    prompts: list[str]
+    config: SamplingConfig
+    steps: Steps
+
+    @classmethod
+    def of(cls, shape: Shape, device: torch.device) -> Bench:
+        """Make random networks and look at one run of them."""
+        denoiser, reward = networks(shape, device)
+        config = SamplingConfig(
+            GuidanceConfig(steps=shape.gradient_steps),
+            trajectories=shape.trajectories,
+            new_tokens=shape.new_tokens,
+            denoising_steps=shape.denoising_steps,
+        )
+        bench = cls(shape, denoiser, reward, prompts_of(shape), config, Steps())
+        generate(denoiser, reward, bench.prompts, config, observe=bench.steps)
+        return bench
+
+    def ours(self) -> None:
+        """Answer the prompts."""
+        generate(self.denoiser, self.reward, self.prompts, self.config)
+
+    def bare(self) -> None:
+        """The networks alone: what `ours` asks of them."""
+        shape, K = self.shape, self.shape.trajectories
+        with torch.no_grad():
+            encoded = self.denoiser.encode(self.prompts)
+            bound = self.reward.bind(self.prompts, K)
+            prompt = encoded.tokens.repeat_interleave(K, 0)
+            valid = torch.nn.functional.pad(
+                encoded.valid.repeat_interleave(K, 0), (0, shape.new_tokens), value=True
+            )
+        for board, masked in self.steps.boards:
+            with torch.no_grad():
+                self.denoiser(torch.cat([prompt, board], 1), valid, masked)
+            n = int(masked.sum())
+            mixed = self.reward.embeddings[:1].expand(n, -1).clone()
+            likeliest = torch.full((n,), 5, device=mixed.device)
+            fixed = bound.at(board, masked)
+            for _ in range(shape.gradient_steps):
+                leaf = mixed.detach().requires_grad_()
+                torch.autograd.grad(fixed(leaf, likeliest).sum(), leaf)
+        assert self.steps.last is not None
+        texts = self.denoiser.decode(self.steps.last)
+        self.reward.score([p for p in self.prompts for _ in range(K)], texts)
+
+    def unavoidable(self) -> None:
+        """The work on the vocabulary."""
+        assert self.steps.logits is not None
+        embeddings = self.reward.embeddings
+        for _, masked in self.steps.boards:
+            psi = self.steps.logits[: int(masked.sum())].clone().requires_grad_()
+            optimiser = torch.optim.Adam([psi], lr=0.5)
+            for _ in range(self.shape.gradient_steps):
+                soft = (psi / 0.7).softmax(-1).to(embeddings.dtype) @ embeddings
+                psi.grad = torch.autograd.grad(soft.sum(), psi)[0]
+                optimiser.step()
+
+    def parts(self, clock: Callable[[Callable[[], object]], float]) -> dict[str, float]:
+        """Seconds of each kind of work on the vocabulary in one answering of the prompts, each
+        timed by itself.
+        """
+        embeddings, M = self.reward.embeddings, self.shape.gradient_steps
+        found = dict.fromkeys(("softmax", "nucleus", "draw", "entropy", "gradient", "adam"), 0.0)
+        assert self.steps.logits is not None
+        for _, masked in self.steps.boards:
+            psi = self.steps.logits[: int(masked.sum())].clone()
+            if not len(psi):
+                continue
+            row = torch.zeros(len(psi), dtype=torch.long)
+            u = KeyedDraws.of(0, [1], 1).at(0, row, row).order().to(psi.device)
+            q = token_distribution(psi, 0.7)
+            cut, soft = nucleus(q, 0.95), soft_embedding(q, embeddings)
+            slope, spare = torch.ones_like(soft), q.clone()
+            climb = adam([psi.clone()], 0.5)
+            climb.param_groups[0]["params"][0].grad = q
+            work: dict[str, Callable[[], object]] = {
+                "softmax": partial(token_distribution, psi, 0.7),
+                "nucleus": partial(nucleus, q, 0.95),
+                "draw": partial(inverse_cdf, cut, u),
+                "entropy": partial(entropy_weight, psi),
+                "gradient": partial(logit_gradient, spare, slope, soft, embeddings, 0.7),
+                "adam": climb.step,
+            }
+            for name, call in work.items():
+                times = M + 1 if name in ("softmax", "nucleus", "draw") else M
+                found[name] += times * clock(call)
+        return found
+
+    @property
+    def table_bytes(self) -> int:
+        """A table of a float32 per masked position and token, with everything masked."""
+        shape = self.shape
+        return 4 * shape.prompts * shape.trajectories * shape.new_tokens * shape.vocabulary
+
+
+def bench(shape: Shape, device: torch.device, rounds: int = 5) -> dict[str, Any]:
+    """Measure a shape."""
+    made = Bench.of(shape, device)
+    kinds: dict[str, Callable[[], None]] = {
+        "ours": made.ours,
+        "networks": made.bare,
+        "unavoidable": made.unavoidable,
+    }
+    for warm in kinds.values():
+        warm()
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(rounds):
+        for name, call in kinds.items():
+            seconds[name].append(_seconds(call, device))
+    with _peak(device) as peak:
+        made.ours()
+    median = {name: statistics.median(found) for name, found in seconds.items()}
+    floor = median["networks"] + median["unavoidable"]
+    steps = len(made.steps.boards)
+    parts = made.parts(lambda call: _seconds(call, device))
+    return {
+        "overhead_over_networks": median["ours"] / median["networks"],
+        "overhead_over_floor": median["ours"] / floor,
+        "vocabulary_over_unavoidable": (median["ours"] - median["networks"])
+        / median["unavoidable"],
+        "tables": peak[0] / made.table_bytes,
+        "peak_memory_bytes": peak[0],
+        "seconds_per_step": median["ours"] / steps,
+        "steps": steps,
+        "parts": {name: found / steps for name, found in parts.items()},
+        "seconds": seconds,
+        "shape": {name: getattr(shape, name) for name in shape.__dataclass_fields__},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "commit": commit(),
+        "versions": versions(),
+    }
+
+
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+@contextmanager
+def _peak(device: torch.device) -> Iterator[list[int]]:
+    """How many bytes more than before were held at the most. On a CPU by looking each millisecond
+    at what the process has in memory.
+    """
+    found = [0]
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        yield found
+        found[0] = torch.cuda.max_memory_allocated(device) - before
+        return
+    before, done = _resident(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            found[0] = max(found[0], _resident() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _resident() -> int:
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+SHOWN = {
+    "overhead_over_networks": "ours / networks",
+    "overhead_over_floor": "ours / (networks + unavoidable)",
+    "vocabulary_over_unavoidable": "(ours - networks) / unavoidable",
+    "tables": "peak memory, in tables of [n, V]",
+}
+
+
+def report(found: dict[str, Any]) -> str:
+    """What was measured, in lines."""
+    lines = [f"{label:34} {found[key]:8.2f}" for key, label in SHOWN.items()]
+    lines.append(f"{'peak memory':34} {found['peak_memory_bytes'] / 2**30:8.2f} GiB")
+    lines.append(f"{'a step that commits':34} {1000 * found['seconds_per_step']:8.1f} ms, of it")
+    lines += [
+        f"  {name:32} {1000 * value:8.1f} ms (by itself)" for name, value in found["parts"].items()
+    ]
+    low_high = {name: (min(times), max(times)) for name, times in found["seconds"].items()}
+    lines += [
+        f"{name:34} {statistics.median(found['seconds'][name]):8.3f} s ({low:.3f} to {high:.3f})"
+        for name, (low, high) in low_high.items()
+    ]
+    return "\n".join(lines)
+
+
+def run(name: str, file: Path | None, rounds: int, device: torch.device) -> str:
+    """Measure one of `SHAPES`; write what was found to a file, if one is given."""
+    found = bench(SHAPES[name], device, rounds)
+    if file is not None:
+        write_text(file, json.dumps(found, indent=1) + "\n")
+    return f"{name}, {found['device']}, {found['threads']} threads\n{report(found)}"
+
+
+def names() -> Sequence[str]:
+    """The shapes that there are."""
+    return tuple(SHAPES)
