@@ -26,6 +26,10 @@ SAMPLED, SPREAD = 64, 0.2
 """Of every so many tokens one is asked whether it can be in the nucleus. Where this share of them
 can, it is not worth while to pick them out.
 """
+CACHED = 2**15
+"""So many values are put into their bins at a time."""
+SAMPLE = 2**11
+"""So many values say where most of them are: there the bins are."""
 BINS = 13
 """There are up to 2^13 bins."""
 
@@ -70,15 +74,22 @@ def _cut(row: Tensor, top_p: float, found: Tensor) -> None:
 
 def _last_bin(values: Tensor, least: float, top_p: float) -> tuple[Tensor, float, float]:
     """Which values are in the bin where the nucleus ends; the mass above, and its last number."""
-    low, high = _bits(max(least, float(values.amin()))), _bits(float(values.amax()))
+    sample = values[:: max(1, len(values) // SAMPLE)].sort().values
+    ends = sample[len(sample) // 100], sample[-1 - len(sample) // 100]
+    low, high = _bits(max(least, float(ends[0]))), _bits(max(least, float(ends[1])))
     shift = max(0, (high - low).bit_length() - BINS)
-    bins = ((values.view(torch.int32) - low).clamp_min_(0) >> shift).long()
-    mass = values.new_zeros(((high - low) >> shift) + 1, dtype=torch.float64)
-    mass.scatter_add_(0, bins, values.double())
+    size = ((high - low) >> shift) + 1
+    mass = values.new_zeros(size, dtype=torch.float64)
+    for part in values.split(CACHED):
+        # The first and the last bin have also what lies beyond them.
+        bins = ((part.view(torch.int32) - low) >> shift).clamp_(0, size - 1)
+        mass.scatter_add_(0, bins.long(), part.double())
     above = mass.flip(0).cumsum(0).flip(0) - mass
     last = int((above.float() > top_p).sum())
-    inside = (bins == last).nonzero().squeeze(1)
-    return inside, float(above[last]), _float(low + ((last + 1) << shift) - 1)
+    start = 0.0 if last == 0 else _float(low + (last << shift))
+    end = torch.inf if last == size - 1 else _float(low + ((last + 1) << shift) - 1)
+    inside = ((values >= start) & (values <= end)).nonzero().squeeze(1)
+    return inside, float(above[last]), end
 
 
 def _bits(number: float) -> int:
