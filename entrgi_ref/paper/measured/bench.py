@@ -11,14 +11,16 @@ All are timed in one process, in turns, so that what else the machine does strik
 
 from __future__ import annotations
 
+import ctypes
 import json
+import platform
 import resource
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -194,6 +196,8 @@ def bench(shape: Shape, device: torch.device, rounds: int = 5) -> dict[str, Any]
         "shape": {name: getattr(shape, name) for name in shape.__dataclass_fields__},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "settings": json.loads(made.config.to_json()),
+        "seeds": [made.config.seed],
         "commit": commit(),
         "versions": versions(),
     }
@@ -221,6 +225,7 @@ def _peak(device: torch.device) -> Iterator[list[int]]:
         yield found
         found[0] = torch.cuda.max_memory_allocated(device) - before
         return
+    _give_back()
     before, done = _resident(), threading.Event()
 
     def watch() -> None:
@@ -234,6 +239,12 @@ def _peak(device: torch.device) -> Iterator[list[int]]:
     finally:
         done.set()
         watcher.join()
+
+
+def _give_back() -> None:
+    """Have the C library return what has been freed: else it would count as held before."""
+    with suppress(OSError, AttributeError):  # where it is not that of GNU
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident() -> int:
@@ -271,6 +282,11 @@ def report(found: dict[str, Any]) -> str:
 def run(name: str, file: Path | None, rounds: int, device: torch.device) -> str:
     """Measure one of `SHAPES`; write what was found to a file, if one is given."""
     found = bench(SHAPES[name], device, rounds)
+    found |= {
+        "command": f"python -m entrgi_ref.paper bench --shape {name} --rounds {rounds}",
+        "testbed": f"random networks of the shape {name}",
+        "machine": f"{platform.machine()}, {found['threads']} threads of a CPU, {found['device']}",
+    }
     if file is not None:
         write_text(file, json.dumps(found, indent=1) + "\n")
     return f"{name}, {found['device']}, {found['threads']} threads\n{report(found)}"
