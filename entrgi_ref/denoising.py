@@ -92,7 +92,6 @@ def generate(
         tokens = torch.cat([prompt, response], 1)
         dtype, every_id = DTYPES[guidance.dtype], config.write_every_id
         logits = predict(denoiser, tokens, valid, masked, dtype, every_id, n=len(slots[0]))
-
         records: list[GradientRecord] = []
         with checks.naming(step.index, slots[0], prompts, K):
             guided_logits = guide(

@@ -103,9 +103,10 @@ def guide(
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))
         slope = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)[0]
         conditions.require_step(m, w, rewards, slope)
-        gradient = logit_gradient(q, slope, soft, reward.embeddings, temperature)
-        psi.grad = gradient.neg_()  # torch's optimisers go down
-        climb.step()  # Eq. 6
+        psi.grad = logit_gradient(q, slope, soft, reward.embeddings, temperature).neg_()
+        del q  # its memory holds the gradient now
+        climb.step()  # Eq. 6; torch's optimisers go down
+        psi.grad = None
         if callable(optimiser):  # its weight decay may move what is banned
             psi.masked_fill_(logits == -torch.inf, -torch.inf)
 
