@@ -95,6 +95,13 @@ def test_the_nucleus_of_what_is_no_distribution_is_that_of_a_sort():
     assert nucleus(p, 0.95)[3].isnan().any()
 
 
+def test_the_nucleus_can_be_differentiated():
+    """As the plain version can: what is cut does not change with a small step."""
+    p = random_rows("spread", 2, fast.LARGE, 0).requires_grad_()
+    (nucleus(p, 0.5) * torch.arange(fast.LARGE)).sum().backward()
+    assert p.grad.abs().sum() > 0
+
+
 @settings(max_examples=60)
 @given(
     kind=st.sampled_from(KINDS),
@@ -177,6 +184,20 @@ def test_rows_in_parts_are_the_same_rows(monkeypatch):
         monkeypatch.setitem(rows.AT_A_TIME, "cpu", size)
         for one, other in zip(whole, computed(), strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("size", [30, 10**6])
+def test_arguments_may_be_given_by_name(monkeypatch, size):
+    """A table by its name is parted too."""
+    monkeypatch.setitem(rows.AT_A_TIME, "cpu", size)
+    logits, uniform = torch.randn(7, 30), torch.rand(7).double()
+    q = token_distribution(logits=logits, temperature=0.7)
+    assert torch.equal(q, token_distribution(logits, 0.7))
+    assert torch.equal(nucleus(top_p=0.9, probabilities=q), nucleus(q, 0.9))
+    assert torch.equal(inverse_cdf(q, uniform=uniform), inverse_cdf(q, uniform))
+    assert torch.equal(entropy(epsilon=0.0, logits=logits), entropy(logits))
+    with pytest.raises(TypeError, match="top_p"):
+        nucleus(q)
 
 
 def test_rows_are_not_parted_where_a_gradient_is_wanted(monkeypatch):

@@ -36,6 +36,8 @@ BINS = 13
 
 def applies(probabilities: Tensor) -> bool:
     """Whether the fast version is for these probabilities."""
+    if torch.is_grad_enabled() and probabilities.requires_grad:
+        return False
     float32 = probabilities.dtype == torch.float32
     return float32 and probabilities.is_cpu and probabilities.shape[-1] >= LARGE
 

@@ -7,9 +7,10 @@ a few rows at a time it does so once.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -29,8 +30,14 @@ def by_rows(function: Function) -> Function:
     gradient is wanted it is called once, with everything.
     """
 
+    parameters = inspect.signature(function)
+
     @wraps(function)
-    def in_parts(first: Tensor, *others: object, **options: object) -> Tensor:
+    def in_parts(*given: Any, **options: Any) -> Tensor:
+        if not given or any(isinstance(option, Tensor) for option in options.values()):
+            bound = parameters.bind(*given, **options)
+            given, options = bound.args, bound.kwargs
+        first, *others = given
         most = AT_A_TIME.get(first.device.type, 2**18)
         wanted = torch.is_grad_enabled() and first.requires_grad
         if wanted or first.ndim != 2 or first.numel() <= most:
