@@ -86,6 +86,14 @@ def test_the_nucleus_at_a_real_vocabulary(kind):
     assert torch.equal(nucleus(p, 0.95) > 0, sorted_nucleus(p, 0.95) > 0)
 
 
+def test_tokens_at_the_edges_of_bins_are_in_one_of_them():
+    """Probabilities an odd number of floats apart: some are the first or the last of their bin."""
+    first = int(torch.tensor(1 / 22_000).view(torch.int32))
+    p = (first + 63 * torch.arange(20_000)).int().view(torch.float32)[torch.randperm(20_000)]
+    for top_p in torch.linspace(0.01, 0.9, 120).tolist():
+        assert torch.equal(nucleus(p[None], top_p) > 0, sorted_nucleus(p[None], top_p) > 0)
+
+
 def test_the_nucleus_of_what_is_no_distribution_is_that_of_a_sort():
     """Rows that sum to less or more than 1; nan does not end in an error here."""
     p = random_rows("spread", 4, fast.LARGE, 1) * torch.tensor([[0.2], [0.96], [1.5], [1.0]])

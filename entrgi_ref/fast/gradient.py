@@ -31,7 +31,7 @@ def logit_gradient(
     parts = list(zip(probabilities.split(TOKENS, 1), embeddings.split(TOKENS), strict=True))
     if embeddings.dtype == probabilities.dtype:
         at_soft = (slope * soft).sum(-1, keepdim=True)
-    else:  # 16 bits: a mean of the rounded products, as autograd takes it, or a difference is noise
+    else:  # of less precision: the mean of rounded products, as autograd takes it
         at_soft = sum((q * (slope @ e.mT)).sum(-1, keepdim=True) for q, e in parts)
     for q, e in parts:
         q.mul_(((slope @ e.mT).to(q.dtype) - at_soft) / temperature)

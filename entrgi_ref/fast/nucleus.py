@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 LARGE = 2**12
 """A smaller vocabulary is sorted."""
@@ -86,7 +87,7 @@ def _last_bin(values: Tensor, least: float, top_p: float) -> tuple[Tensor, float
         # The first and the last bin have also what lies beyond them.
         bins = ((part.view(torch.int32) - low) >> shift).clamp_(0, size - 1)
         mass.scatter_add_(0, bins.long(), part.double())
-    above = mass.flip(0).cumsum(0).flip(0) - mass
+    above = F.pad(mass.flip(0).cumsum(0)[:-1], (1, 0)).flip(0)
     last = int((above.float() > top_p).sum())
     start = 0.0 if last == 0 else _float(low + (last << shift))
     end = torch.inf if last == size - 1 else _float(low + ((last + 1) << shift) - 1)

@@ -29,7 +29,6 @@ def by_rows(function: Function) -> Function:
     Its tensors must all have one row per row of the first, and so must what it returns. Where a
     gradient is wanted it is called once, with everything.
     """
-
     parameters = inspect.signature(function)
 
     @wraps(function)
@@ -38,7 +37,7 @@ def by_rows(function: Function) -> Function:
             bound = parameters.bind(*given, **options)
             given, options = bound.args, bound.kwargs
         first, *others = given
-        most = AT_A_TIME.get(first.device.type, 2**18)
+        most = AT_A_TIME.get(first.device.type, AT_A_TIME["cpu"])
         wanted = torch.is_grad_enabled() and first.requires_grad
         if wanted or first.ndim != 2 or first.numel() <= most:
             return function(first, *others, **options)

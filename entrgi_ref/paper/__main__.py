@@ -281,9 +281,10 @@ def bench(
 
     from ..checks import choice
     from ..models.checkpoints import device_of
-    from .measured.bench import names, run
+    from .measured.bench import run
+    from .measured.networks import SHAPES
 
-    choice("shape", shape, names())
+    choice("shape", shape, SHAPES)
     torch.set_num_threads(threads)
     typer.echo(run(shape, json_, rounds, device_of(device)))
 

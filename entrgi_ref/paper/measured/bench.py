@@ -19,7 +19,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -290,8 +290,3 @@ def run(name: str, file: Path | None, rounds: int, device: torch.device) -> str:
     if file is not None:
         write_text(file, json.dumps(found, indent=1) + "\n")
     return f"{name}, {found['device']}, {found['threads']} threads\n{report(found)}"
-
-
-def names() -> Sequence[str]:
-    """The shapes that there are."""
-    return tuple(SHAPES)

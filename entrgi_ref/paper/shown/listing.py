@@ -19,11 +19,6 @@ from ..run.required import Record
 from .summary import JudgedBy
 
 
-def status(record: Record) -> Record:
-    """All that a list wants to know of a record."""
-    return {"status": record["status"]}
-
-
 def listing(folders: Sequence[Path]) -> str:
     """The experiments, what they regenerate, and how far the runs in `folders` are."""
     width = max(map(len, EXPERIMENTS))
@@ -31,7 +26,7 @@ def listing(folders: Sequence[Path]) -> str:
     for folder in folders:
         try:
             declared = read_experiment(folder)
-            states = {k: r["status"] for k, r in read_by_key(folder, keep=status).items()}
+            states = {k: r["status"] for k, r in read_by_key(folder, keep=_status).items()}
         except ValueError as error:
             lines.append(f"\n{folder}: cannot be read: {error}")
             continue
@@ -63,3 +58,7 @@ def listing(folders: Sequence[Path]) -> str:
     if not folders:
         lines.append("\nNo runs yet below results/.")
     return "\n".join(lines)
+
+
+def _status(record: Record) -> Record:
+    return {"status": record["status"]}
