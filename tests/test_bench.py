@@ -9,11 +9,15 @@ from paper_runs import invoke
 
 from entrgi_ref.paper.measured import bench as benching
 from entrgi_ref.paper.measured.bench import Bench
-from entrgi_ref.paper.measured.networks import SHAPES, Shape
+from entrgi_ref.paper.measured.networks import SHAPES, Shape, Sizes
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")  # its tokenizer is none of transformers
 
-SMALL = Shape(50, 6, 2, 2, 4, 6, (16, 1), (16, 1), gradient_steps=2)
+FEW = Sizes(width=16, layers=1, inner=32, heads=2, key_value_heads=1, head=8)
+SMALL = Shape(50, 6, 2, 2, 4, 6, FEW, FEW, gradient_steps=2)
+PARTS = {"denoiser", "reward_forward", "reward_backward", "rest"} | {
+    *("softmax", "nucleus", "draw", "entropy", "gradient", "adam")
+}
 KEYS = (
     "overhead_over_networks overhead_over_floor vocabulary_over_unavoidable tables "
     "seconds_per_step peak_memory_bytes parts"
@@ -25,7 +29,7 @@ def test_a_record_has_what_a_reader_needs(tmp_path, monkeypatch):
     text = invoke("bench", "--shape", "toy", "--rounds", "2", "--json", tmp_path / "bench.json")
     found = json.loads((tmp_path / "bench.json").read_text())
     assert set(KEYS) <= set(found)
-    assert set(found["parts"]) == {"softmax", "nucleus", "draw", "entropy", "gradient", "adam"}
+    assert set(found["parts"]) == PARTS
     for name in ("ours", "networks", "unavoidable"):
         assert len(found["seconds"][name]) == 2
         assert min(found["seconds"][name]) > 0

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from ...errors import DenoisingRecord
 from ...fast.adam import adam
 from ...fast.gradient import logit_gradient
 from ...models import Dream, SequenceReward
+from ...models.sequence import BoundSequenceReward
 from ...relaxation import entropy_weight, soft_embedding, token_distribution
 from .networks import SHAPES, Shape, networks, prompts_of
 
@@ -90,27 +91,33 @@ class Bench:
 
     def bare(self) -> None:
         """The networks alone: what `ours` asks of them."""
-        shape, K = self.shape, self.shape.trajectories
-        with torch.no_grad():
-            encoded = self.denoiser.encode(self.prompts)
-            bound = self.reward.bind(self.prompts, K)
-            prompt = encoded.tokens.repeat_interleave(K, 0)
-            valid = torch.nn.functional.pad(
-                encoded.valid.repeat_interleave(K, 0), (0, shape.new_tokens), value=True
-            )
+        prompt, valid, bound = self._read()
         for board, masked in self.steps.boards:
             with torch.no_grad():
                 self.denoiser(torch.cat([prompt, board], 1), valid, masked)
-            n = int(masked.sum())
-            mixed = self.reward.embeddings[:1].expand(n, -1).clone()
-            likeliest = torch.full((n,), 5, device=mixed.device)
+            mixed, likeliest = self._mixed(int(masked.sum()))
             fixed = bound.at(board, masked)
-            for _ in range(shape.gradient_steps):
+            for _ in range(self.shape.gradient_steps):
                 leaf = mixed.detach().requires_grad_()
                 torch.autograd.grad(fixed(leaf, likeliest).sum(), leaf)
         assert self.steps.last is not None
         texts = self.denoiser.decode(self.steps.last)
-        self.reward.score([p for p in self.prompts for _ in range(K)], texts)
+        self.reward.score([p for p in self.prompts for _ in range(self.shape.trajectories)], texts)
+
+    @torch.no_grad()
+    def _read(self) -> tuple[Tensor, Tensor, BoundSequenceReward]:
+        """The prompts' tokens and which of them are real, and the reward model bound to them."""
+        K = self.shape.trajectories
+        encoded = self.denoiser.encode(self.prompts)
+        valid = encoded.valid.repeat_interleave(K, 0)
+        valid = torch.nn.functional.pad(valid, (0, self.shape.new_tokens), value=True)
+        bound = self.reward.bind(self.prompts, K)
+        return encoded.tokens.repeat_interleave(K, 0), valid, bound
+
+    def _mixed(self, n: int) -> tuple[Tensor, Tensor]:
+        """What a reward model is asked about n masked positions."""
+        mixed = self.reward.embeddings[:1].expand(n, -1).clone()
+        return mixed, torch.full((n,), 5, device=mixed.device)
 
     def unavoidable(self) -> None:
         """The work on the vocabulary."""
@@ -125,9 +132,24 @@ class Bench:
                 optimiser.step()
 
     def parts(self, clock: Callable[[Callable[[], object]], float]) -> dict[str, float]:
-        """Seconds of each kind of work on the vocabulary in one answering of the prompts, each
-        timed by itself.
-        """
+        """Seconds of each kind of work in one answering of the prompts, each timed by itself."""
+        return self._network_parts(clock) | self._vocabulary_parts(clock)
+
+    def _network_parts(self, clock: Callable[[Callable[[], object]], float]) -> dict[str, float]:
+        M = self.shape.gradient_steps
+        found = dict.fromkeys(("denoiser", "reward_forward", "reward_backward"), 0.0)
+        prompt, valid, bound = self._read()
+        for board, masked in self.steps.boards:
+            tokens = torch.cat([prompt, board], 1)
+            with torch.no_grad():
+                found["denoiser"] += clock(partial(self.denoiser, tokens, valid, masked))
+            mixed, likeliest = self._mixed(int(masked.sum()))
+            read = partial(bound.at(board, masked), mixed.requires_grad_(), likeliest)
+            found["reward_forward"] += M * clock(read)
+            found["reward_backward"] += M * clock(partial(_gradient, read().sum(), mixed))
+        return found
+
+    def _vocabulary_parts(self, clock: Callable[[Callable[[], object]], float]) -> dict[str, float]:
         embeddings, M = self.reward.embeddings, self.shape.gradient_steps
         found = dict.fromkeys(("softmax", "nucleus", "draw", "entropy", "gradient", "adam"), 0.0)
         assert self.steps.logits is not None
@@ -176,12 +198,15 @@ def bench(shape: Shape, device: torch.device, rounds: int = 5) -> dict[str, Any]
     for _ in range(rounds):
         for name, call in kinds.items():
             seconds[name].append(_seconds(call, device))
+    held = torch.cuda.memory_allocated(device) if device.type == "cuda" else _resident()
     with _peak(device) as peak:
         made.ours()
     median = {name: statistics.median(found) for name, found in seconds.items()}
     floor = median["networks"] + median["unavoidable"]
     steps = len(made.steps.boards)
     parts = made.parts(lambda call: _seconds(call, device))
+    parts = {name: found / steps for name, found in parts.items()}
+    parts["rest"] = max(0.0, median["ours"] / steps - sum(parts.values()))
     return {
         "overhead_over_networks": median["ours"] / median["networks"],
         "overhead_over_floor": median["ours"] / floor,
@@ -189,11 +214,12 @@ def bench(shape: Shape, device: torch.device, rounds: int = 5) -> dict[str, Any]
         / median["unavoidable"],
         "tables": peak[0] / made.table_bytes,
         "peak_memory_bytes": peak[0],
+        "held_before_bytes": held,
         "seconds_per_step": median["ours"] / steps,
         "steps": steps,
-        "parts": {name: found / steps for name, found in parts.items()},
+        "parts": parts,
         "seconds": seconds,
-        "shape": {name: getattr(shape, name) for name in shape.__dataclass_fields__},
+        "shape": asdict(shape),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "settings": json.loads(made.config.to_json()),
@@ -201,6 +227,10 @@ def bench(shape: Shape, device: torch.device, rounds: int = 5) -> dict[str, Any]
         "commit": commit(),
         "versions": versions(),
     }
+
+
+def _gradient(rewards: Tensor, mixed: Tensor) -> Tensor:
+    return torch.autograd.grad(rewards, mixed)[0]
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

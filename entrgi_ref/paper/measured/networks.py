@@ -6,9 +6,46 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForSequenceClassification
+from transformers import (
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForSequenceClassification,
+)
 
 from ...models import Dream, SequenceReward, VocabularyMap
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Those of a transformer."""
+
+    width: int
+    layers: int
+    inner: int
+    """Width of its feed-forward layers."""
+    heads: int
+    key_value_heads: int
+    head: int
+    """Width of a head."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Fields of a configuration of transformers."""
+        return {
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "intermediate_size": self.inner,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.key_value_heads,
+        }
+
+
+SMALL = Sizes(width=64, layers=2, inner=256, heads=1, key_value_heads=1, head=64)
+DREAM_7B = Sizes(width=3584, layers=28, inner=18944, heads=28, key_value_heads=4, head=128)
+QWEN3_1_7B = Sizes(width=2048, layers=28, inner=6144, heads=16, key_value_heads=8, head=128)
+QWEN3_4B = Sizes(width=2560, layers=36, inner=9728, heads=32, key_value_heads=8, head=128)
+"""As in the config.json of the checkpoints that the paper uses."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +59,23 @@ class Shape:
     trajectories: int
     new_tokens: int
     denoising_steps: int
-    denoiser: tuple[int, int]
-    """Width and layers."""
-    reward: tuple[int, int]
+    denoiser: Sizes = SMALL
+    reward: Sizes = SMALL
     gradient_steps: int = 3
     dtype: str = "float32"
 
 
 SHAPES = {
-    "tiny": Shape(385, 600, 2, 4, 64, 16, (64, 2), (64, 2)),
-    "toy": Shape(64, 8, 16, 4, 12, 12, (64, 2), (48, 2)),
-    "wide": Shape(152_064, 16, 1, 4, 16, 8, (64, 2), (64, 2)),
-    "paper": Shape(152_064, 256, 4, 4, 128, 128, (3584, 28), (2048, 28), dtype="bfloat16"),
+    "tiny": Shape(385, 600, 2, 4, 64, 16),
+    "toy": Shape(64, 8, 16, 4, 12, 12),
+    "wide": Shape(152_064, 16, 1, 4, 16, 8),
+    "paper": Shape(152_064, 256, 4, 4, 128, 8, DREAM_7B, QWEN3_1_7B, dtype="bfloat16"),
+    "paper-4b": Shape(152_064, 256, 4, 4, 128, 8, DREAM_7B, QWEN3_4B, dtype="bfloat16"),
 }
 """`tiny` has the sizes of the recorded runs but for its prompts, `wide` the vocabulary of Dream on
-small networks, `paper` the sizes of Dream-7B and the 1.7B reward model, for a GPU."""
+small networks, `paper` the sizes of Dream-7B and the 1.7B reward model, for a GPU, `paper-4b` those
+of the 4B one. The paper's 128 denoising steps are 8 here: the masks, and so the seconds of a step,
+are as many on average."""
 
 
 @dataclass
@@ -64,29 +103,26 @@ class Words:
 def networks(shape: Shape, device: torch.device) -> tuple[Dream, SequenceReward]:
     """A denoiser and a reward model of a shape, with random weights."""
     torch.manual_seed(0)
-    dtype = getattr(torch, shape.dtype)
-
-    def config(width: int, layers: int) -> Qwen2Config:
-        heads = max(1, width // 64)
-        one_label: Any = {"num_labels": 1}  # of the reward model
-        return Qwen2Config(
-            vocab_size=shape.vocabulary,
-            hidden_size=width,
-            intermediate_size=4 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            max_position_embeddings=2 * (shape.prompt + shape.new_tokens) + 64,
-            pad_token_id=None,
-            **one_label,
-        )
-
-    with torch.device(device):
-        mask_predictor = Qwen2ForCausalLM(config(*shape.denoiser)).to(dtype)
-        classifier = Qwen2ForSequenceClassification(config(*shape.reward)).to(dtype)
-        writable = torch.arange(shape.vocabulary) >= 2
+    common: dict[str, Any] = {
+        "vocab_size": shape.vocabulary,
+        "max_position_embeddings": 2 * (shape.prompt + shape.new_tokens) + 64,
+        "pad_token_id": None,
+        "tie_word_embeddings": False,
+    }
+    qwen2 = Qwen2Config(**common, **shape.denoiser.options)
+    head: dict[str, Any] = {"head_dim": shape.reward.head, "num_labels": 1}
+    qwen3 = Qwen3Config(**common, **shape.reward.options, **head)
+    torch.set_default_dtype(getattr(torch, shape.dtype))
+    try:
+        with torch.device(device):
+            mask_predictor = Qwen2ForCausalLM(qwen2)
+            classifier = Qwen3ForSequenceClassification(qwen3)
+            writable = torch.arange(shape.vocabulary) >= 2
+    finally:
+        torch.set_default_dtype(torch.float32)
     for network in (mask_predictor, classifier):
         network.requires_grad_(False).eval()
+    table: Any = classifier.get_input_embeddings().weight
     words: Any = Words(shape.vocabulary)
     everyone = torch.arange(shape.vocabulary)
     denoiser = Dream(
@@ -103,7 +139,7 @@ def networks(shape: Shape, device: torch.device) -> tuple[Dream, SequenceReward]
         network=classifier,
         tokenizer=words,
         vocabulary=same.to(device),
-        embeddings=classifier.get_input_embeddings().weight,
+        embeddings=table,
         eos_id=1,
         pad_id=1,
         prefix_cache=True,
