@@ -586,6 +586,9 @@ def test_nothing_loads_remote_code_or_pickles():
         assert not banned & found, path
 
 
+SHAPED_BY_DATA = "aten::nonzero", "aten::masked_select", "aten::masked_scatter_backward"
+
+
 class Waits(TorchDispatchMode):
     """Counts the operations for which the host would wait for a device."""
 
@@ -599,7 +602,7 @@ class Waits(TorchDispatchMode):
         by_mask = name.startswith("aten::index.Tensor") and any(
             index is not None and index.dtype == torch.bool for index in args[1]
         )
-        self.shapes += by_mask or name in ("aten::nonzero", "aten::masked_select")
+        self.shapes += by_mask or name in SHAPED_BY_DATA
         return func(*args, **(kwargs or {}))
 
 

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from ..equations import equation
 
-TOKENS = 2**12
-"""So many columns are worked on at a time, so that no second table is made."""
+TOKENS = {"cpu": 2**12, "cuda": 2**15}
+"""So many columns are worked on at a time, so that no second table is made; more on a GPU, which
+would wait for the host.
+"""
 
 
 @equation("eq:logit-gradient")
@@ -28,7 +30,8 @@ def logit_gradient(
     the more the likelier the token is. autograd computes the same, but would keep tables of [n, V]
     for it. The gradient takes the place of `probabilities`. Source: ours.
     """
-    parts = list(zip(probabilities.split(TOKENS, 1), embeddings.split(TOKENS), strict=True))
+    size = TOKENS.get(probabilities.device.type, TOKENS["cpu"])
+    parts = list(zip(probabilities.split(size, 1), embeddings.split(size), strict=True))
     if embeddings.dtype == probabilities.dtype:
         at_soft = (slope * soft).sum(-1, keepdim=True)
     else:  # of less precision: the mean of rounded products, as autograd takes it

@@ -14,6 +14,8 @@ probability. Three facts make a sort of everything unnecessary:
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,12 +41,17 @@ def applies(probabilities: Tensor) -> bool:
     """Whether the fast version is for these probabilities."""
     if torch.is_grad_enabled() and probabilities.requires_grad:
         return False
-    float32 = probabilities.dtype == torch.float32
-    return float32 and probabilities.is_cpu and probabilities.shape[-1] >= LARGE
+    if probabilities.dtype != torch.float32 or probabilities.shape[-1] < LARGE:
+        return False
+    return probabilities.is_cpu or (probabilities.is_cuda and find_spec("triton") is not None)
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     """As `entrgi_ref.nucleus`."""
+    if probabilities.is_cuda:
+        from . import nucleus_kernel  # Triton comes with torch where torch knows GPUs
+
+        return nucleus_kernel.nucleus(probabilities, top_p)
     found = torch.zeros_like(probabilities)
     for row, to in zip(probabilities, found, strict=True):
         _cut(row, top_p, to)

@@ -326,9 +326,11 @@ class SequenceStepReward:
     ) -> Float[Tensor, "S"]:
         """The reward of each trajectory, with `mixed` embeddings at its masked positions."""
         bound, device = self.bound, self.bound.valid.device
-        committed = F.embedding(self.response, self.embeddings)
-        response = committed.masked_scatter(self.masked[..., None], mixed).to(device)
-        likely = self.response.masked_scatter(self.masked, likeliest)
+        # Not by the mask itself: the backward pass would ask it how many positions there are, and
+        # the host would wait for the answer.
+        at = self.masked.nonzero_static(size=len(mixed)).unbind(1)
+        response = F.embedding(self.response, self.embeddings).index_put(at, mixed).to(device)
+        likely = self.response.index_put(at, likeliest)
         seen = self._visible(likely).to(device)
         suffix = bound.suffix.expand(len(response), -1, -1)
         after = bound.valid.new_ones(suffix.shape[:2])
