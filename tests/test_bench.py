@@ -20,7 +20,7 @@ PARTS = {"denoiser", "reward_forward", "reward_backward", "rest"} | {
 }
 KEYS = (
     "overhead_over_networks overhead_over_floor vocabulary_over_unavoidable tables "
-    "seconds_per_step peak_memory_bytes parts"
+    "seconds_per_step peak_memory_bytes parts matrix_rate network_operations"
 ).split()
 
 

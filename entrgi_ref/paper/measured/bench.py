@@ -19,6 +19,7 @@ import statistics
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from ...commands.files import write_text
 from ...commands.provenance import commit, versions
@@ -177,6 +179,39 @@ class Bench:
                 found[name] += times * clock(call)
         return found
 
+    def operations(self) -> int:
+        """Floating-point operations in the networks' matrix products, while `bare` runs."""
+        with FlopCounterMode(display=False) as counter:
+            self.bare()
+        return int(counter.get_total_flops())
+
+    def matrix_rate(self, seconds: Callable[[Callable[[], object], torch.device], float]) -> float:
+        """Floating-point operations per second of a large product of matrices, on this device."""
+        device, size = self.reward.device, 8192 if self.reward.device.type == "cuda" else 1024
+        matrix = torch.randn(size, size, device=device, dtype=self.reward.embeddings.dtype)
+        times = [seconds(partial(torch.mm, matrix, matrix), device) for _ in range(10)]
+        return 2 * size**3 / statistics.median(times[3:])
+
+    def waits(self) -> dict[str, float] | None:
+        """How often the host waits for a GPU in a denoising step, and how often more for each of
+        its gradient steps; counted by torch. The first includes what is once for each answer.
+        """
+        if self.reward.device.type != "cuda":
+            return None
+        counts = []
+        for more in (0, 1):
+            config = self.config.guided(steps=self.shape.gradient_steps + more)
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    generate(self.denoiser, self.reward, self.prompts, config)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            counts.append(sum("called a synchronizing" in str(w.message) for w in caught))
+        steps = len(self.steps.boards)
+        return {"step": counts[0] / steps, "gradient_step": (counts[1] - counts[0]) / steps}
+
     @property
     def table_bytes(self) -> int:
         """A table of a float32 per masked position and token, with everything masked."""
@@ -215,6 +250,9 @@ def bench(shape: Shape, device: torch.device, rounds: int = 5) -> dict[str, Any]
         "tables": peak[0] / made.table_bytes,
         "peak_memory_bytes": peak[0],
         "held_before_bytes": held,
+        "matrix_rate": made.matrix_rate(_seconds),
+        "network_operations": made.operations(),
+        "host_waits": made.waits(),
         "seconds_per_step": median["ours"] / steps,
         "steps": steps,
         "parts": parts,
@@ -297,6 +335,14 @@ def report(found: dict[str, Any]) -> str:
     """What was measured, in lines."""
     lines = [f"{label:34} {found[key]:8.2f}" for key, label in SHOWN.items()]
     lines.append(f"{'peak memory':34} {found['peak_memory_bytes'] / 2**30:8.2f} GiB")
+    least = found["network_operations"] / found["matrix_rate"]
+    for name in ("networks", "ours"):
+        share = least / statistics.median(found["seconds"][name])
+        lines.append(f"{name + ', of the matrix rate':34} {share:8.2f}")
+    if found["host_waits"]:
+        waits = found["host_waits"]
+        lines.append(f"{'host waits, a step':34} {waits['step']:8.1f}")
+        lines.append(f"{'host waits, a gradient step':34} {waits['gradient_step']:8.1f}")
     lines.append(f"{'a step that commits':34} {1000 * found['seconds_per_step']:8.1f} ms, of it")
     lines += [
         f"  {name:32} {1000 * value:8.1f} ms (by itself)" for name, value in found["parts"].items()
