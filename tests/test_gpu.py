@@ -58,3 +58,29 @@ def test_host_waits_as_often_whatever_the_gradient_steps():
     # Two for the shapes that depend on data, where the masks are, and one for the conditions.
     for steps in (1, 4):
         assert waits(steps, 12) - waits(steps, 7) <= 3 * 5
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_replayed_reward_is_the_reward():
+    """In float32: the same tokens, and the same gradients at new numbers."""
+    denoiser, judge = networks(TINY, "cuda", torch.float32)
+    prompts = prompts_of(denoiser, TINY.prompts)
+    graphed = replace(judge, cuda_graphs=True)
+    plain = generate(denoiser, judge, prompts, TINY.config)
+    replayed = generate(denoiser, graphed, prompts, TINY.config)
+    assert torch.equal(replayed.tokens, plain.tokens)
+    torch.testing.assert_close(replayed.rewards, plain.rewards)
+    K, N = TINY.config.trajectories, TINY.config.new_tokens
+    response = torch.full((len(prompts) * K, N), denoiser.mask_id, device="cuda")
+    masked = torch.ones_like(response, dtype=torch.bool)
+    steps = [r.bind(prompts, K).at(response, masked) for r in (judge, graphed)]
+    for seed in range(3):
+        torch.manual_seed(seed)
+        tokens = torch.randint(200, (response.numel(),), device="cuda")
+        found = []
+        for step in steps:
+            mixed = judge.embeddings[tokens].clone().requires_grad_()
+            rewards = step(mixed, tokens)
+            found.append((rewards.detach().clone(), torch.autograd.grad(rewards.sum(), mixed)[0]))
+        torch.testing.assert_close(found[0], found[1])

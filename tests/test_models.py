@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen
 import entrgi_ref
 from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_tokens
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate, schedule
-from entrgi_ref.models import SequenceReward, VocabularyMap
+from entrgi_ref.models import Dream, SequenceReward, VocabularyMap
 from entrgi_ref.models.reading import positions
 from entrgi_ref.models.tokenizers import around_response, padded
 
@@ -658,3 +658,44 @@ def test_networks_are_asked_no_more_than_needed(steps):
         assert guided[0][0] == 2  # each prompt once, before it is repeated for its trajectories
         assert set(guided[1:]) == {(4, guided[1][1])}
         assert guided[1][1] < guided[0][1]  # the response and what follows it, no prompt
+
+
+def test_what_a_gpu_does_is_recorded_once_per_batch(single, monkeypatch):
+    """And replayed with new numbers of the same shapes, backward after each call."""
+    denoiser, reward = single
+    recordings = []
+
+    def recorder(function, samples):
+        recordings.append([tuple(sample.shape) for sample in samples])
+        assert [sample.requires_grad for sample in samples] == [True, False, False]
+
+        def replay(*inputs):
+            for sample, now in zip(samples, inputs, strict=True):
+                assert sample.shape == now.shape
+                assert sample.dtype == now.dtype
+            return function(*inputs)
+
+        return replay
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorder)
+    plain = generate(denoiser, reward, [SHORT, LONG], SMALL)
+    assert not recordings
+    replayed = generate(denoiser, replace(reward, cuda_graphs=True), [SHORT, LONG], SMALL)
+    assert len(recordings) == 1
+    assert torch.equal(replayed.tokens, plain.tokens)
+    assert torch.equal(replayed.rewards, plain.rewards)
+
+
+def test_graphs_of_a_gpu_need_one(single):
+    denoiser, _ = single
+    with pytest.raises(ValueError, match="cuda_graphs: got True on cpu"):
+        SequenceReward.from_pretrained(REWARD, denoiser, cuda_graphs=True)
+
+
+def test_the_denoisers_layers_are_compiled_if_asked(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    Dream.from_pretrained(DREAM)
+    assert not compiled
+    denoiser = Dream.from_pretrained(DREAM, compiled=True)
+    assert compiled == list(denoiser.network.model.layers)

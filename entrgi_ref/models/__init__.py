@@ -3,6 +3,7 @@
     dream.py        Dream-7B, a mask predictor, as a `Denoiser`
     sequence.py     a sequence-classification reward model, as a `Reward`
     reading.py      its network, read from embeddings in two parts
+    replayed.py     its work on a GPU, recorded once and replayed
     adapters.py     a LoRA adapter merged into it
     tokenizers.py   the tokenizers of a checkpoint, and its chat template
     vocabulary.py   from the ids of one tokenizer to those of the other

@@ -68,7 +68,11 @@ class DreamCheckpoint:
             checkpoints.require_positions("Dream", length, self.config)
 
     def load(
-        self, *, dtype: str | torch.dtype = "auto", device: str | torch.device = "auto"
+        self,
+        *,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device = "auto",
+        compiled: bool = False,
     ) -> Dream:
         """Load the weights; see `Dream.from_pretrained`."""
         device = checkpoints.device_of(device)
@@ -84,6 +88,8 @@ class DreamCheckpoint:
             )
         writable = torch.tensor([token is not None for token in self.tokens], device=device)
         writable[self.mask_id] = False
+        if compiled:
+            compile_layers(network)
         return Dream(
             network=network,
             tokenizer=self.tokenizer,
@@ -117,6 +123,7 @@ class Dream:
         revision: str | None = None,
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
+        compiled: bool = False,
     ) -> Dream:
         """Load a checkpoint from a folder, or from the hub by its id.
 
@@ -127,13 +134,16 @@ class Dream:
             dtype: `auto` (bfloat16 on a GPU, else float32), `float32`, `bfloat16`, `float16`,
                 `float64` or a torch dtype.
             device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+            compiled: whether torch should compile its layers, which takes some seconds at the first
+                call and is faster from then on. It rounds otherwise.
 
         Raises:
             ValueError: if the device is not there, and for what `DreamCheckpoint.examine` says.
         """
         device = checkpoints.device_of(device)
         dtype = checkpoints.dtype_of(dtype, device)
-        return DreamCheckpoint.examine(path, revision=revision).load(dtype=dtype, device=device)
+        checkpoint = DreamCheckpoint.examine(path, revision=revision)
+        return checkpoint.load(dtype=dtype, device=device, compiled=compiled)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -180,6 +190,12 @@ class Dream:
         """
         rows = response.tolist()
         return [str(self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
+
+
+def compile_layers(network: Network) -> None:
+    """Have torch compile what all layers do, once, at the first call."""
+    for layer in network.model.layers:
+        layer.compile()
 
 
 TRANSLATED = {

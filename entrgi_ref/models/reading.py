@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from . import checkpoints
 from .checkpoints import Network
+from .replayed import Backbone
 
 
 def read(
@@ -19,13 +20,14 @@ def read(
     embedded: Float[Tensor, "S read d"],
     visible: Bool[Tensor, "S all"],
     scored: Bool[Tensor, "S all"],
-    cache: Cache | None = None,
+    backbone: Backbone | None = None,
 ) -> Float[Tensor, "S"]:
     """The scores of sequences of which the last `read` tokens are given and the rest is cached.
 
-    A score is taken at the last token of `scored`.
+    A score is taken at the last token of `scored`. `backbone` is the network's own, without a
+    cache, if it is not given.
     """
-    hidden = hidden_states(network, embedded, visible, cache)
+    hidden = hidden_states(network, embedded, visible, backbone)
     ahead = visible.shape[1] - embedded.shape[1]
     index = torch.arange(hidden.shape[1], device=hidden.device)
     last = torch.where(scored[:, ahead:], index, 0).amax(1)
@@ -38,7 +40,7 @@ def hidden_states(
     network: Network,
     embedded: Float[Tensor, "S read d"],
     visible: Bool[Tensor, "S all"],
-    cache: Cache | None = None,
+    backbone: Backbone | None = None,
 ) -> Float[Tensor, "S read d"]:
     """What the network makes of the last `read` tokens, each of which sees those before it."""
     read, length = embedded.shape[1], visible.shape[1]
@@ -49,14 +51,24 @@ def hidden_states(
     # A hidden token sees itself: a row with nothing to see would be nan in some kernels.
     itself = at[-read:, None] == at
     seen = causal & visible[:, None, :] | itself
-    hidden: Tensor = getattr(network, network.base_model_prefix)(
-        inputs_embeds=embedded,
-        attention_mask=seen[:, None],
-        position_ids=positions(visible)[:, -read:],
-        past_key_values=cache,
-        use_cache=False,
-    ).last_hidden_state
-    return hidden
+    run = backbone or backbone_of(network)
+    return run(embedded, seen[:, None], positions(visible)[:, -read:])
+
+
+def backbone_of(network: Network, cache: Cache | None = None) -> Backbone:
+    """The network without its head, reading on from a cache if one is given."""
+
+    def backbone(embedded: Tensor, mask: Tensor, position: Tensor) -> Tensor:
+        hidden: Tensor = getattr(network, network.base_model_prefix)(
+            inputs_embeds=embedded,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=False,
+        ).last_hidden_state
+        return hidden
+
+    return backbone
 
 
 def _rotates(network: Network) -> bool:
@@ -82,7 +94,7 @@ def read_prefix(
 ) -> Cache:
     """Keys and values of every layer at the prefix, K times each."""
     cache = Cache(layer_class_to_replicate=DynamicLayer)
-    hidden_states(network, prefix, valid, cache)
+    hidden_states(network, prefix, valid, backbone_of(network, cache))
     layers: list[Any] = cache.layers
     return Cache(
         layers=[
@@ -135,13 +147,17 @@ def require_own_scores(network: Network) -> None:
     half = 2 + length // 2
     try:
         own = network(input_ids=ids, use_cache=False).logits[:, 0]
-        backbone = getattr(network, network.base_model_prefix)
-        expected = backbone(input_ids=ids, use_cache=False).last_hidden_state[:, half - 2 :].float()
+        own_backbone = getattr(network, network.base_model_prefix)
+        expected = (
+            own_backbone(input_ids=ids, use_cache=False).last_hidden_state[:, half - 2 :].float()
+        )
         embedded = F.pad(embed(ids), (0, 0, 2, 0))
         visible = F.pad(torch.ones_like(ids, dtype=torch.bool), (2, 0), value=False)
-        cache = read_prefix(network, embedded[:, :half], visible[:, :half], 1)
-        ours = read(network, embedded[:, half:], visible, visible, cache)
-        hidden = hidden_states(network, embedded[:, half:], visible, cache).float()
+        backbone = backbone_of(
+            network, read_prefix(network, embedded[:, :half], visible[:, :half], 1)
+        )
+        ours = read(network, embedded[:, half:], visible, visible, backbone)
+        hidden = hidden_states(network, embedded[:, half:], visible, backbone).float()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of many kinds, in networks that are built otherwise

@@ -273,6 +273,12 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="How often each is timed, in turns.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     device: Device = "auto",
+    faster: Annotated[
+        bool,
+        typer.Option(
+            "--faster", help="Compile the denoiser's layers and replay the reward model, on a GPU."
+        ),
+    ] = False,
 ) -> None:
     """Time a run on random networks beside these networks alone, and beside the work on the
     vocabulary that cannot be avoided.
@@ -286,7 +292,7 @@ def bench(
 
     choice("shape", shape, SHAPES)
     torch.set_num_threads(threads)
-    typer.echo(run(shape, json_, rounds, device_of(device)))
+    typer.echo(run(shape, json_, rounds, device_of(device), faster))
 
 
 @app.command()
