@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from paper_runs import invoke
 from entrgi_ref.paper.measured import bench as benching
 from entrgi_ref.paper.measured.bench import Bench
 from entrgi_ref.paper.measured.networks import SHAPES, Shape, Sizes
+from entrgi_ref.paper.measured.scaling import expected_seconds, slope
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")  # its tokenizer is none of transformers
 
@@ -70,3 +72,45 @@ def test_the_peak_is_of_what_is_held_at_once():
             time.sleep(0.02)  # for the watcher to look
     assert len(tables) == 16
     assert 0.9 < peak[0] / (16 * 2**20 * 4) < 2.5
+
+
+def test_scaling_has_a_line_for_each_size(tmp_path, monkeypatch):
+    monkeypatch.setitem(SHAPES, "toy", SMALL)
+    file = tmp_path / "bench.json"
+    text = invoke("bench", "--shape", "toy", "--rounds", "1", "--scaling", "--json", file)
+    lines = json.loads(file.read_text())["scaling"]
+    assert [line["size"] for line in lines] == ["S", "N", "V", "prompt", "M", "T"]
+    assert [line["values"] for line in lines[:3]] == [[4, 8, 16], [4, 8, 16], [50, 100, 200]]
+    assert all(len(line["seconds"]) == 3 for line in lines)
+    assert f"{lines[0]['expected']:.2f}, {lines[0]['measured']:.2f}" in text
+
+
+def test_what_a_run_should_take_grows_with_what_is_worked_on():
+    """All in the vocabulary: linear in S, N, V, T; in M as M + 1 where a last draw is made."""
+    base = SHAPES["wide"]
+    wide = dict.fromkeys(("softmax", "nucleus"), 1.0)
+
+    def grown(parts, **sizes):
+        shape = replace(base, **sizes)
+        return expected_seconds(parts, base, shape) / expected_seconds(parts, base, base)
+
+    assert grown(wide, trajectories=8) == pytest.approx(2)
+    assert grown(wide, vocabulary=2 * base.vocabulary) == pytest.approx(2)
+    assert grown(wide, new_tokens=32) == pytest.approx(2)
+    assert grown(wide, denoising_steps=16) == pytest.approx(2)
+    assert grown(wide, prompt=160) == pytest.approx(1)
+    assert grown(wide, gradient_steps=7) == pytest.approx(8 / 4)
+    assert grown({"adam": 1.0}, gradient_steps=6) == pytest.approx(2)
+    assert grown({"denoiser": 1.0}, prompt=48) == pytest.approx((48 + 16) / (16 + 16))
+    assert grown({"denoiser": 1.0}, vocabulary=10, gradient_steps=9) == pytest.approx(1)
+    assert grown({"rest": 1.0, "reward_forward": 3.0}, gradient_steps=6) == pytest.approx(7 / 4)
+    assert slope((1, 2, 4), [3, 6, 12]) == pytest.approx(1)
+    assert slope((1, 2, 4), [5, 5, 5]) == pytest.approx(0)
+
+
+def test_the_slow_reference_answers_the_same_prompt():
+    bench = Bench.of(SMALL, torch.device("cpu"))
+    seconds = bench.reference()
+    assert seconds > 0
+    bench.shape = replace(SMALL, vocabulary=benching.SLOW + 1)
+    assert bench.reference() is None

@@ -279,6 +279,10 @@ def bench(
             "--faster", help="Compile the denoiser's layers and replay the reward model, on a GPU."
         ),
     ] = False,
+    scaling: Annotated[
+        bool,
+        typer.Option("--scaling", help="Also 1, 2 and 4 times each size: S, N, V, prompt, M, T."),
+    ] = False,
 ) -> None:
     """Time a run on random networks beside these networks alone, and beside the work on the
     vocabulary that cannot be avoided.
@@ -287,12 +291,12 @@ def bench(
 
     from ..checks import choice
     from ..models.checkpoints import device_of
-    from .measured.bench import run
+    from .measured.command import run
     from .measured.networks import SHAPES
 
     choice("shape", shape, SHAPES)
     torch.set_num_threads(threads)
-    typer.echo(run(shape, json_, rounds, device_of(device), faster))
+    typer.echo(run(shape, json_, rounds, device_of(device), faster, scaling))
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """How long a guided step takes, and where the time goes.
 
-bench.py      the command `bench`
+command.py    what the command `bench` writes
+bench.py      a run beside the networks alone, and the parts of a step
+scaling.py    how it grows with each size of a run
 networks.py   random networks of any shape
 """

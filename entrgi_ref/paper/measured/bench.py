@@ -4,6 +4,7 @@ on the vocabulary that no implementation can avoid.
 All are timed in one process, in turns, so that what else the machine does strikes them alike.
 
     networks      the same calls of the same networks, on the same tokens, and nothing else
+    reference     the slow implementation of the tests, where the vocabulary is small
     unavoidable   M times, at each step's masked positions: softmax, soft embedding, the backward
                   of both by autograd, and a step of Adam
     floor         the two together
@@ -11,9 +12,9 @@ All are timed in one process, in turns, so that what else the machine does strik
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import json
-import platform
 import resource
 import statistics
 import sys
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ...commands.files import write_text
 from ...commands.provenance import commit, versions
 from ...config import GuidanceConfig, SamplingConfig
 from ...denoising import generate
@@ -43,7 +44,10 @@ from ...models import Dream, SequenceReward
 from ...models.dream import compile_layers
 from ...models.sequence import BoundSequenceReward
 from ...relaxation import entropy_weight, soft_embedding, token_distribution
-from .networks import SHAPES, Shape, networks, prompts_of
+from .networks import Shape, networks, prompts_of
+
+SLOW = 512
+"""A vocabulary that is larger takes the slow implementation of the tests too long."""
 
 
 @dataclass
@@ -186,17 +190,37 @@ class Bench:
                 found[name] += times * clock(call)
         return found
 
+    def reference(self) -> float | None:
+        """Seconds of the slow implementation of the tests, from one of the trajectories, each of
+        which it computes by itself. None for a vocabulary that is too large for it, and where the
+        tests are not at hand.
+        """
+        file = Path(__file__).parents[3] / "tests" / "reference.py"
+        if self.shape.vocabulary > SLOW or not file.is_file() or self.reward.device.type != "cpu":
+            return None
+        spec = spec_from_file_location("reference", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        double = copy.deepcopy(self.reward.network).double()  # it knows no other precision
+        reward = replace(self.reward, network=double, embeddings=self.reward.embeddings.double())
+        asked = self.denoiser, reward, self.prompts[0], 0, self.config
+        with torch.no_grad():
+            one = seconds_of(partial(module.answer, *asked), self.reward.device)
+        return one * len(self.prompts) * self.shape.trajectories
+
     def operations(self) -> int:
         """Floating-point operations in the networks' matrix products, while `bare` runs."""
         with FlopCounterMode(display=False) as counter:
             self.bare()
         return int(counter.get_total_flops())
 
-    def matrix_rate(self, seconds: Callable[[Callable[[], object], torch.device], float]) -> float:
+    def matrix_rate(self) -> float:
         """Floating-point operations per second of a large product of matrices, on this device."""
         device, size = self.reward.device, 8192 if self.reward.device.type == "cuda" else 1024
         matrix = torch.randn(size, size, device=device, dtype=self.reward.embeddings.dtype)
-        times = [seconds(partial(torch.mm, matrix, matrix), device) for _ in range(10)]
+        times = [seconds_of(partial(torch.mm, matrix, matrix), device) for _ in range(10)]
         return 2 * size**3 / statistics.median(times[3:])
 
     def waits(self) -> dict[str, float] | None:
@@ -244,25 +268,27 @@ def bench(
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(rounds):
         for name, call in kinds.items():
-            seconds[name].append(_seconds(call, device))
+            seconds[name].append(seconds_of(call, device))
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else _resident()
     with _peak(device) as peak:
         made.ours()
     median = {name: statistics.median(found) for name, found in seconds.items()}
     floor = median["networks"] + median["unavoidable"]
     steps = len(made.steps.boards)
-    parts = made.parts(lambda call: _seconds(call, device))
+    parts = made.parts(lambda call: seconds_of(call, device))
     parts = {name: found / steps for name, found in parts.items()}
     parts["rest"] = max(0.0, median["ours"] / steps - sum(parts.values()))
+    reference = made.reference()
     return {
         "overhead_over_networks": median["ours"] / median["networks"],
         "overhead_over_floor": median["ours"] / floor,
+        "reference_over_ours": None if reference is None else reference / median["ours"],
         "vocabulary_over_unavoidable": (median["ours"] - median["networks"])
         / median["unavoidable"],
         "tables": peak[0] / made.table_bytes,
         "peak_memory_bytes": peak[0],
         "held_before_bytes": held,
-        "matrix_rate": made.matrix_rate(_seconds),
+        "matrix_rate": made.matrix_rate(),
         "network_operations": operations,
         "host_waits": made.waits(),
         "seconds_per_step": median["ours"] / steps,
@@ -283,7 +309,8 @@ def _gradient(rewards: Tensor, mixed: Tensor) -> Tensor:
     return torch.autograd.grad(rewards, mixed)[0]
 
 
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """How long a call takes, with all that it has left to a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -338,6 +365,7 @@ def _resident() -> int:
 SHOWN = {
     "overhead_over_networks": "ours / networks",
     "overhead_over_floor": "ours / (networks + unavoidable)",
+    "reference_over_ours": "the slow reference of the tests / ours",
     "vocabulary_over_unavoidable": "(ours - networks) / unavoidable",
     "tables": "peak memory, in tables of [n, V]",
 }
@@ -345,41 +373,24 @@ SHOWN = {
 
 def report(found: dict[str, Any]) -> str:
     """What was measured, in lines."""
-    lines = [f"{label:34} {found[key]:8.2f}" for key, label in SHOWN.items()]
-    lines.append(f"{'peak memory':34} {found['peak_memory_bytes'] / 2**30:8.2f} GiB")
+    shown = {key: label for key, label in SHOWN.items() if found[key] is not None}
+    lines = [f"{label:38} {found[key]:8.2f}" for key, label in shown.items()]
+    lines.append(f"{'peak memory':38} {found['peak_memory_bytes'] / 2**30:8.2f} GiB")
     least = found["network_operations"] / found["matrix_rate"]
     for name in ("networks", "ours"):
         share = least / statistics.median(found["seconds"][name])
-        lines.append(f"{name + ', of the matrix rate':34} {share:8.2f}")
+        lines.append(f"{name + ', of the matrix rate':38} {share:8.2f}")
     if found["host_waits"]:
         waits = found["host_waits"]
-        lines.append(f"{'host waits, a step':34} {waits['step']:8.1f}")
-        lines.append(f"{'host waits, a gradient step':34} {waits['gradient_step']:8.1f}")
-    lines.append(f"{'a step that commits':34} {1000 * found['seconds_per_step']:8.1f} ms, of it")
+        lines.append(f"{'host waits, a step':38} {waits['step']:8.1f}")
+        lines.append(f"{'host waits, a gradient step':38} {waits['gradient_step']:8.1f}")
+    lines.append(f"{'a step that commits':38} {1000 * found['seconds_per_step']:8.1f} ms, of it")
     lines += [
-        f"  {name:32} {1000 * value:8.1f} ms (by itself)" for name, value in found["parts"].items()
+        f"  {name:36} {1000 * value:8.1f} ms (by itself)" for name, value in found["parts"].items()
     ]
     low_high = {name: (min(times), max(times)) for name, times in found["seconds"].items()}
     lines += [
-        f"{name:34} {statistics.median(found['seconds'][name]):8.3f} s ({low:.3f} to {high:.3f})"
+        f"{name:38} {statistics.median(found['seconds'][name]):8.3f} s ({low:.3f} to {high:.3f})"
         for name, (low, high) in low_high.items()
     ]
     return "\n".join(lines)
-
-
-def run(
-    name: str, file: Path | None, rounds: int, device: torch.device, faster: bool = False
-) -> str:
-    """Measure one of `SHAPES`; write what was found to a file, if one is given."""
-    if faster and device.type != "cuda":
-        raise ValueError(f"faster: got True on {device}, expected a GPU of NVIDIA")
-    found = bench(SHAPES[name], device, rounds, faster)
-    option = " --faster" if faster else ""
-    found |= {
-        "command": f"python -m entrgi_ref.paper bench --shape {name} --rounds {rounds}{option}",
-        "testbed": f"random networks of the shape {name}",
-        "machine": f"{platform.machine()}, {found['threads']} threads of a CPU, {found['device']}",
-    }
-    if file is not None:
-        write_text(file, json.dumps(found, indent=1) + "\n")
-    return f"{name}, {found['device']}, {found['threads']} threads\n{report(found)}"

@@ -1,0 +1,59 @@
+"""What the command `bench` writes."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...commands.files import write_text
+from .bench import bench, report
+from .networks import SHAPES
+from .scaling import scaling
+
+
+def run(
+    name: str,
+    file: Path | None,
+    rounds: int,
+    device: torch.device,
+    faster: bool = False,
+    scaled: bool = False,
+) -> str:
+    """Measure one of `SHAPES`; write what was found to a file, if one is given.
+
+    With `scaled`, how the time grows with each size.
+    """
+    if faster and device.type != "cuda":
+        raise ValueError(f"faster: got True on {device}, expected a GPU of NVIDIA")
+    found = bench(SHAPES[name], device, rounds, faster)
+    option = " --faster" if faster else ""
+    found |= {
+        "command": f"python -m entrgi_ref.paper bench --shape {name} --rounds {rounds}{option}",
+        "testbed": f"random networks of the shape {name}",
+        "machine": f"{platform.machine()}, {found['threads']} threads of a CPU, {found['device']}",
+    }
+    text = f"{name}, {found['device']}, {found['threads']} threads\n{report(found)}"
+    if scaled:
+        found["command"] += " --scaling"
+        found["scaling"] = scaling(SHAPES[name], device, rounds)
+        text += f"\n{scaling_report(found['scaling'])}"
+    if file is not None:
+        write_text(file, json.dumps(found, indent=1) + "\n")
+    return text
+
+
+def scaling_report(found: list[dict[str, Any]]) -> str:
+    """Seconds at each multiple of each size, and the slopes, in lines."""
+    lines = [
+        "size     values                    seconds                  slope: expected, measured"
+    ]
+    for line in found:
+        values = ", ".join(map(str, line["values"]))
+        seconds = ", ".join(f"{each:.3f}" for each in line["seconds"])
+        slopes = f"{line['expected']:.2f}, {line['measured']:.2f}"
+        lines.append(f"{line['size']:8} {values:25} {seconds:24} {slopes}")
+    return "\n".join(lines)
