@@ -72,6 +72,10 @@ STUDIES = {
         "toy.ledger",
         "What each difference between the authors' code and this package does (docs/ledger.md).",
     ),
+    "leading": Study(
+        "toy.leading",
+        "How long the committed run at the start of an answer is: what a cache of it could save.",
+    ),
     "dial": Study(
         "toy.dial",
         "Turn the dial: constant weights from 0 to 1, and the entropy's, over M.",
