@@ -16,9 +16,10 @@ from ...commands.progress import Progress, quiet
 from ..declared.benchmarks import HUB
 from ..declared.plan import Plan
 from ..declared.testbed import Testbed
+from .batches import batches
 from .folder import RunFolder
 from .records import Key, key_of, read_experiment, read_records
-from .runner import GIVE_UP_AFTER, Runner, batches
+from .runner import GIVE_UP_AFTER, Runner
 
 
 def rank() -> int:
