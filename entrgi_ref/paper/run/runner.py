@@ -6,7 +6,8 @@ Processes share the work by taking the next batch that nobody holds; none waits 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from ..declared.plan import Plan
@@ -36,37 +37,52 @@ class Runner:
 
     def __post_init__(self) -> None:
         self._failures = 0
-        self._answerer = Answerer(self.plan, self.testbed, self.say)
 
     def run(self) -> None:
         """Compute what is missing, until nothing is."""
+        answerer = Answerer(self.plan, self.testbed, self.say)
+        for taken in self.take():
+            if taken is None:
+                time.sleep(POLL_SECONDS)
+                continue
+            batch, lock = taken
+            with lock:
+                self.write(answerer.records(batch))
+
+    def take(self) -> Iterator[tuple[Batch, ExitStack] | None]:
+        """What is missing, batch by batch, until nothing is; each is held until its lock is closed.
+
+        None if all that is left is held already, by others, one of which may die, or by the caller.
+        """
         left = batches(self.plan, self.testbed)
         while True:
             self.folder.refresh()
             left = [batch for batch in left if not self._done(batch)]
             if not left:
                 return
-            taken = [self._take(batch) for batch in left]
-            if not any(taken):
-                time.sleep(POLL_SECONDS)  # others hold all that is left; one of them may die
+            any_held = False
+            for batch in left:
+                with ExitStack() as lock:
+                    held = lock.enter_context(self.folder.lock(repr(batch.keys[0])))
+                    any_held |= held
+                    if held:
+                        self.folder.refresh()
+                    if held and not self._done(batch):
+                        yield batch, lock.pop_all()
+            if not any_held:
+                yield None
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Write what is new of some records. `ValueError` if too many in a row have failed."""
+        for record in records:
+            fresh = key_of(record) not in self.folder.done
+            self.folder.write(record)
+            if fresh:
+                self.progress(record)
+                self._count(record)
 
     def _done(self, batch: Batch) -> bool:
         return all(key in self.folder.done for key in batch.keys)
-
-    def _take(self, batch: Batch) -> bool:
-        """Compute a batch unless another process holds it; whether it was ours."""
-        with self.folder.lock(repr(batch.keys[0])) as ours:
-            if not ours:
-                return False
-            self.folder.refresh()
-            if not self._done(batch):
-                for record in self._answerer.records(batch):
-                    fresh = key_of(record) not in self.folder.done
-                    self.folder.write(record)
-                    if fresh:
-                        self.progress(record)
-                        self._count(record)
-            return True
 
     def _count(self, record: Record) -> None:
         """End the run if nothing works."""
