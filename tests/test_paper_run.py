@@ -20,9 +20,6 @@ import torch
 from paper_runs import (
     PROMPTS,
     TINY_BASE,
-    FailingDenoiser,
-    FailingReward,
-    TinyTestbed,
     arguments,
     by_key,
     invoke,
@@ -48,6 +45,7 @@ from entrgi_ref.paper.run.records import read_declaration, read_records
 from entrgi_ref.paper.run.runner import Runner
 from entrgi_ref.paper.shown import comparable
 from entrgi_ref.paper.shown.listing import listing
+from tiny_testbed import FailingDenoiser, FailingReward, TinyTestbed
 
 pytestmark = pytest.mark.xdist_group("paper_run")  # its runs are made once
 
