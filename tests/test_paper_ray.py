@@ -66,8 +66,8 @@ def test_an_actor_that_dies_costs_nothing_but_time(tmp_path, alone):
 
 
 def test_a_batch_that_kills_every_actor_ends_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "DEATHS", 0)
-    with pytest.raises(ValueError, match=r"ray: no actor could finish a batch: .*") as error:
+    monkeypatch.setattr(cluster, "RESTARTS", 0)
+    with pytest.raises(ValueError, match="ray: an actor died and is not started again") as error:
         run(tmp_path, Deadly(), ONE)
     assert "\n" not in str(error.value)
     assert lines(tmp_path) == []

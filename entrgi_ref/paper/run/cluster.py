@@ -27,8 +27,8 @@ from .required import Record
 from .runner import POLL_SECONDS, Runner
 
 ENGINES = ("local", "ray")
-DEATHS = 3
-"""So many actors may die over a batch; the next one ends the run, as a fault of the batch."""
+RESTARTS = 8
+"""So often an actor is started again. A batch that kills every process would be tried for ever."""
 CONNECT_SECONDS = 10.0
 
 
@@ -87,8 +87,9 @@ class Actors:
         resources = self._ray.cluster_resources()
         self._per_actor = int(self.cluster.gpus and resources.get("GPU", 0) >= 1)
         # A batch that is lost with its actor is computed again by it, wherever it is started again.
+        # That is not counted: until a lost node is known to be lost, each call to it is a failure.
         self._Actor = self._ray.remote(
-            num_cpus=1, num_gpus=self._per_actor, max_restarts=-1, max_task_retries=DEATHS
+            num_cpus=1, num_gpus=self._per_actor, max_restarts=RESTARTS, max_task_retries=-1
         )(Actor)
         return self
 
@@ -177,7 +178,7 @@ class Actors:
             raise error.cause from error
         except self._ray.exceptions.RayError as error:
             raise ValueError(
-                f"ray: no actor could finish a batch: {' '.join(str(error).split())}"
+                f"ray: an actor died and is not started again: {' '.join(str(error).split())}"
             ) from error
 
 
