@@ -1,10 +1,12 @@
 """`--engine ray`: whatever happens to its actors, the records are those of a single process."""
 
 import ast
+import copy
 import os
 import shutil
 import socket
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,10 @@ import torch
 from paper_runs import TINY_BASE, arguments, benchmark_file, by_key, invoke, lines
 from test_package import SOURCES
 
+from checkpoints import DREAM, REWARD
 from entrgi_ref.commands.options import StoppedError
 from entrgi_ref.paper.declared.plan import Plan
+from entrgi_ref.paper.declared.testbed import DreamTestbed
 from entrgi_ref.paper.run import batches, cluster, start
 from entrgi_ref.paper.run.cluster import Actors, Cluster, cluster_of
 from entrgi_ref.paper.run.folder import RunFolder
@@ -95,7 +99,7 @@ def test_a_part_done_run_is_gone_on_with(tmp_path, alone):
         run(tmp_path / "alone", seeds=[1])
         shutil.copytree(tmp_path / "alone", tmp_path / "ray")
         (file,) = (tmp_path / "ray" / "records").glob("*.jsonl")
-        file.write_text("".join(file.read_text().splitlines(keepends=True)[:5]))
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
         run(tmp_path / "ray", cluster=ONE, seeds=[1])
     finally:
         torch.set_num_threads(1)
@@ -171,6 +175,18 @@ def test_the_command_line_on_dream(tmp_path):
     )
     assert "2 prompts in" in output
     assert by_key(tmp_path / "ray") == by_key(tmp_path / "alone")
+
+
+def test_a_testbed_travels_without_what_this_machine_has_loaded():
+    """The path of a checkpoint in the cache, and what it held, may be others elsewhere."""
+    testbed = DreamTestbed(str(DREAM), {"tiny": str(REWARD)}, [])
+    testbed.examine(4)
+    assert testbed.declaration["main_reward"] == "tiny"
+    given = {each.name for each in fields(DreamTestbed) if each.init}
+    assert set(vars(testbed)) > given
+    elsewhere = copy.copy(testbed)
+    assert set(vars(elsewhere)) == given
+    assert elsewhere._reward is None
 
 
 def test_bad_options_of_an_engine(monkeypatch):

@@ -84,8 +84,7 @@ class DreamTestbed:
 
     def __getstate__(self) -> dict[str, Any]:
         """For a process elsewhere, which examines and loads what it finds there."""
-        given = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
-        return {**given, "_reward": None}
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.init}
 
     @property
     def rewards(self) -> tuple[str, ...]:
