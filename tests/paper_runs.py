@@ -1,5 +1,5 @@
 """Runs of the paper's experiments for the tests: on the tiny checkpoints, and on networks tinier
-still, which fail on demand.
+still.
 """
 
 from __future__ import annotations
@@ -8,22 +8,18 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
 
-import torch
 from typer.testing import CliRunner
 
 from building.records import ROOT
 from checkpoints import DREAM, REWARD
 from entrgi_ref import GuidanceConfig, SamplingConfig
 from entrgi_ref.paper.__main__ import app
-from entrgi_ref.paper.declared.benchmarks import Benchmark
-from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.run.folder import RunFolder
 from entrgi_ref.paper.run.records import key_of
 from entrgi_ref.paper.run.runner import Runner
-from tiny import TinyDenoiser, TinyReward
+from tiny_testbed import TinyTestbed
 
 PROMPTS = [f"explain number {i}{' please' * (i % 4)}" for i in range(9)]
 
@@ -81,74 +77,6 @@ def by_key(folder):
     keyed = {key_of(record): record for record in found}
     assert len(keyed) == len(found)
     return keyed
-
-
-class FailingDenoiser(TinyDenoiser):
-    """Runs out of memory above a number of trajectories."""
-
-    most_rows = 10**6
-
-    def __call__(self, tokens, valid, masked):
-        if len(tokens) > self.most_rows:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().__call__(tokens, valid, masked)
-
-
-@dataclass
-class FailingReward(TinyReward):
-    """Gives no number for the prompts that it dislikes."""
-
-    dislikes: tuple[str, ...] = ()
-
-    def score(self, prompts, responses):
-        scores = super().score(prompts, responses)
-        bad = torch.tensor([prompt in self.dislikes for prompt in prompts])
-        return scores.masked_fill(bad, torch.nan)
-
-
-@dataclass
-class TinyTestbed:
-    """Networks of one layer, whose prompts are digits."""
-
-    prompts: tuple[str, ...] = ("1", "22", "333", "4444", "55555")
-    name: str = "digits"
-    denoise: FailingDenoiser = field(default_factory=lambda: FailingDenoiser(1))
-    judge: FailingReward = field(default_factory=lambda: FailingReward(2))
-    rewards: tuple[str, ...] = ("small", "large")
-    main_reward: str = "large"
-    device: str = "cpu"
-    loads: int = 0
-
-    @property
-    def benchmarks(self):
-        return [Benchmark(self.name, self.prompts, "digits")]
-
-    @property
-    def declaration(self):
-        return {
-            "testbed": "tiny",
-            "denoiser": {"name": "tiny"},
-            "rewards": {name: {"name": name} for name in self.rewards},
-            "main_reward": self.main_reward,
-            "benchmarks": {self.name: "digits"},
-        }
-
-    def examine(self, new_tokens):
-        pass
-
-    def denoiser(self):
-        return self.denoise
-
-    def reward(self, name):
-        assert name in self.rewards
-        self.loads += 1
-        return self.judge
-
-    def costs(self, reward, prompts, new_tokens):
-        return Costs(denoiser=2.0, reward=1.0)
-
-    def gold(self, prompt, response):
-        return None
 
 
 TINY_BASE = SamplingConfig(

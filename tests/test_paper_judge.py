@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from paper_runs import FailingReward, TinyTestbed, invoke, lines, tiny_run
+from paper_runs import invoke, lines, tiny_run
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from checkpoints import DREAM
@@ -31,6 +31,7 @@ from entrgi_ref.paper.run.records import (
     require_judgement,
 )
 from entrgi_ref.paper.shown.summary import Run
+from tiny_testbed import FailingReward, TinyTestbed
 
 
 @pytest.fixture(scope="module")

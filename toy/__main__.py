@@ -12,6 +12,7 @@ from entrgi_ref.commands.files import require_writable
 from entrgi_ref.commands.options import (
     BatchSize,
     DenoisingSteps,
+    Engine,
     ExperimentName,
     GiveUpAfter,
     GradientSteps,
@@ -22,6 +23,8 @@ from entrgi_ref.commands.options import (
     Out,
     OwnGradientSteps,
     Prompts,
+    RayActors,
+    RayAddress,
     RetryFailed,
     Seed,
     Seeds,
@@ -185,6 +188,9 @@ def run(
     retry_failed: RetryFailed = False,
     other_version: OtherVersion = False,
     give_up_after: GiveUpAfter = 16,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    ray_actors: RayActors = None,
     threads: Threads = 2,
 ) -> None:
     """Run one of the paper's experiments on the toy, or go on with one.
@@ -196,6 +202,7 @@ def run(
 
     from entrgi_ref import GuidanceConfig
     from entrgi_ref.paper.declared.plan import Plan
+    from entrgi_ref.paper.run.cluster import cluster_of
     from entrgi_ref.paper.run.start import run as run_plan
 
     from .demo import BASE
@@ -224,6 +231,7 @@ def run(
         retry_failed=retry_failed,
         other_version=other_version,
         give_up_after=give_up_after,
+        cluster=cluster_of(engine, ray_address, ray_actors, gpus=False),
     )
     if failed:
         raise typer.Exit(1)

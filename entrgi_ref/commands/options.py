@@ -147,6 +147,29 @@ GiveUpAfter = Annotated[
     int,
     typer.Option(help="End the run after so many failures in a row; 0 goes on whatever fails."),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="Who computes: local, this process; or ray, actors of a Ray cluster (extra `ray`)."
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        help="A running cluster, as HOST:PORT, or auto for the one on this machine. By default one "
+        "is started here.",
+        show_default=False,
+    ),
+]
+RayActors = Annotated[
+    int | None,
+    typer.Option(
+        "--ray-actors",
+        help="How many compute. By default as many as the cluster has GPUs, or one.",
+        show_default=False,
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 
 

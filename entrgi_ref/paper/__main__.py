@@ -17,6 +17,7 @@ from ..commands.options import (
     BatchSize,
     Device,
     Dtype,
+    Engine,
     ExperimentName,
     GiveUpAfter,
     Methods,
@@ -28,6 +29,8 @@ from ..commands.options import (
     OwnDenoisingSteps,
     OwnGradientSteps,
     Prompts,
+    RayActors,
+    RayAddress,
     RetryFailed,
     RunPath,
     Seeds,
@@ -125,6 +128,9 @@ def _declared(
         retry_failed: RetryFailed = False,
         other_version: OtherVersion = False,
         give_up_after: GiveUpAfter = 16,
+        engine: Engine = "local",
+        ray_address: RayAddress = None,
+        ray_actors: RayActors = None,
     ) -> None:
         from ..config import GuidanceConfig, SamplingConfig
         from ..models.checkpoints import device_of, dtype_of
@@ -132,9 +138,11 @@ def _declared(
         from .declared.experiments import GUIDED, MAIN
         from .declared.plan import Plan
         from .declared.testbed import DreamTestbed, main_of, reward_paths
+        from .run.cluster import cluster_of
         from .run.start import announce, at_commit, local_device, pinned, pinned_models
 
         where = local_device(device)
+        cluster = cluster_of(engine, ray_address, ray_actors, gpus=where != "cpu")
         dtype_of(dtype, device_of(where))
         chosen = names_list(methods)
         guided = not chosen or any(name in GUIDED for name in chosen)
@@ -179,6 +187,7 @@ def _declared(
             "retry_failed": retry_failed,
             "other_version": other_version,
             "give_up_after": give_up_after,
+            "cluster": cluster,
         }
         act(plan, testbed, folder, options)
 
@@ -201,7 +210,7 @@ def plan_(plan: Plan, testbed: DreamTestbed, out: Path, options: dict[str, Any])
 @_declared
 def run(plan: Plan, testbed: DreamTestbed, out: Path, options: dict[str, Any]) -> None:
     """Run an experiment, or go on with one. Several processes share the work, under torchrun or
-    each started by itself.
+    each started by itself, and by --engine ray all GPUs of a cluster.
 
     Exits with 1 if a prompt has failed.
     """

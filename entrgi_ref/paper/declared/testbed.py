@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -81,6 +81,10 @@ class DreamTestbed:
     unmatched: str = "eos"
     """What tokens are read as that a reward model lacks."""
     _reward: tuple[str, Any] | None = field(default=None, init=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process elsewhere, which examines and loads what it finds there."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.init}
 
     @property
     def rewards(self) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from ...denoising import generate
 from ..declared.costs import gradient_steps_of
 from ..declared.plan import Plan
 from ..declared.testbed import Testbed
+from .batches import batches
 from .records import key_of, read_records, require_same
-from .runner import batches
 
 
 def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:

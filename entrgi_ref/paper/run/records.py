@@ -249,7 +249,7 @@ def require_same(path: Path, declaration: Mapping[str, Any]) -> None:
     if there["fingerprint"] != here["fingerprint"]:
         differing = "; ".join(
             f"{name}: {before!r} there, {now!r} here"
-            for name, before, now in _differences(there, here)
+            for name, before, now in differences(there, here)
             if name.partition(".")[0] not in BESIDE
         )
         raise ValueError(
@@ -258,10 +258,11 @@ def require_same(path: Path, declaration: Mapping[str, Any]) -> None:
         )
 
 
-def _differences(a: Any, b: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(a: Any, b: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The fields in which two declarations differ: name, value in `a`, value in `b`."""
     if isinstance(a, dict) and isinstance(b, dict):
         for field in {**a, **b}:
             inner = f"{name}.{field}" if name else field
-            yield from _differences(a.get(field), b.get(field), inner)
+            yield from differences(a.get(field), b.get(field), inner)
     elif a != b:
         yield name, a, b

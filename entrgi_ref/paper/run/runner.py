@@ -1,80 +1,26 @@
 """Run an experiment: every prompt of every cell, in batches, each written as soon as it is done.
 
-Which prompts share a batch follows from the list of prompts and the batch size alone, so a run that
-was interrupted computes the same batches again and writes what is missing. Processes share the work
-by taking the next batch that nobody holds; none waits for another.
+Processes share the work by taking the next batch that nobody holds; none waits for another.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 
-import torch
-
-from ...commands.memory import out_of_memory
-from ...commands.options import interrupted
-from ...commands.provenance import commit, versions
-from ...config import SamplingConfig
-from ...denoising import Generation, generate
-from ..declared.experiments import Cell
 from ..declared.plan import Plan
 from ..declared.testbed import Testbed
-from .errors_by_prompt import ErrorsByPrompt
+from .batches import Answerer, Batch, batches
 from .folder import RunFolder
-from .records import Key, fingerprint, key_of
+from .records import key_of
 from .required import Record
 
-AUTO_BATCH = 16
-"""Prompts in a batch to begin with under --batch-size auto; halved until it fits."""
 GIVE_UP_AFTER = 16
 """Failures in a row, without a success, after which a run ends."""
 POLL_SECONDS = 2.0
 """How often to look for batches whose process has died, once nothing else is left."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some prompts of a cell, next to each other."""
-
-    cell: Cell
-    start: int
-    prompts: tuple[str, ...]
-
-    @property
-    def keys(self) -> list[Key]:
-        """Those of its records."""
-        return [key_of(self.identity(i)) for i in range(len(self.prompts))]
-
-    def identity(self, i: int) -> Record:
-        """The fields that say which record it is."""
-        cell = self.cell
-        return {
-            "experiment": cell.experiment,
-            "benchmark": cell.benchmark,
-            "method": cell.method,
-            "variant": dict(cell.variant),
-            "seed": cell.seed,
-            "idx": self.start + i,
-        }
-
-    def part(self, start: int, size: int) -> Batch:
-        """Some of its prompts."""
-        return Batch(self.cell, self.start + start, self.prompts[start : start + size])
-
-
-def batches(plan: Plan, testbed: Testbed) -> list[Batch]:
-    """All batches of a run, in the order in which they are taken."""
-    size = plan.batch_size or AUTO_BATCH
-    found = []
-    for cell in plan.cells(testbed):
-        prompts = plan.drawn(testbed, cell)
-        for start in range(0, len(prompts), size):
-            found.append(Batch(cell, start, tuple(prompts[start : start + size])))
-    return found
 
 
 @dataclass
@@ -91,42 +37,52 @@ class Runner:
 
     def __post_init__(self) -> None:
         self._failures = 0
-        self._declaration = self.plan.declaration(self.testbed)
-        self._settings: dict[str, SamplingConfig] = {}
-        self._fits: dict[str, int] = {}
-        """Cell, whatever its seed -> the most prompts that have not yet run out of memory."""
 
     def run(self) -> None:
         """Compute what is missing, until nothing is."""
+        answerer = Answerer(self.plan, self.testbed, self.say)
+        for taken in self.take():
+            if taken is None:
+                time.sleep(POLL_SECONDS)
+                continue
+            batch, lock = taken
+            with lock:
+                self.write(answerer.records(batch))
+
+    def take(self) -> Iterator[tuple[Batch, ExitStack] | None]:
+        """What is missing, batch by batch, until nothing is; each is held until its lock is closed.
+
+        None if all that is left is held already, by others, one of which may die, or by the caller.
+        """
         left = batches(self.plan, self.testbed)
         while True:
             self.folder.refresh()
             left = [batch for batch in left if not self._done(batch)]
             if not left:
                 return
-            taken = [self._take(batch) for batch in left]
-            if not any(taken):
-                time.sleep(POLL_SECONDS)  # others hold all that is left; one of them may die
+            any_held = False
+            for batch in left:
+                with ExitStack() as lock:
+                    held = lock.enter_context(self.folder.lock(repr(batch.keys[0])))
+                    any_held |= held
+                    if held:
+                        self.folder.refresh()
+                    if held and not self._done(batch):
+                        yield batch, lock.pop_all()
+            if not any_held:
+                yield None
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Write what is new of some records. `ValueError` if too many in a row have failed."""
+        for record in records:
+            fresh = key_of(record) not in self.folder.done
+            self.folder.write(record)
+            if fresh:
+                self.progress(record)
+                self._count(record)
 
     def _done(self, batch: Batch) -> bool:
         return all(key in self.folder.done for key in batch.keys)
-
-    def _take(self, batch: Batch) -> bool:
-        """Compute a batch unless another process holds it; whether it was ours."""
-        with self.folder.lock(repr(batch.keys[0])) as ours:
-            if not ours:
-                return False
-            self.folder.refresh()
-            if not self._done(batch):
-                # A network that cannot be loaded ends the run: it is not the fault of the prompts.
-                self.testbed.reward(self.plan.reward(self.testbed, batch.cell))
-                for record in self._records(batch, self._config(batch.cell)):
-                    fresh = key_of(record) not in self.folder.done
-                    self.folder.write(record)
-                    if fresh:
-                        self.progress(record)
-                        self._count(record)
-            return True
 
     def _count(self, record: Record) -> None:
         """End the run if nothing works."""
@@ -136,95 +92,3 @@ class Runner:
                 f"prompts: the last {self._failures} all failed, so the run ends here; the last "
                 f"because of: {record['reason']} (--give-up-after 0 would go on)"
             )
-
-    def _config(self, cell: Cell) -> SamplingConfig:
-        if repr(cell) not in self._settings:
-            self._settings[repr(cell)] = self.plan.settings(self.testbed, cell)
-        return self._settings[repr(cell)]
-
-    def _records(self, batch: Batch, config: SamplingConfig) -> Iterator[Record]:
-        """The records of a batch; prompt by prompt if it fails, in halves if it does not fit."""
-        kind = repr(replace(batch.cell, seed=0))
-        size = min(self._fits.get(kind, len(batch.prompts)), len(batch.prompts))
-        for start in range(0, len(batch.prompts), size):
-            part = batch.part(start, size)
-            alone = len(part.prompts) == 1
-            try:
-                yield from self._generated(part, config)
-            except Exception as error:
-                if interrupted(error):
-                    raise
-                full = out_of_memory(error)
-                if isinstance(error, torch.AcceleratorError) and not full:
-                    raise  # the device is lost, and with it every prompt that would come now
-                reason = " ".join(str(error).split()) or type(error).__name__
-            else:
-                continue
-            # Outside of the handler, which would keep the failed batch's tensors alive.
-            if full:
-                _empty_cache()
-            if alone:
-                self.say(f"failed: {reason}")
-                yield self._failed(part, config, reason)
-            elif full:
-                self._fits[kind] = len(part.prompts) // 2
-                self.say(
-                    f"out of memory with {len(part.prompts)} prompts, going on with "
-                    f"{self._fits[kind]}"
-                )
-                yield from self._records(part, config)
-            else:
-                self.say(f"a batch failed, its prompts are tried one by one: {reason}")
-                for i in range(len(part.prompts)):
-                    yield from self._records(part.part(i, 1), config)
-
-    def _generated(self, batch: Batch, config: SamplingConfig) -> list[Record]:
-        denoiser = self.testbed.denoiser()
-        reward = self.testbed.reward(self.plan.reward(self.testbed, batch.cell))
-        errors = None
-        if self.plan.experiment.observed:
-            errors = ErrorsByPrompt(len(batch.prompts), config.trajectories, reward.embeddings)
-        start = time.perf_counter()
-        generation = generate(denoiser, reward, batch.prompts, config, observe=errors)
-        seconds = time.perf_counter() - start
-        return [
-            self._record(batch, i, config)
-            | {
-                "status": "ok",
-                "reason": None,
-                **self._answers(generation, i),
-                "errors": errors.of(i) if errors else None,
-                "timing": {"seconds_per_prompt": seconds / len(batch.prompts)},
-            }
-            for i in range(len(batch.prompts))
-        ]
-
-    def _answers(self, generation: Generation, i: int) -> Mapping[str, Any]:
-        prompt, responses = generation.prompts[i], generation.responses[i]
-        gold = [self.testbed.gold(prompt, response) for response in responses]
-        scores = {} if None in gold else {"gold": gold}
-        return {"responses": responses, "rewards": generation.rewards[i].tolist(), **scores}
-
-    def _failed(self, batch: Batch, config: SamplingConfig, reason: str) -> Record:
-        failed = {"status": "failed", "reason": reason, "responses": [], "rewards": []}
-        return self._record(batch, 0, config) | failed | {"errors": None, "timing": {}}
-
-    def _record(self, batch: Batch, i: int, config: SamplingConfig) -> Record:
-        return {
-            **batch.identity(i),
-            "prompt": batch.prompts[i],
-            "settings": {
-                **json.loads(config.to_json()),
-                "denoiser": self._declaration["denoiser"],
-                "reward": self.plan.reward(self.testbed, batch.cell),
-            },
-            "fingerprint": fingerprint(self._declaration),
-            "commit": commit(),
-            "versions": versions(),
-            "device": self.testbed.device,
-        }
-
-
-def _empty_cache() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import typer
@@ -16,9 +17,11 @@ from ...commands.progress import Progress, quiet
 from ..declared.benchmarks import HUB
 from ..declared.plan import Plan
 from ..declared.testbed import Testbed
+from .batches import batches
+from .cluster import Actors, Cluster
 from .folder import RunFolder
 from .records import Key, key_of, read_experiment, read_records
-from .runner import GIVE_UP_AFTER, Runner, batches
+from .runner import GIVE_UP_AFTER, Runner
 
 
 def rank() -> int:
@@ -83,10 +86,12 @@ def run(
     retry_failed: bool = False,
     other_version: bool = False,
     give_up_after: int = GIVE_UP_AFTER,
+    cluster: Cluster | None = None,
 ) -> int:
     """Run an experiment into a folder, or go on with it. Returns how many prompts have failed.
 
-    Ctrl-C is `StoppedError`, which says what is kept.
+    With a `cluster` its actors compute, and this process writes. Ctrl-C is `StoppedError`, which
+    says what is kept.
     """
     checks.integer("give_up_after", give_up_after, minimum=0)
     folder: RunFolder | None = None
@@ -101,11 +106,18 @@ def run(
             return f"nothing new has been written to {out}"
         return f"{done()} of {len(expected)} prompts are kept in {out}; the same command goes on"
 
-    with stopping(kept):
+    with stopping(kept), ExitStack() as stack:
+        actors = None if cluster is None else Actors(cluster, plan, testbed)
         testbed.examine(plan.base.new_tokens)
-        if not (out / "run.json").is_file():
+        new = not (out / "run.json").is_file()
+        if new:
             require_writable(out)
-            testbed.reward(testbed.main_reward)  # what cannot be loaded is not declared
+        if actors is not None:
+            stack.enter_context(actors)
+        if new and actors is None:  # what cannot be loaded is not declared
+            testbed.reward(testbed.main_reward)
+        elif new and actors is not None:
+            actors.load()
         folder = RunFolder(
             out,
             plan.declaration(testbed),
@@ -117,7 +129,11 @@ def run(
             expected = [key for batch in batches(plan, testbed) for key in batch.keys]
             with Progress(len(expected), done, loud) as progress:
                 said = progress.say if loud else quiet
-                Runner(plan, testbed, folder, said, progress, give_up_after).run()
+                runner = Runner(plan, testbed, folder, said, progress, give_up_after)
+                if actors is None:
+                    runner.run()
+                else:
+                    actors.run(runner)
         finally:
             folder.close()
         wanted = set(expected)
