@@ -162,7 +162,7 @@ class Runner:
                 continue
             # Outside of the handler, which would keep the failed batch's tensors alive.
             if full:
-                _empty_cache()
+                empty_cache()
             if alone:
                 self.say(f"failed: {reason}")
                 yield self._failed(part, config, reason)
@@ -225,6 +225,7 @@ class Runner:
         }
 
 
-def _empty_cache() -> None:
+def empty_cache() -> None:
+    """Give back what the GPU's allocator keeps for later."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
