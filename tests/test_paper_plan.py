@@ -1,18 +1,24 @@
 """The command `plan`: what a run would take, beside what it takes."""
 
+import json
 import random
 import re
 import time
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from paper_runs import TINY_BASE, FailingDenoiser, FailingReward, TinyTestbed, tiny_run
+from paper_runs import TINY_BASE, FailingDenoiser, FailingReward, TinyTestbed, invoke, tiny_run
 
+from checkpoints import DREAM, REWARD
+from entrgi_ref.models import checkpoints
+from entrgi_ref.paper.declared import published
 from entrgi_ref.paper.declared.benchmarks import Benchmark
 from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.paper.declared.plan import Plan
-from entrgi_ref.paper.run import estimate
+from entrgi_ref.paper.declared.shapes import Sizes
+from entrgi_ref.paper.run import dry, estimate
 from tiny import _Bound
 
 BASE = replace(
@@ -202,3 +208,120 @@ def test_costs_are_never_negative():
 
 def test_the_tiny_networks_are_those_of_a_run():
     assert torch.equal(Timed(UNEVEN).denoise.embedding, FailingDenoiser(1).embedding)
+
+
+# Without networks
+
+
+def dry_plan(*words):
+    return invoke("plan", "main", "--dry", *words)
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    monkeypatch.setattr(checkpoints, "load", lambda *a, **k: pytest.fail("weights are loaded"))
+    monkeypatch.setattr(checkpoints, "locate", lambda *a, **k: pytest.fail("weights are fetched"))
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def fails(*arguments, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", fails)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fails)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a, **k: None)
+
+
+def test_a_dry_plan_reads_folders_without_loading_them(tmp_path, no_weights):
+    """Neither networks nor benchmarks."""
+    paths = ("--dream", DREAM, "--reward", REWARD, "--benchmark", tmp_path / "none.jsonl")
+    text = dry_plan(*paths, "--new-tokens", "32", "--trajectories", "2", "--prompt-tokens", "9")
+    weights = sum(file.stat().st_size for file in DREAM.glob("*.safetensors"))
+    assert f"in the folder {weights / 1e9:.2f} GB (listed); from config.json" in text
+    assert "All of this is predicted" in text
+    assert "4 prompts x K = 2, N = 32, bfloat16" in text
+    assert re.search(r"N = 32 +N = 64 +N = 128 +N = 256", text)
+    assert "prompts of 9 tokens (--prompt-tokens)" in text
+    assert "16 x 2" in text
+
+
+def test_a_dry_plan_asks_the_hub_for_sizes_alone(tmp_path, no_weights, monkeypatch):
+    fetched = []
+
+    def config(hub_id, name, revision):
+        fetched.append((hub_id, name, revision))
+        return str((DREAM if "dream" in hub_id else REWARD) / name)
+
+    def info(self, hub_id, *, revision, files_metadata, timeout):
+        assert files_metadata
+        files = {"config.json": 700, "model-1.safetensors": 3_000_000_000, "model.py": 9}
+        siblings = [SimpleNamespace(rfilename=name, size=size) for name, size in files.items()]
+        return SimpleNamespace(sha="c0ffee", siblings=siblings)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", info)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", config)
+    text = dry_plan("--dream", "someone/dream@main", "--reward", "someone/reward")
+    assert text.count("download 3.00 GB (listed); from config.json of the hub") == 2
+    names = [
+        ("someone/dream", "config.json", "c0ffee"),
+        ("someone/reward", "config.json", "c0ffee"),
+    ]
+    assert fetched == names
+
+
+def test_without_the_hub_the_papers_shapes_are_declared(offline, no_weights, tmp_path):
+    text = dry_plan("--json", tmp_path / "memory.json")
+    assert (
+        text.count("(computed, in 16 bits); from a shape declared here, as the hub does not") == 2
+    )
+    record = json.loads((tmp_path / "memory.json").read_text())
+    (table,) = record["tables"].values()
+    rows = {(r["prompts"], r["trajectories"], r["new_tokens"]): r for r in table["rows"]}
+    assert set(rows) == {
+        (prompts, K, N)
+        for prompts, K in ((1, 1), (1, 4), (2, 4), (4, 4), (8, 4), (16, 4))
+        for N in (64, 128, 256)
+    }
+    assert rows[1, 1, 64]["peak_gib"] < 0.9 * min(rows[1, 1, 64]["fits"])
+    for row in rows.values():
+        assert row["fits"] == [c for c in (16, 24, 40, 80) if row["peak_gib"] <= 0.9 * c]
+    K = int(re.search(r"equal compute, K = (\d+)", text)[1])
+    assert K > 4
+    with pytest.raises(ValueError, match="the hub does not answer, and of 'a/b' no shape"):
+        dry_plan("--dream", "a/b")
+    with pytest.raises(ValueError, match="there is no folder"):
+        dry_plan("--dream", "none/of/these")
+    with pytest.raises(ValueError, match="json: got a file without --dry"):
+        invoke("plan", "main", "--json", tmp_path / "x.json")
+    with pytest.raises(ValueError, match="tflops: got 0"):
+        dry_plan("--tflops", "0")
+
+
+def test_declared_shapes_have_as_many_parameters_as_their_names_say():
+    """As the public cards of Qwen2.5-7B and Qwen3 have it, without embeddings: in billions."""
+    beside = {"0.6B": 0.44, "1.7B": 1.4, "4B": 3.6}
+    for size, path in published.SKYWORK.items():
+        sizes = Sizes.of(published.SHAPES[path])
+        assert round(sizes.as_reward / 1e9, 1) == float(size[:-1])
+        assert sizes.in_layers / 1e9 == pytest.approx(beside[size], abs=0.05)
+    dream = Sizes.of(published.SHAPES[published.DREAM])
+    assert dream.as_denoiser / 1e9 == pytest.approx(7.62, abs=0.01)
+    assert dream.in_layers / 1e9 == pytest.approx(6.53, abs=0.01)
+
+
+def test_time_is_operations_and_bytes_over_the_assumed_rates(offline):
+    def forecast(tflops, bandwidth, M=3):
+        networks = [dry.Known.of(path) for path in (published.DREAM, published.SKYWORK["1.7B"])]
+        return dry.Forecast(*networks, "bfloat16", "float32", M, dry.Assumed(tflops, bandwidth, 99))
+
+    networks, tables = forecast(100, 1000).seconds(16, 128)
+    assert forecast(50, 500).seconds(16, 128) == pytest.approx((2 * networks, 2 * tables))
+    unguided, _ = forecast(100, 1000, M=0).seconds(16, 128)
+    by_hand = 2 * 6.53e9 * 16 * 227 + 2 * 16 * 64.5 * 152_064 * 3584
+    assert unguided == pytest.approx(by_hand / 1e14, rel=0.02)
+
+
+def test_run_has_no_option_of_a_dry_plan():
+    assert "--dry" not in invoke("run", "--help")
+    assert "--dry" in invoke("plan", "--help")

@@ -2,6 +2,7 @@
 
 start.py             the command `run`
 estimate.py          the command `plan`
+dry.py               the same without networks, `plan --dry`
 runner.py            batches, failures, several processes
 records.py           what a run folder holds
 required.py          what must be in a record, and in the declaration of a run
