@@ -621,7 +621,7 @@ def test_the_plans_time_is_that_of_its_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "generate", takes_its_time)
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: now[0])
     text = estimate.estimate(plan_of(base=base), TinyTestbed(), tmp_path)
-    seconds = 2 * steps * 10 + 2 * steps * (10 + 3 * 20)  # two batches of each method
+    seconds = 4 * 40 + 2 * steps * 10 + 2 * steps * (10 + 3 * 20)  # two batches of each method
     assert f"about {progress.duration(seconds)} on one cpu" in text
     assert progress.duration(45) == "45 s"
     assert progress.duration(720) == "12 min"

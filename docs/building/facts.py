@@ -61,11 +61,13 @@ def computed(source: str) -> float:
     import entrgi_ref
     from building import records
     from entrgi_ref.paper.declared import published
+    from entrgi_ref.paper.run import dry
     from toy import language, models, training
 
     names: dict[str, Any] = {
         "config": entrgi_ref.SamplingConfig(),
         "cost_of_guidance": cost_of_guidance(),
+        "dry": dry,
         "entrgi_ref": entrgi_ref,
         "language": language,
         "log": math.log,

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 from entrgi_ref.paper.declared.experiments import LABELS  # noqa: E402
+from entrgi_ref.paper.declared.published import SKYWORK  # noqa: E402
+from entrgi_ref.paper.run import dry  # noqa: E402
 from toy import dial, ledger, spread  # noqa: E402
 from toy.statistics import Estimate, student  # noqa: E402
 from toy.table import REWARD_AND_GOLD, Row, means  # noqa: E402
@@ -100,6 +103,20 @@ def regimes(measure: str) -> str:
     return "\n".join(lines)
 
 
+def memory(reward: str) -> str:
+    """The memory that is predicted with a reward model, by prompts and new tokens."""
+    found = read("memory")["tables"][reward]["rows"]
+    lengths = sorted({row["new_tokens"] for row in found})
+    lines = [f"| prompts x K | {' | '.join(f'N = {N}' for N in lengths)} | step at N = 128 |"]
+    lines.append(f"| --- |{' ---: |' * (len(lengths) + 1)}")
+    for start in range(0, len(found), len(lengths)):
+        row = found[start : start + len(lengths)]
+        (seconds,) = [one["seconds_per_step"] for one in row if one["new_tokens"] == 128]
+        name = f"{row[0]['prompts']} x {row[0]['trajectories']}"
+        lines.append(f"| {name} | {' | '.join(map(dry.cell, row))} | {seconds:.1f} s |")
+    return "\n".join(lines)
+
+
 def effects() -> dict[str, dict[str, Estimate]]:
     """The rows of the ledger's record."""
     return {
@@ -115,6 +132,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": lambda: means(rows("demo"), REWARD_AND_GOLD),
     "spread": lambda: spread.markdown(read("spread")["rows"]),
     "gradients": lambda: gradients("gradients"),
+    **{f"memory-{size}": partial(memory, size) for size in SKYWORK},
     "dial": lambda: dial.markdown(read("dial")["rows"]),
 }
 BLOCK = re.compile(r"(<!-- record: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -8,6 +8,7 @@
     tokenizers.py   the tokenizers of a checkpoint, and its chat template
     vocabulary.py   from the ids of one tokenizer to those of the other
     checkpoints.py  folders laid out as on the hub, read as data
+    listed.py       their configuration and sizes, without their weights
 
 Only this room and the experiments import transformers, and `import entrgi_ref` imports neither.
 """

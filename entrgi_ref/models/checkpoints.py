@@ -45,7 +45,7 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
             )
         return folder
     hub_id, _, own = str(path).partition("@")
-    if not _looks_like_hub_id(hub_id):
+    if not is_hub_id(hub_id):
         raise ValueError(f"checkpoint: there is no folder {str(path)!r}")
     revision = revision or own or None
     from huggingface_hub import snapshot_download
@@ -61,7 +61,8 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
         ) from error
 
 
-def _looks_like_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of an id on the hub, OWNER/NAME."""
     part = r"[A-Za-z0-9][\w.\-]*"
     return re.fullmatch(f"{part}/{part}", name) is not None
 

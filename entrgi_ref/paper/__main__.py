@@ -6,6 +6,7 @@ whoever wrote them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,10 +80,14 @@ def list_(
     typer.echo(listing(out or runs))
 
 
+DRY = ("dry", "prompt_tokens", "tflops", "bandwidth", "json_")
+"""Options that `plan` alone has."""
+
+
 def _declared(
     act: Callable[[Plan, DreamTestbed, Path, dict[str, Any]], None],
 ) -> Callable[..., None]:
-    """A command whose options declare an experiment on Dream."""
+    """A command whose options declare an experiment on Dream. Those of `DRY` are for `plan`."""
 
     def command(
         experiment: ExperimentName,
@@ -131,6 +136,27 @@ def _declared(
         engine: Engine = "local",
         ray_address: RayAddress = None,
         ray_actors: RayActors = None,
+        dry: Annotated[
+            bool,
+            typer.Option(
+                "--dry",
+                help="Load no weights: predict memory and time from configurations, for cards of "
+                "several sizes, and say what would be fetched.",
+            ),
+        ] = False,
+        prompt_tokens: Annotated[
+            int, typer.Option(help="With --dry: tokens of the longest prompt. An assumption.")
+        ] = 256,
+        tflops: Annotated[
+            float, typer.Option(help="With --dry: 10^12 operations per second. An assumption.")
+        ] = 100.0,
+        bandwidth: Annotated[
+            float, typer.Option(help="With --dry: 10^9 bytes of memory per second. An assumption.")
+        ] = 1000.0,
+        json_: Annotated[
+            Path | None,
+            typer.Option("--json", help="With --dry: a file for all that is predicted."),
+        ] = None,
     ) -> None:
         from ..config import GuidanceConfig, SamplingConfig
         from ..models.checkpoints import device_of, dtype_of
@@ -170,6 +196,14 @@ def _declared(
         rewards = reward_paths(reward or [])
         if plan.experiment.rewards == MAIN:  # the others would be fetched for nothing
             rewards = {main_of(rewards): rewards[main_of(rewards)]}
+        if dry:
+            from .run.dry import Assumed, say
+
+            assumed = Assumed(tflops, bandwidth, prompt_tokens)
+            typer.echo(say(plan, dream, rewards, dtype, assumed, json_))
+            return
+        if json_ is not None:
+            raise ValueError("json: got a file without --dry, of which it is")
         models = pinned_models(folder)
 
         def fixed(path: str) -> str:
@@ -192,6 +226,10 @@ def _declared(
         act(plan, testbed, folder, options)
 
     command.__doc__ = act.__doc__
+    if act.__name__ != "plan_":
+        signature = inspect.signature(command, eval_str=True)
+        kept = [p for name, p in signature.parameters.items() if name not in DRY]
+        command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     return command
 
 
@@ -199,7 +237,7 @@ def _declared(
 @_declared
 def plan_(plan: Plan, testbed: DreamTestbed, out: Path, options: dict[str, Any]) -> None:
     """What an experiment, or what is left of it, would take on this device, from a short
-    calibration.
+    calibration; with --dry on any device, predicted without loading a network.
     """
     from .run.estimate import estimate
 

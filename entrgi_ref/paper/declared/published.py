@@ -5,6 +5,8 @@ The body of the paper, with its tables of Avg@4 and LMUnit and its other methods
 
 from __future__ import annotations
 
+from typing import Any
+
 TOP1: dict[tuple[str, str], float] = {
     ("reward-bench-2", "entrgi"): 3.91,
     ("reward-bench-2", "bon"): 2.99,
@@ -21,6 +23,34 @@ PROMPTS, SEEDS = 64, (1, 2, 3)
 DREAM = "Dream-org/Dream-v0-Instruct-7B"
 SKYWORK = {size: f"Skywork/Skywork-Reward-V2-Qwen3-{size}" for size in ("0.6B", "1.7B", "4B")}
 """The reward models, by size."""
+_QWEN3 = {"model_type": "qwen3", "vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128}
+SHAPES: dict[str, dict[str, Any]] = {
+    DREAM: {
+        "model_type": "Dream",
+        "vocab_size": 152_064,
+        "hidden_size": 3584,
+        "intermediate_size": 18_944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+    },
+    **{
+        SKYWORK[size]: _QWEN3
+        | {
+            "hidden_size": width,
+            "intermediate_size": inner,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+        }
+        for size, width, inner, layers, heads in (
+            ("0.6B", 1024, 3072, 28, 16),
+            ("1.7B", 2048, 6144, 28, 16),
+            ("4B", 2560, 9728, 36, 32),
+        )
+    },
+}
+"""Hub id -> what `plan --dry` takes for config.json where the hub does not answer: the shape of
+Qwen2.5-7B, which Dream has, and those of Qwen3. Not read from the hub here."""
 LMUNIT = "ContextualAI/LMUnit-qwen2.5-72b"
 """The judge."""
 

@@ -44,6 +44,7 @@ from ...models import Dream, SequenceReward
 from ...models.dream import compile_layers
 from ...models.sequence import BoundSequenceReward
 from ...relaxation import entropy_weight, soft_embedding, token_distribution
+from ..declared.memory import predicted_memory
 from .networks import Shape, networks, prompts_of
 
 SLOW = 512
@@ -243,6 +244,21 @@ class Bench:
         steps = len(self.steps.boards)
         return {"step": counts[0] / steps, "gradient_step": (counts[1] - counts[0]) / steps}
 
+    def predicted_memory(self) -> int:
+        """What `plan --dry` says of this run, beside the weights."""
+        shape = self.shape
+        return predicted_memory(
+            self.denoiser.network.config.to_dict(),
+            self.reward.network.config.to_dict(),
+            self.denoiser.encode(self.prompts).valid.sum(1).tolist(),
+            shape.trajectories,
+            shape.new_tokens,
+            shape.dtype,
+            gradient_steps=shape.gradient_steps,
+            device=self.reward.device.type,
+            suffix=1,
+        ).working
+
     @property
     def table_bytes(self) -> int:
         """A table of a float32 per masked position and token, with everything masked."""
@@ -288,6 +304,7 @@ def bench(
         "tables": peak[0] / made.table_bytes,
         "peak_memory_bytes": peak[0],
         "held_before_bytes": held,
+        "predicted_memory_bytes": made.predicted_memory(),
         "matrix_rate": made.matrix_rate(),
         "network_operations": operations,
         "host_waits": made.waits(),

@@ -2,6 +2,7 @@
 
 start.py             the command `run`
 estimate.py          the command `plan`
+dry.py               the same without networks, `plan --dry`
 batches.py           batches of prompts, and what computes their records
 runner.py            who computes which batch, what is written, when to give up
 cluster.py           the same by the actors of a Ray cluster

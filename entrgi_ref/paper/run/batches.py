@@ -119,7 +119,7 @@ class Answerer:
                 continue
             # Outside of the handler, which would keep the failed batch's tensors alive.
             if full:
-                _empty_cache()
+                empty_cache()
             if alone:
                 self.say(f"failed: {reason}")
                 yield self._failed(part, config, reason)
@@ -182,6 +182,7 @@ class Answerer:
         }
 
 
-def _empty_cache() -> None:
+def empty_cache() -> None:
+    """Give back what the GPU's allocator keeps for later."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

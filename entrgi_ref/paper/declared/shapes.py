@@ -1,0 +1,105 @@
+"""The sizes of a network, from its configuration alone: parameters and operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...checks import some
+
+KINDS = {"Dream": "qwen2", "qwen2": "qwen2", "qwen3": "qwen3"}
+"""Types of configurations of which the layers are known, and whose layers they are."""
+REQUIRED = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads"),
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A transformer with grouped queries, rotations and a gated layer, as Qwen2 and Qwen3 are."""
+
+    kind: str
+    """qwen2, which adds biases to queries, keys and values; or qwen3, which normalises heads."""
+    vocabulary: int
+    width: int
+    inner: int
+    """Width of the gated layer."""
+    layers: int
+    heads: int
+    kv_heads: int
+    head: int
+    """Width of a head."""
+    tied: bool = False
+    """Whether the output layer is the table of embeddings."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Sizes:
+        """From the contents of config.json. Raises `ValueError` for a type that is not known, and
+        for a field that is missing.
+        """
+        kind = config.get("model_type")
+        if kind not in KINDS:
+            raise ValueError(
+                f"model_type: got {kind!r}, expected one of {', '.join(KINDS)}: of other layers "
+                "the memory is not known"
+            )
+        missing = [name for name in REQUIRED if not isinstance(config.get(name), int)]
+        if missing:
+            raise ValueError(f"config.json: it lacks {some(missing)}")
+        heads = config["num_attention_heads"]
+        # Qwen3's configuration has this default, whatever the width.
+        default = 128 if KINDS[kind] == "qwen3" else config["hidden_size"] // heads
+        return cls(
+            kind=KINDS[kind],
+            vocabulary=config["vocab_size"],
+            width=config["hidden_size"],
+            inner=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=config["num_key_value_heads"],
+            head=config.get("head_dim") or default,
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+
+    @property
+    def queries(self) -> int:
+        """Width of all heads together."""
+        return self.heads * self.head
+
+    @property
+    def keys(self) -> int:
+        """Width of all heads of keys together, and of those of values."""
+        return self.kv_heads * self.head
+
+    @property
+    def repeated(self) -> int:
+        """Width of the keys that attention reads: repeated for each head of queries, unless one
+        head serves them all, which needs no copies.
+        """
+        return self.queries if self.kv_heads > 1 else self.keys
+
+    @property
+    def in_layers(self) -> int:
+        """Parameters of all layers and of the last normalisation."""
+        attention = 2 * self.width * (self.queries + self.keys)
+        more = 2 * self.head if self.kind == "qwen3" else self.queries + 2 * self.keys
+        layer = attention + 3 * self.width * self.inner + 2 * self.width + more
+        return self.layers * layer + self.width
+
+    @property
+    def as_denoiser(self) -> int:
+        """Parameters with embeddings and an output layer over the vocabulary."""
+        return self.in_layers + (1 if self.tied else 2) * self.vocabulary * self.width
+
+    @property
+    def as_reward(self) -> int:
+        """Parameters with embeddings and one score."""
+        return self.in_layers + self.vocabulary * self.width + self.width
+
+    def operations(self, tokens: float, context: float) -> float:
+        """Floating point operations of a forward pass of `tokens` that see `context` each, without
+        an output layer. A product and a sum are two.
+        """
+        return tokens * (2 * self.in_layers + 4 * self.layers * context * self.queries)
