@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from paper_runs import TINY_BASE, FailingDenoiser, FailingReward, TinyTestbed, invoke, tiny_run
+from paper_runs import TINY_BASE, invoke, tiny_run
 
 from checkpoints import DREAM, REWARD
 from entrgi_ref.models import checkpoints
@@ -20,6 +20,7 @@ from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.declared.shapes import Sizes
 from entrgi_ref.paper.run import dry, estimate
 from tiny import _Bound
+from tiny_testbed import FailingDenoiser, FailingReward, TinyTestbed
 
 BASE = replace(
     TINY_BASE,

@@ -2,7 +2,7 @@
 
 Counted are tensors that are alive at once, at each place where there may be the most of them. The
 counts follow `generate` and `guide`, and transformers' Qwen2 and Qwen3 with `sdpa`; tests hold them
-against what torch hands out on a CPU. On a GPU the kernels of attention have working memory of their own, which
+against what torch hands out on a CPU, and against records of a GPU. What kernels use for themselves
 is not counted, nor is what the driver and fragments take.
 
 Letters as in `relaxation.py`: S trajectories, n = S N masked positions at the first step, V. A
