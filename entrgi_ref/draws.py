@@ -148,7 +148,6 @@ class KeyedStepDraws:
 
 
 @equation("alg:nucleus")
-@by_rows
 def nucleus(probabilities: Float[Tensor, "n V"], top_p: float) -> Float[Tensor, "n V"]:
     """The distribution cut to its nucleus, the fewest most probable tokens that pass mass `top_p`.
 
@@ -163,6 +162,12 @@ def nucleus(probabilities: Float[Tensor, "n V"], top_p: float) -> Float[Tensor, 
         return probabilities
     if fast_nucleus.applies(probabilities):
         return fast_nucleus.nucleus(probabilities, top_p)
+    return _sorted_nucleus(probabilities, top_p)
+
+
+@by_rows
+def _sorted_nucleus(probabilities: Float[Tensor, "n V"], top_p: float) -> Float[Tensor, "n V"]:
+    """The plain version."""
     falling, order = probabilities.sort(dim=-1, descending=True, stable=True)
     mass = falling.cumsum(-1, dtype=torch.float64)  # exact for float32
     mass_before = F.pad(mass[:, :-1], (1, 0)).to(torch.promote_types(falling.dtype, torch.float32))

@@ -1,49 +1,57 @@
-"""The nucleus of a large vocabulary, without sorting it.
+"""The nucleus without sorting the vocabulary.
 
-Which tokens are in it is decided by a mass: that of all tokens before, in order of falling
-probability. Three facts make a sort of everything unnecessary:
+Of a small one the values alone are sorted, which the processor does many at a time, and not where
+they stand. The last value of the nucleus says which tokens are in it.
+
+Of a large one not even all values. Whether a token is in is decided by a mass: that of all tokens
+before it, in order of falling probability. Three facts help:
 
 1. Of V tokens, one with a probability below (1 - top_p) / V cannot be in the nucleus: all that
    come after it, and it itself, weigh less than 1 - top_p together.
-2. Positive floats are ordered like their bits. So the mass in each of some thousand bins of equal
-   leading bits says in which of them the nucleus ends: what is above is in, what is below is out,
-   and only the tokens of this bin have to be put in order.
+2. The mass above a value is one pass over the row. It says on which side of this value the nucleus
+   ends. A sample of the row says where to look, so that a few passes leave few values to be sorted.
 3. Numbers of float32 from 2^-29 to 1 add up exactly in float64, in whatever order. So the set is
    that of the sorted version to the last token.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+Values = NDArray[np.float32]
+
 LARGE = 2**12
-"""A smaller vocabulary is sorted."""
+"""Of a smaller vocabulary all values are sorted."""
 EXACT = 2.0**-29
-FEW = 2**10
-"""So many tokens are sorted at once."""
+FEW = 2**13
+"""So many values are sorted at once."""
 SAMPLED, SPREAD = 64, 0.2
 """Of every so many tokens one is asked whether it can be in the nucleus. Where this share of them
 can, it is not worth while to pick them out.
 """
-CACHED = 2**15
-"""So many values are put into their bins at a time."""
-SAMPLE = 2**11
-"""So many values say where most of them are: there the bins are."""
-BINS = 13
-"""There are up to 2^13 bins."""
+SAMPLE, MARGIN = 2**12, 48
+"""So many values say where the nucleus ends, give or take so many of them."""
 
 
 def applies(probabilities: Tensor) -> bool:
     """Whether the fast version is for these probabilities."""
     if torch.is_grad_enabled() and probabilities.requires_grad:
         return False
-    if probabilities.dtype != torch.float32 or probabilities.shape[-1] < LARGE:
-        return False
-    return probabilities.is_cpu or (probabilities.is_cuda and find_spec("triton") is not None)
+    if probabilities.is_cuda:
+        return _large(probabilities) and find_spec("triton") is not None
+    return probabilities.is_cpu and probabilities.dtype in (torch.float32, torch.float64)
+
+
+def _large(probabilities: Tensor) -> bool:
+    return probabilities.dtype == torch.float32 and probabilities.shape[-1] >= LARGE
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
@@ -52,59 +60,98 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
         from . import nucleus_kernel  # Triton comes with torch where torch knows GPUs
 
         return nucleus_kernel.nucleus(probabilities, top_p)
-    found = torch.zeros_like(probabilities)
-    for row, to in zip(probabilities, found, strict=True):
-        _cut(row, top_p, to)
-    return found.div_(found.sum(-1, keepdim=True))
+    if not _large(probabilities):
+        return _by_values(probabilities, top_p)
+    found = torch.empty_like(probabilities)
+    room = Room(probabilities.shape[1])
+    for row, to in zip(probabilities.detach(), found, strict=True):
+        values = row.numpy()
+        last, kept, equal = _last(values, top_p, room)
+        torch.threshold(row, float(np.nextafter(last, ZERO)), 0, out=to)
+        if kept < equal:  # among equals the lower id comes first
+            to[np.flatnonzero(values == last)[kept:]] = 0
+        to.div_(to.sum())
+    return found
 
 
-def _cut(row: Tensor, top_p: float, found: Tensor) -> None:
-    """Put into `found`, which is 0, the probabilities of the tokens of the nucleus."""
-    least = (float(row.sum()) * (1 - 1e-4) - top_p) / len(row)  # fact 1, rounding aside
-    tokens, values, mass_above = None, row, 0.0
+def _by_values(probabilities: Tensor, top_p: float) -> Tensor:
+    """Equal to the plain version in every bit."""
+    falling = torch.from_numpy(np.sort(probabilities.detach().numpy(), -1)).flip(-1)
+    mass = falling.cumsum(-1, dtype=torch.float64)
+    outside = F.pad(mass[:, :-1], (1, 0)).to(falling.dtype) > top_p
+    total = falling.masked_fill(outside, 0).sum(-1, keepdim=True)
+    kept = (~outside).sum(-1, keepdim=True)
+    last = falling.gather(-1, kept - 1)
+    inside = probabilities >= last
+    more = inside.sum(-1, keepdim=True) - kept
+    if more.any():  # some are equal to the last: among these the lower id comes first
+        equal = probabilities == last
+        room = equal.sum(-1, keepdim=True) - more
+        inside &= ~equal | (equal.cumsum(-1) <= room)
+    return torch.where(inside, probabilities / total, 0)
+
+
+class Room:
+    """Memory for what is made of a row: to ask for it anew would take longer than to use it."""
+
+    def __init__(self, width: int):
+        self.exact, self.above = torch.empty(2, width, dtype=torch.float64)
+        self.inside, self.below = np.empty((2, width), dtype=np.bool_)
+
+    def between(self, values: Values, low: np.float32, high: np.float32) -> Values:
+        """Those of the values that are above `low` and at most `high`."""
+        inside, below = self.inside[: len(values)], self.below[: len(values)]
+        np.greater(values, low, out=inside)
+        np.less_equal(values, high, out=below)
+        return values[np.logical_and(inside, below, out=inside)]
+
+    def mass_above(self, values: Values) -> Callable[[np.float32], float]:
+        """The exact mass of all values above a number, as a function of it."""
+        exact, above = self.exact[: len(values)], self.above[: len(values)]
+        exact.copy_(torch.from_numpy(values))
+        return lambda number: float(torch.threshold(exact, float(number), 0, out=above).sum())
+
+
+def _last(values: Values, top_p: float, room: Room) -> tuple[np.float32, int, int]:
+    """The last value of a row's nucleus, how many that are equal to it are in, and how many there
+    are.
+    """
+    least = (float(values.sum()) * (1 - 1e-4) - top_p) / len(values)  # fact 1, rounding aside
+    mass_above = 0.0
     if least >= EXACT:
-        if float((row[::SAMPLED] >= least).float().mean()) < SPREAD:
-            tokens = (row >= least).nonzero().squeeze(1)
-            values = row[tokens]
-        if len(values) > FEW and float(values.amax()) > 1.01 * float(values.amin()):
-            inside, mass_above, below_edge = _last_bin(values, least, top_p)
-            torch.threshold(row, below_edge, 0, out=found)
-            tokens, values = inside if tokens is None else tokens[inside], values[inside]
-    if not bool((values == values[0]).all()):
-        values, order = values.sort(descending=True, stable=True)
-        tokens = order if tokens is None else tokens[order]
-    exact = values.double()
-    mass_before = exact.cumsum(0).sub_(exact).add_(mass_above)
-    kept = int((mass_before.float() <= top_p).sum())
-    if tokens is None:
-        found[:kept] = values[:kept]
-    else:
-        found[tokens[:kept]] = values[:kept]
+        sample = values[::SAMPLED]
+        if np.count_nonzero(sample >= least) < SPREAD * len(sample):
+            values = room.between(values, np.nextafter(np.float32(least), ZERO), INFINITE)
+        if len(values) > FEW:
+            values, mass_above = _around_the_last(values, top_p, room)
+    falling = np.sort(values)[::-1] if values.min() < values.max() else values
+    mass = mass_above + np.cumsum(falling[:-1], dtype=np.float64)
+    kept = 1 + int((mass.astype(np.float32) <= np.float32(top_p)).sum())
+    last = falling[kept - 1]
+    above, until = (len(falling) - np.searchsorted(falling[::-1], last, side) for side in SIDES)
+    return last, kept - above, until - above
 
 
-def _last_bin(values: Tensor, least: float, top_p: float) -> tuple[Tensor, float, float]:
-    """Which values are in the bin where the nucleus ends; the mass above, and its last number."""
-    sample = values[:: max(1, len(values) // SAMPLE)].sort().values
-    ends = sample[len(sample) // 100], sample[-1 - len(sample) // 100]
-    low, high = _bits(max(least, float(ends[0]))), _bits(max(least, float(ends[1])))
-    shift = max(0, (high - low).bit_length() - BINS)
-    size = ((high - low) >> shift) + 1
-    mass = values.new_zeros(size, dtype=torch.float64)
-    for part in values.split(CACHED):
-        # The first and the last bin have also what lies beyond them.
-        bins = ((part.view(torch.int32) - low) >> shift).clamp_(0, size - 1)
-        mass.scatter_add_(0, bins.long(), part.double())
-    above = F.pad(mass.flip(0).cumsum(0)[:-1], (1, 0)).flip(0)
-    last = int((above.float() > top_p).sum())
-    start = 0.0 if last == 0 else _float(low + (last << shift))
-    end = torch.inf if last == size - 1 else _float(low + ((last + 1) << shift) - 1)
-    inside = ((values >= start) & (values <= end)).nonzero().squeeze(1)
-    return inside, float(above[last]), end
+SIDES: tuple[Literal["right", "left"], ...] = ("right", "left")
+ZERO, INFINITE = np.float32(0), np.float32(np.inf)
 
 
-def _bits(number: float) -> int:
-    return int(torch.tensor(number, dtype=torch.float32).view(torch.int32))
-
-
-def _float(bits: int) -> float:
-    return float(torch.tensor(bits, dtype=torch.int32).view(torch.float32))
+def _around_the_last(values: Values, top_p: float, room: Room) -> tuple[Values, float]:
+    """Some values, among which is the last of the nucleus; and the mass of all above them."""
+    sample = np.sort(values[:: max(1, len(values) // SAMPLE)])[::-1]
+    ends = np.concatenate([[INFINITE], sample, [ZERO]])
+    mass_of = room.mass_above(values)
+    shares = np.cumsum(sample, dtype=np.float64)
+    guess = int(np.searchsorted(shares, top_p / mass_of(ZERO) * shares[-1]))
+    # The last value of the nucleus is above that of `low`, and at most that of `high`.
+    high, low, mass_above = 0, len(ends) - 1, 0.0
+    probes = [guess + 1 - MARGIN, guess + 1 + MARGIN]
+    while probes or low - high > 2 * MARGIN:
+        probe = probes.pop(0) if probes else (high + low) // 2
+        if high < probe < low:
+            mass = mass_of(ends[probe])
+            if np.float32(mass) <= np.float32(top_p):
+                high, mass_above = probe, mass
+            else:
+                low = probe
+    return room.between(values, ends[low], ends[high]), mass_above
