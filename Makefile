@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo setup test test-oldest test-site bench lint docs serve clean
+.PHONY: demo setup test test-slow test-kernel test-oldest test-site bench lint docs serve clean
 
 demo: setup  ## the method on the toy: trains it at the first run, then compares all methods
 	$(BIN)/python -m toy
@@ -17,6 +17,16 @@ setup: .venv/up-to-date  ## the virtual environment; does nothing when up to dat
 
 test: lint  ## all tests, after lint and types
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-slow: setup  ## tests that take longer
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+
+# The kernels of a GPU by Triton's interpreter. Beside the environment: a torch for GPUs brings a Triton of its own.
+TRITON = triton==3.6.0
+
+test-kernel: setup  ## the kernels of a GPU, on a CPU
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/kernel $(TRITON)
+	PYTHONPATH=.venv/kernel $(BIN)/python -m pytest -n 2 tests/test_fast_kernel.py
 
 # The oldest transformers that is supported, and what it needs in other versions than constraints.txt.
 OLDEST = transformers==5.0.0 huggingface_hub==1.33.0 tokenizers==0.22.2

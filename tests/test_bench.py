@@ -8,7 +8,13 @@ import pytest
 import torch
 from paper_runs import invoke
 
+from entrgi_ref import generate, guidance
+from entrgi_ref.fast import adam, rows
+from entrgi_ref.fast import draw as fast_draw
+from entrgi_ref.fast import nucleus as fast_nucleus
+from entrgi_ref.fast.gradient import logit_gradient
 from entrgi_ref.paper.measured import bench as benching
+from entrgi_ref.paper.measured import scaling, switches
 from entrgi_ref.paper.measured.bench import Bench
 from entrgi_ref.paper.measured.networks import SHAPES, Shape, Sizes
 from entrgi_ref.paper.measured.scaling import expected_seconds, slope
@@ -75,12 +81,18 @@ def test_the_peak_is_of_what_is_held_at_once():
 
 
 def test_scaling_has_a_line_for_each_size(tmp_path, monkeypatch):
-    monkeypatch.setitem(SHAPES, "toy", SMALL)
+    assert list(scaling.SIZES) == ["S", "N", "V", "prompt", "M", "T"]
+    for size, grow in scaling.SIZES.items():
+        shapes = [grow(SHAPES["wide"], factor) for factor in (1.0, 4.0)]
+        values = [scaling.value_of(shape, size) for shape in shapes]
+        assert values[1] == 4 * values[0]
+    few = {name: scaling.SIZES[name] for name in ("S", "V")}  # the others would be no news
+    monkeypatch.setattr(scaling, "SIZES", few)
+    monkeypatch.setitem(SHAPES, "toy", replace(SMALL, denoising_steps=1))
     file = tmp_path / "bench.json"
     text = invoke("bench", "--shape", "toy", "--rounds", "1", "--scaling", "--json", file)
     lines = json.loads(file.read_text())["scaling"]
-    assert [line["size"] for line in lines] == ["S", "N", "V", "prompt", "M", "T"]
-    assert [line["values"] for line in lines[:3]] == [[4, 8, 16], [4, 8, 16], [50, 100, 200]]
+    assert [line["values"] for line in lines] == [[4, 8, 16], [50, 100, 200]]
     assert all(len(line["seconds"]) == 3 for line in lines)
     assert f"{lines[0]['expected']:.2f}, {lines[0]['measured']:.2f}" in text
 
@@ -106,6 +118,37 @@ def test_what_a_run_should_take_grows_with_what_is_worked_on():
     assert grown({"rest": 1.0, "reward_forward": 3.0}, gradient_steps=6) == pytest.approx(7 / 4)
     assert slope((1, 2, 4), [3, 6, 12]) == pytest.approx(1)
     assert slope((1, 2, 4), [5, 5, 5]) == pytest.approx(0)
+
+
+def test_each_trick_can_be_switched_off(monkeypatch):
+    """And what is off is off: then the plain version is called. Tokens stay what they were."""
+    monkeypatch.setattr(adam, "LARGE", 10)
+    shape = replace(SMALL, vocabulary=4100, prompts=1, trajectories=1, denoising_steps=1)
+    bench = Bench.of(shape, torch.device("cpu"))
+    ratios = switches.switched(bench, torch.device("cpu"), rounds=1)
+    assert set(ratios) == {"nucleus", "draw", "rows", "gradient", "adam"}
+    asked = bench.denoiser, bench.reward, bench.prompts, bench.config
+    expected = generate(*asked).tokens
+    called = {"nucleus": (fast_nucleus, "_last"), "draw": (fast_draw, "_first")}
+    for name in ratios:
+        with switches.without(name), monkeypatch.context() as patch:
+            if name in called:
+                patch.setattr(*called[name], None)  # would be an error if it were called
+            assert torch.equal(generate(*asked).tokens, expected), name
+    with switches.without("rows"):
+        assert min(rows.AT_A_TIME.values()) > 2**60
+    with switches.without("gradient"):
+        assert guidance.logit_gradient is switches.by_autograd
+
+
+def test_the_gradient_by_autograd_is_the_closed_form():
+    g = torch.Generator().manual_seed(0)
+    q = torch.randn(3, 50, generator=g, dtype=torch.float64).softmax(-1)
+    embeddings = torch.randn(50, 4, generator=g, dtype=torch.float64)
+    slope, soft = torch.randn(3, 4, generator=g, dtype=torch.float64), q @ embeddings
+    found = switches.by_autograd(q, slope, soft, embeddings, 0.7)
+    expected = logit_gradient(q.clone(), slope, soft, embeddings, 0.7)
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_slow_reference_answers_the_same_prompt():

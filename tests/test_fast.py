@@ -80,10 +80,44 @@ def test_the_nucleus_is_that_of_a_sort_to_the_last_token(kind, width, top_p, see
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_million_rows_in_all(kind):
+    """An eighth of a million of each kind: most of them small, as many of them large as take a
+    minute; whatever the top_p.
+    """
+    for width, count in ((7, 60_000), (64, 50_000), (385, 14_000), (fast.LARGE + 3, 1_000)):
+        for seed in range(8):
+            p = random_rows(kind, count // 8, width, seed)
+            p = p[~p.isnan().any(1)]  # everything banned
+            top_p = (0.3, 0.9, 0.95, 0.99)[seed % 4]
+            assert torch.equal(nucleus(p, top_p) > 0, sorted_nucleus(p, top_p) > 0)
+    for seed in range(4):
+        p = random_rows(kind, 8, 152_064, 100 + seed)
+        assert torch.equal(nucleus(p, 0.95) > 0, sorted_nucleus(p, 0.95) > 0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_nucleus_at_a_real_vocabulary(kind):
     p = random_rows(kind, 2, 152_064, 0)
     assert torch.equal(nucleus(p, 0.95) > 0, sorted_nucleus(p, 0.95) > 0)
+
+
+@settings(max_examples=60)
+@given(
+    kind=st.sampled_from(KINDS),
+    width=st.sampled_from([2, 3, 64, 385, fast.LARGE - 1]),
+    top_p=TOP_P,
+    double=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_the_nucleus_of_a_small_vocabulary_is_that_of_a_sort_in_every_bit(
+    kind, width, top_p, double, seed
+):
+    p = random_rows(kind, 5, width, seed)
+    p = p[~p.isnan().any(1)]
+    p = p.double() if double else p
+    assert torch.equal(nucleus(p, top_p), sorted_nucleus(p, top_p))
 
 
 def test_tokens_at_the_edges_of_bins_are_in_one_of_them():

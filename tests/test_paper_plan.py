@@ -129,8 +129,17 @@ def taken(testbed, folder, base=BASE, batch_size=1, methods=()):
     return testbed.clock.now - before
 
 
-@pytest.mark.parametrize("prompts", [UNEVEN, MIXED])
-@pytest.mark.parametrize("batch_size", [1, 2, 4])
+SLOWLY = [(1, MIXED), (2, UNEVEN), (2, MIXED), (4, UNEVEN)]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "prompts"),
+    [
+        (1, UNEVEN),
+        (4, MIXED),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOWLY),
+    ],
+)
 def test_the_time_is_that_of_a_run_with_prompts_of_all_lengths(
     tmp_path, monkeypatch, batch_size, prompts
 ):

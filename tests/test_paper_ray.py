@@ -69,6 +69,7 @@ def test_an_actor_that_dies_costs_nothing_but_time(tmp_path, alone):
     assert len(list((tmp_path / "records").glob("*.jsonl"))) == 1  # the driver alone writes
 
 
+@pytest.mark.slow
 def test_a_batch_that_kills_every_actor_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "RESTARTS", 0)
     with pytest.raises(ValueError, match="ray: an actor died and is not started again") as error:
@@ -77,6 +78,7 @@ def test_a_batch_that_kills_every_actor_ends_the_run(tmp_path, monkeypatch):
     assert lines(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_failing_prompts_and_full_memory_travel(tmp_path, capsys):
     denoiser = FailingDenoiser(1)
     denoiser.most_rows = 4  # two prompts of two trajectories
@@ -92,6 +94,7 @@ def test_failing_prompts_and_full_memory_travel(tmp_path, capsys):
     assert "10 prompts in" in said.out
 
 
+@pytest.mark.slow
 def test_a_part_done_run_is_gone_on_with(tmp_path, alone):
     """Also in the middle of a batch; and with as many threads as a single process."""
     torch.set_num_threads(2)
@@ -110,6 +113,7 @@ def test_a_part_done_run_is_gone_on_with(tmp_path, alone):
     assert lines(tmp_path / "ray") == before
 
 
+@pytest.mark.slow
 def test_a_process_started_by_hand_shares_the_work(tmp_path, alone):
     """It begins while an actor computes, and leaves it what it has in hand."""
     plan, testbed = plan_of(), Watched()
@@ -136,6 +140,7 @@ def test_a_process_started_by_hand_shares_the_work(tmp_path, alone):
     assert len(list((tmp_path / "records").glob("*.jsonl"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("testbed", "message"),
     [
@@ -149,6 +154,7 @@ def test_what_cannot_be_loaded_ends_the_run_and_is_not_declared(tmp_path, testbe
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_what_is_kept(tmp_path, monkeypatch, alone):
     write = RunFolder.write
 
@@ -165,6 +171,7 @@ def test_ctrl_c_says_what_is_kept(tmp_path, monkeypatch, alone):
     assert by_key(tmp_path) == alone
 
 
+@pytest.mark.slow
 def test_the_command_line_on_dream(tmp_path):
     """Examined by the driver, loaded by the actor alone."""
     words = ["--methods", "entrgi", "--seeds", "1", "--prompts", "2", "--dtype", "float64"]

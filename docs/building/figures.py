@@ -421,3 +421,28 @@ def overoptimisation(palette: Palette) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
+
+
+@drawing
+def scaling(palette: Palette) -> Figure:
+    """Six small plots of time against a size, both in multiples of the smallest. Measured points
+    follow a line of the expected slope: steep for trajectories, vocabulary and steps, flat for the
+    prompt.
+    """
+    lines = records.read("bench-wide")["scaling"]
+    figure, axes = _panels(*[1.5] * len(lines), height=2.2)
+    for axis, line in zip(axes, lines, strict=True):
+        times = [value / line["values"][0] for value in line["values"]]
+        axis.loglog(
+            times, [factor ** line["expected"] for factor in times], color=palette.quiet, ls="--"
+        )
+        ratios = [seconds / line["seconds"][0] for seconds in line["seconds"]]
+        axis.loglog(times, ratios, "o-", color=palette.hard)
+        name = line["size"] if len(line["size"]) == 1 else "prompt"
+        axis.set(title=name, ylim=(0.7, 6), xticks=times, yticks=[1, 2, 4])
+        axis.set_xticklabels([f"×{round(factor)}" for factor in times])
+        axis.set_yticklabels(["×1", "×2", "×4"] if axis is axes[0] else [])
+        axis.minorticks_off()
+        axis.grid()
+    axes[0].set_ylabel("time")
+    return figure

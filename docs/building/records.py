@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,6 +24,7 @@ from entrgi_ref.paper.declared.experiments import LABELS  # noqa: E402
 from entrgi_ref.paper.declared.published import SKYWORK  # noqa: E402
 from entrgi_ref.paper.run import dry  # noqa: E402
 from toy import dial, ledger, spread  # noqa: E402
+from toy.leading import markdown as leading_table  # noqa: E402
 from toy.statistics import Estimate, student  # noqa: E402
 from toy.table import REWARD_AND_GOLD, Row, means  # noqa: E402
 
@@ -117,6 +119,109 @@ def memory(reward: str) -> str:
     return "\n".join(lines)
 
 
+SIZES = {
+    "S": "S, trajectories",
+    "N": "N, tokens of an answer",
+    "V": "V, vocabulary",
+    "prompt": "tokens of a prompt",
+    "M": "M, gradient steps",
+    "T": "T, denoising steps",
+}
+
+
+def scaling() -> str:
+    """How the time of a run grows with each size, expected and measured."""
+    lines = [
+        "| size | values | seconds | slope expected | slope measured |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for line in read("bench-wide")["scaling"]:
+        values = ", ".join(f"{each:,}" for each in line["values"])
+        seconds = ", ".join(f"{each:.1f}" for each in line["seconds"])
+        slopes = f"{line['expected']:.2f} | {line['measured']:.2f}"
+        lines.append(f"| {SIZES[line['size']]} | {values} | {seconds} | {slopes} |")
+    return "\n".join(lines)
+
+
+TRICKS = {
+    "nucleus": "the nucleus without a sort of tokens",
+    "draw": "draws in two levels",
+    "rows": "a few rows at a time",
+    "gradient": "the gradient written out",
+    "adam": "Adam in one pass",
+}
+
+
+def tricks() -> str:
+    """What a run takes without each trick, over what it takes with all."""
+    lines = ["| without | time, over that with all |", "| --- | ---: |"]
+    without = read("bench-wide")["without"]
+    lines += [f"| {TRICKS[name]} | {ratio:.2f} |" for name, ratio in without.items()]
+    return "\n".join(lines)
+
+
+PARTS = {
+    "denoiser": "the mask predictor",
+    "reward_forward": "the reward model, forward",
+    "reward_backward": "the reward model, backward",
+    "softmax": "softmax",
+    "nucleus": "nucleus",
+    "draw": "draws",
+    "entropy": "entropy",
+    "gradient": "gradient of the logits",
+    "adam": "Adam",
+    "rest": "rest",
+}
+
+
+def parts() -> str:
+    """Milliseconds of each part of a denoising step of the paper's shape on a GPU."""
+    found = {name: read(name) for name in ("bench-paper", "bench-paper-faster", "bench-paper-4b")}
+    lines = [
+        "| ms of a denoising step, each part timed by itself | 1.7B | 1.7B, `--faster` | 4B |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for part, words in PARTS.items():
+        cells = " | ".join(f"{1000 * record['parts'][part]:.0f}" for record in found.values())
+        lines.append(f"| {words} | {cells} |")
+    whole = " | ".join(f"{1000 * record['seconds_per_step']:.0f}" for record in found.values())
+    lines.append(f"| **the step as a whole** | {whole} |")
+    ratios = " | ".join(f"{record['overhead_over_networks']:.2f}" for record in found.values())
+    lines.append(f"| ours / networks | {ratios} |")
+    floors = " | ".join(f"{record['overhead_over_floor']:.2f}" for record in found.values())
+    lines.append(f"| ours / (networks + unavoidable) | {floors} |")
+    for words, kind in (("networks alone", "networks"), ("ours", "ours")):
+        rates = " | ".join(f"{of_matrix_rate(record, kind):.2f}" for record in found.values())
+        lines.append(f"| {words}, share of the matrix rate | {rates} |")
+    most = " | ".join(f"{peak_gib(record):.1f}" for record in found.values())
+    lines.append(f"| peak memory, weights included, GiB | {most} |")
+    waits = " | ".join(f"{record['host_waits']['gradient_step']:.0f}" for record in found.values())
+    lines.append(f"| times that the host waits, per gradient step | {waits} |")
+    return "\n".join(lines)
+
+
+def of_matrix_rate(record: Mapping[str, Any], kind: str) -> float:
+    """The networks' operations over the time of a run, as a share of a large matrix product's."""
+    seconds = statistics.median(record["seconds"][kind])
+    return float(record["network_operations"] / seconds / record["matrix_rate"])
+
+
+def peak_gib(record: Mapping[str, Any]) -> float:
+    """The most memory that was held at once, weights included."""
+    return float(record["held_before_bytes"] + record["peak_memory_bytes"]) / 2**30
+
+
+def leading() -> str:
+    """The committed run at the start of an answer, under each order."""
+    rows = read("leading")["rows"]
+    return leading_table(
+        {
+            order: {name: Estimate(**each) for name, each in found.items()}
+            for order, found in rows.items()
+        }
+    )
+
+
 def effects() -> dict[str, dict[str, Estimate]]:
     """The rows of the ledger's record."""
     return {
@@ -134,6 +239,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "gradients": lambda: gradients("gradients"),
     **{f"memory-{size}": partial(memory, size) for size in SKYWORK},
     "dial": lambda: dial.markdown(read("dial")["rows"]),
+    "scaling": scaling,
+    "tricks": tricks,
+    "parts": parts,
+    "leading": leading,
 }
 BLOCK = re.compile(r"(<!-- record: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

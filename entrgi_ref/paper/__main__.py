@@ -330,6 +330,10 @@ def bench(
         bool,
         typer.Option("--scaling", help="Also 1, 2 and 4 times each size: S, N, V, prompt, M, T."),
     ] = False,
+    switches: Annotated[
+        bool,
+        typer.Option("--switches", help="Also without each part of the room fast/, in its turn."),
+    ] = False,
 ) -> None:
     """Time a run on random networks beside these networks alone, and beside the work on the
     vocabulary that cannot be avoided.
@@ -343,7 +347,7 @@ def bench(
 
     choice("shape", shape, SHAPES)
     torch.set_num_threads(threads)
-    typer.echo(run(shape, json_, rounds, device_of(device), faster, scaling))
+    typer.echo(run(shape, json_, rounds, device_of(device), faster, scaling, switches))
 
 
 @app.command()

@@ -167,12 +167,15 @@ class _Tables:
 
     @property
     def nucleus(self) -> int:
-        """Where it is sorted: values, ids of 8 bytes, sums of float64, the sums before, what is
-        kept, a table of zeros and one that is filled.
+        """Where tokens are sorted: values, ids of 8 bytes, sums of float64, the sums before, what
+        is kept, a table of zeros and one that is filled. Where values are: no ids, and no zeros.
         """
-        fast = self.g == 4 and self.V >= nucleus.LARGE
-        each = self.g if fast else 5 * self.g + 16
         part, whole = self.part, self.n * self.V
+        if self.g == 4 and self.V >= nucleus.LARGE:
+            return whole * self.g
+        if self.device == "cpu":
+            return whole * (2 * self.g + 16)
+        each = 5 * self.g + 16
         if part == whole:
             return part * each
         # From the second part on there is also the table that parts are put into, and the part

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from ...commands.files import write_text
-from .bench import bench, report
+from .bench import Bench, bench, report
 from .networks import SHAPES
 from .scaling import scaling
+from .switches import switched
 
 
 def run(
@@ -22,10 +23,11 @@ def run(
     device: torch.device,
     faster: bool = False,
     scaled: bool = False,
+    switches: bool = False,
 ) -> str:
     """Measure one of `SHAPES`; write what was found to a file, if one is given.
 
-    With `scaled`, how the time grows with each size.
+    With `scaled`, how the time grows with each size; with `switches`, what each trick gives.
     """
     if faster and device.type != "cuda":
         raise ValueError(f"faster: got True on {device}, expected a GPU of NVIDIA")
@@ -41,6 +43,13 @@ def run(
         found["command"] += " --scaling"
         found["scaling"] = scaling(SHAPES[name], device, rounds)
         text += f"\n{scaling_report(found['scaling'])}"
+    if switches:
+        found["command"] += " --switches"
+        found["without"] = switched(Bench.of(SHAPES[name], device), device, rounds)
+        text += "".join(
+            f"\n{'without fast/' + part + '.py, over with':38} {ratio:8.2f}"
+            for part, ratio in found["without"].items()
+        )
     if file is not None:
         write_text(file, json.dumps(found, indent=1) + "\n")
     return text
