@@ -30,6 +30,8 @@ SIZES: dict[str, Grow] = {
 }
 """Name -> the shape with so many times of it."""
 FACTORS = (1.0, 2.0, 4.0)
+REAL = 100_000
+"""More tokens than this only a real vocabulary has."""
 SUFFIX = 3
 """Tokens after the answer that the reward model reads, roughly."""
 
@@ -46,7 +48,11 @@ class Line:
 
 
 def scaling(base: Shape, device: torch.device, rounds: int = 3) -> list[dict[str, Any]]:
-    """Time runs at 1, 2 and 4 times each size, all others as in `base`."""
+    """Time runs at 1, 2 and 4 times each size, all others as in `base`; but the real vocabulary is
+    the largest.
+    """
+    if base.vocabulary > REAL / max(FACTORS):
+        base = replace(base, vocabulary=round(base.vocabulary / max(FACTORS)))
     parts = parts_of(Bench.of(base, device), device)
     found = []
     for size, grow in SIZES.items():
