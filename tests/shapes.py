@@ -168,6 +168,7 @@ def measure(shape, device, dtype=torch.bfloat16):
             peak = torch.cuda.max_memory_allocated() / 2**30
     return {
         "command": "python -m pytest -m gpu tests/test_gpu.py",
+        "testbed": "random networks of the sizes of Dream-7B and the 1.7B reward model",
         "commit": commit(),
         "settings": {
             "dream": shape.dream,
