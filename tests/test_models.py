@@ -699,3 +699,70 @@ def test_the_denoisers_layers_are_compiled_if_asked(monkeypatch):
     assert not compiled
     denoiser = Dream.from_pretrained(DREAM, compiled=True)
     assert compiled == list(denoiser.network.model.layers)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("size", [1, 3])
+def test_some_trajectories_at_a_time_are_read_alike(cached, size):
+    """In float64: the same answers, rewards and gradients. Of 4 rows the last part has 1."""
+    denoiser, reward = pair()
+    reward = replace(reward, prefix_cache=cached)
+    parted = replace(reward, micro_batch=size)
+    whole, parts = (generate(denoiser, r, [SHORT, LONG], SMALL) for r in (reward, parted))
+    assert torch.equal(whole.tokens, parts.tokens)
+    torch.testing.assert_close(whole.rewards, parts.rewards, rtol=1e-12, atol=1e-12)
+    K = SMALL.trajectories
+    response = response_tokens(denoiser, 2 * K, SMALL.new_tokens)
+    masked = torch.arange(SMALL.new_tokens).expand_as(response) % 2 == 0
+    found = []
+    for one in (reward, parted):
+        mixed = reward.embeddings[response[masked]].clone().requires_grad_()
+        rewards = one.bind([SHORT, LONG], K).at(response, masked)(mixed, response[masked])
+        found += [rewards.detach(), torch.autograd.grad(rewards.sum(), mixed)[0]]
+    torch.testing.assert_close(found[2:], found[:2], rtol=1e-10, atol=1e-12)
+    assert found[1].abs().max() > 0
+
+
+def test_some_trajectories_at_a_time_keep_less():
+    """What is kept for the backward pass is the inputs of each part; parts are read twice."""
+    denoiser, reward = pair()
+    K, N = 4, SMALL.new_tokens
+    response = response_tokens(denoiser, K, N)
+    masked = torch.ones_like(response, dtype=torch.bool)
+    kept, read = {}, {}
+    for size in (None, 1):
+        step = replace(reward, micro_batch=size).bind([SHORT], K).at(response, masked)
+        mixed = reward.embeddings[response[masked]].clone().requires_grad_()
+        counted, rows = [], []
+
+        def count(tensor, counted=counted):
+            counted.append(tensor.nbytes)
+            return tensor
+
+        hook = reward.network.model.register_forward_pre_hook(
+            lambda module, arguments, options, rows=rows: rows.append(
+                len(options["inputs_embeds"])
+            ),
+            with_kwargs=True,
+        )
+        step(mixed, response[masked])  # the prompt is read
+        rows.clear()
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            rewards = step(mixed, response[masked])
+        torch.autograd.grad(rewards.sum(), mixed)
+        hook.remove()
+        kept[size], read[size] = sum(counted), rows
+    assert read == {None: [4], 1: [1] * 8}
+    assert kept[1] < kept[None] / 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"micro_batch": 0}, "micro_batch: got 0, expected an integer of at least 1"),
+        ({"micro_batch": 2, "cuda_graphs": True}, "micro_batch: cannot be combined"),
+    ],
+)
+def test_bad_micro_batches(single, options, message):
+    with pytest.raises(ValueError, match=message):
+        SequenceReward.from_pretrained(REWARD, single[0], **options)

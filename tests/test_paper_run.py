@@ -41,7 +41,7 @@ from entrgi_ref.paper.declared.testbed import DreamTestbed, reward_paths
 from entrgi_ref.paper.run import batches, estimate, runner, start
 from entrgi_ref.paper.run.errors_by_prompt import ErrorsByPrompt
 from entrgi_ref.paper.run.folder import RunFolder
-from entrgi_ref.paper.run.records import read_declaration, read_records
+from entrgi_ref.paper.run.records import key_of, read_declaration, read_records
 from entrgi_ref.paper.run.runner import Runner
 from entrgi_ref.paper.shown import comparable
 from entrgi_ref.paper.shown.listing import listing
@@ -948,3 +948,28 @@ def test_a_repaired_run_computes_again_what_was_taken_out(tmp_path):
     assert invoke("repair", tmp_path / "run") == "ok\n"
     tiny_run(tmp_path / "run")
     assert by_key(tmp_path / "run") == whole
+
+
+def test_options_of_speed_reach_the_networks_and_change_no_record(
+    benchmark, tmp_path, exact, monkeypatch
+):
+    """In float64: the same answers and rewards with the reward model in parts; the layers compiled
+    are all of them. And `run.json` is the same, so that a run can go on with other options.
+    """
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    invoke(*arguments(benchmark, tmp_path, *FAST), "--reward-micro-batch", "1", "--compile")
+    assert len(compiled) == 2  # layers
+    found, expected = (
+        {key_of(r): (r["responses"], r["rewards"]) for r in read_records(folder)}
+        for folder in (tmp_path, exact)
+    )
+    assert {key: texts for key, (texts, _) in found.items()} == {
+        key: texts for key, (texts, _) in expected.items()
+    }
+    for key, (_, rewards) in found.items():
+        assert rewards == pytest.approx(expected[key][1], rel=1e-9)
+    one, other = ((folder / "run.json").read_text() for folder in (tmp_path, exact))
+    assert json.loads(one)["settings"] == json.loads(other)["settings"]
+    with pytest.raises(ValueError, match="cuda_graphs: got True on cpu"):
+        invoke(*arguments(benchmark, tmp_path / "graphs", *FAST), "--cuda-graphs")

@@ -98,6 +98,28 @@ Unmatched = Annotated[
         help="What tokens unknown to the reward model are read as: eos (the paper's: code) or zero."
     ),
 ]
+Compiled = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Have torch compile the mask predictor: seconds at the start, then faster.",
+    ),
+]
+CudaGraphs = Annotated[
+    bool,
+    typer.Option(
+        "--cuda-graphs",
+        help="Record the reward model's work on a GPU for each batch and replay it.",
+    ),
+]
+MicroBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--reward-micro-batch",
+        min=1,
+        help="Trajectories that the reward model reads at a time: less memory, one more pass.",
+    ),
+]
 Authors = Annotated[
     bool,
     typer.Option(

@@ -104,6 +104,14 @@ def read_prefix(
     )
 
 
+def rows_of(cache: Cache, start: int, end: int) -> Cache:
+    """The keys and values of some rows of what `read_prefix` returned."""
+    layers: list[Any] = cache.layers
+    return Cache(
+        layers=[_Prefix(layer.keys[start:end], layer.values[start:end]) for layer in layers]
+    )
+
+
 class _Prefix(DynamicLayer):
     """One layer's keys and values of the prefix. Reading on from it does not change it.
 

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForSequenceClassification,
@@ -30,7 +31,7 @@ from ..protocols import Denoiser
 from . import checkpoints
 from .adapters import Adapter
 from .checkpoints import Network
-from .reading import backbone_of, read, read_prefix, require_own_scores
+from .reading import backbone_of, read, read_prefix, require_own_scores, rows_of
 from .replayed import Backbone, replayed
 from .tokenizers import around_response, conversation, load_tokenizer, padded, token_strings
 from .vocabulary import UNMATCHED, VocabularyMap
@@ -100,6 +101,7 @@ class RewardCheckpoint:
         device: str | torch.device | None = None,
         prefix_cache: bool = True,
         cuda_graphs: bool = False,
+        micro_batch: int | None = None,
     ) -> SequenceReward:
         """Load the weights; see `SequenceReward.from_pretrained`."""
         if not isinstance(denoiser, Denoiser):
@@ -107,6 +109,10 @@ class RewardCheckpoint:
         home = denoiser.writable.device
         device = checkpoints.device_of(home if device is None else device)
         dtype = checkpoints.dtype_of(dtype, device)
+        if micro_batch is not None:
+            checks.integer("micro_batch", micro_batch, minimum=1)
+            if cuda_graphs:
+                raise ValueError("micro_batch: cannot be combined with cuda_graphs")
         if cuda_graphs and device.type != "cuda":
             raise ValueError(f"cuda_graphs: got True on {device}, expected a GPU of NVIDIA")
         vocabulary = self.vocabulary(tokens_of(denoiser) if tokens is None else tokens)
@@ -134,6 +140,7 @@ class RewardCheckpoint:
             pad_id=getattr(denoiser, "pad_id", None),
             prefix_cache=prefix_cache,
             cuda_graphs=cuda_graphs,
+            micro_batch=micro_batch,
         )
 
 
@@ -175,6 +182,7 @@ class SequenceReward:
     """The diffusion model's ids, by which the end of an answer is known."""
     prefix_cache: bool
     cuda_graphs: bool = False
+    micro_batch: int | None = None
 
     @classmethod
     def from_pretrained(
@@ -190,6 +198,7 @@ class SequenceReward:
         adapter: str | Path | None = None,
         prefix_cache: bool = True,
         cuda_graphs: bool = False,
+        micro_batch: int | None = None,
     ) -> SequenceReward:
         """Load a checkpoint from a folder, or from the hub by its id.
 
@@ -210,6 +219,9 @@ class SequenceReward:
                 the same.
             cuda_graphs: whether to record what a GPU does in a gradient step and replay it, which
                 is faster where Python is what a GPU waits for. The results are the same.
+            micro_batch: how many trajectories the network reads at a time in a gradient step. Each
+                part is read once more for its backward pass, so that only what one part needs is
+                kept. The results are the same. By default all are read together.
 
         Raises:
             ValueError: if it is not there, is no causal model with one label, has only pickled
@@ -227,6 +239,7 @@ class SequenceReward:
             device=device,
             prefix_cache=prefix_cache,
             cuda_graphs=cuda_graphs,
+            micro_batch=micro_batch,
         )
 
     @property
@@ -318,6 +331,31 @@ class BoundSequenceReward:
         backbone = backbone_of(self.reward.network, self.read[1])
         return replayed(backbone) if self.reward.cuda_graphs else backbone
 
+    def scores(
+        self,
+        embedded: Float[Tensor, "S read d"],
+        visible: Bool[Tensor, "S all"],
+        scored: Bool[Tensor, "S all"],
+    ) -> Float[Tensor, "S"]:
+        """The scores of all trajectories, or of some at a time."""
+        network, size = self.reward.network, self.reward.micro_batch
+        if size is None or size >= len(embedded):
+            return read(network, embedded, visible, scored, self.backbone)
+        cache, parts = self.read[1], []
+        for start in range(0, len(embedded), size):
+            rows = slice(start, start + size)
+            part = None if cache is None else rows_of(cache, start, start + size)
+            parts.append(
+                checkpoint(
+                    read,
+                    *(network, embedded[rows], visible[rows], scored[rows]),
+                    backbone_of(network, part),
+                    use_reentrant=False,
+                    preserve_rng_state=False,  # nothing in a frozen network is random
+                )
+            )
+        return torch.cat(parts)
+
     def at(self, response: Int[Tensor, "S N"], masked: Bool[Tensor, "S N"]) -> SequenceStepReward:
         """Fix the tokens at the positions that are not masked.
 
@@ -360,8 +398,7 @@ class SequenceStepReward:
         scored = bound.reward._scored(bound.reward.vocabulary.ids[likely]).to(device)
         after = bound.suffix_scored.expand(len(response), -1)
         scored = torch.cat([bound.scored, seen & scored, after], 1)
-        rewards = read(bound.reward.network, embedded, visible, scored, bound.backbone)
-        return rewards.to(mixed.device)
+        return bound.scores(embedded, visible, scored).to(mixed.device)
 
     def _visible(self, likely: Int[Tensor, "S N"]) -> Bool[Tensor, "S N"]:
         """Which tokens of the response the reward model attends to: none after the first end of

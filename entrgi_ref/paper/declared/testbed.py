@@ -80,6 +80,10 @@ class DreamTestbed:
     requested_device: str = "auto"
     unmatched: str = "eos"
     """What tokens are read as that a reward model lacks."""
+    compiled: bool = False
+    """This and the next two change how fast a run is and what memory it takes, not what it is."""
+    cuda_graphs: bool = False
+    micro_batch: int | None = None
     _reward: tuple[str, Any] | None = field(default=None, init=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -137,7 +141,9 @@ class DreamTestbed:
     @cached_property
     def _denoiser(self) -> Dream:
         with memory(SMALLER):
-            return self._examined.load(dtype=self.dtype, device=self.requested_device)
+            return self._examined.load(
+                dtype=self.dtype, device=self.requested_device, compiled=self.compiled
+            )
 
     def denoiser(self) -> Dream:
         return self._denoiser
@@ -155,6 +161,8 @@ class DreamTestbed:
                     denoiser,
                     dtype=self.dtype,
                     unmatched=self.unmatched,
+                    cuda_graphs=self.cuda_graphs,
+                    micro_batch=self.micro_batch,
                 )
             self._reward = (name, loaded)
         found: SequenceReward = self._reward[1]
