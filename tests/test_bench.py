@@ -120,6 +120,11 @@ def test_what_a_run_should_take_grows_with_what_is_worked_on():
     assert slope((1, 2, 4), [5, 5, 5]) == pytest.approx(0)
 
 
+def test_what_only_a_gpu_can_do_is_refused_without_one():
+    with pytest.raises(ValueError, match="faster: got True on cpu"):
+        invoke("bench", "--shape", "toy", "--faster", "--device", "cpu")
+
+
 def test_each_trick_can_be_switched_off(monkeypatch):
     """And what is off is off: then the plain version is called. Tokens stay what they were."""
     monkeypatch.setattr(adam, "LARGE", 10)

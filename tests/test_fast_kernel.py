@@ -49,6 +49,10 @@ def test_rows_in_another_order_of_memory():
     require_same(strided, 0.9)
 
 
+def test_no_rows_are_no_error():
+    assert nucleus_kernel.nucleus(torch.ones(0, 2000, device=DEVICE), 0.9).shape == (0, 2000)
+
+
 def test_what_is_no_number_stays_none():
     p = random_rows("spread", 2, 2000, 0)
     p[1, 7] = torch.nan

@@ -332,6 +332,11 @@ def test_time_is_operations_and_bytes_over_the_assumed_rates(offline):
     assert unguided == pytest.approx(by_hand / 1e14, rel=0.02)
 
 
+def test_a_file_is_of_a_dry_plan_alone(tmp_path):
+    with pytest.raises(ValueError, match=r"json: got .* has no effect without --dry"):
+        invoke("plan", "main", "--json", tmp_path / "plan.json")
+
+
 def test_run_has_no_option_of_a_dry_plan():
     assert "--dry" not in invoke("run", "--help")
     assert "--dry" in invoke("plan", "--help")

@@ -29,7 +29,7 @@ from entrgi_ref import (
 from entrgi_ref.orders import ORDERS
 from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.watching import Recorder, TerminalView, trace_page, words
-from toy import dial, exact, ledger, spread, table, training
+from toy import dial, exact, leading, ledger, spread, table, training
 from toy.__main__ import app, main
 from toy.demo import BASE, compare, errors_by_step, methods_of, records_of
 from toy.experiments import ToyTestbed
@@ -530,6 +530,30 @@ def test_effects_of_the_ledgers_rows(quick):
     difference = (b.average - a.average).mean().item()
     assert found[name]["average"].mean == pytest.approx(difference)
     assert f"| {name} | {share:.3f} [" in ledger.markdown(found)
+
+
+def test_leading_runs_are_those_of_the_boards(quick):
+    """Counted token by token, before every step; of a prompt the shortest."""
+    base, prompts = replace(BASE, trajectories=3), held_out_prompts(2)
+    found = leading.lengths(quick, base, prompts, [1, 2])
+    assert list(found) == ["entropy", "maskgit_plus", "topk_margin", "anchor", "origin"]
+    for order in ("entropy", "origin"):
+        rows, shortest = [], []
+
+        def count(record, rows=rows, shortest=shortest):
+            runs = []
+            for masked in record.masked.tolist():
+                runs.append(masked.index(True) if True in masked else len(masked))
+            rows.extend(runs)
+            shortest.extend([min(runs[:3]), min(runs[3:])])
+
+        for seed in (1, 2):
+            config = replace(base, order=order, seed=seed)
+            generate(quick.denoiser, quick.reward, prompts, config, observe=count)
+        share = [sum(each) / len(each) / base.new_tokens for each in (rows, shortest)]
+        assert found[order]["row"].mean == pytest.approx(share[0])
+        assert found[order]["prompt"].mean == pytest.approx(share[1])
+        assert f"| {order} | {share[0]:.3f} [" in leading.markdown(found)
 
 
 def test_effects_are_over_all_seeds(quick, monkeypatch):

@@ -1,7 +1,7 @@
 """The same numbers sooner: what is done where a vocabulary is large.
 
 rows.py      functions of rows, applied to as many at a time as the processor's cache holds
-nucleus.py   the nucleus without sorting the vocabulary, nucleus_kernel.py on a GPU
+nucleus.py   the nucleus without sorting the vocabulary; on a GPU, nucleus_kernel.py
 draw.py      a draw from it without adding up the vocabulary token by token
 gradient.py  the gradient of the logits in closed form
 adam.py      Adam in one pass

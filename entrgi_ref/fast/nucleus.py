@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Literal
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Values = NDArray[np.float32]
+ZERO, INFINITE = np.float32(0), np.float32(np.inf)
 
 LARGE = 2**12
 """Of a smaller vocabulary all values are sorted."""
@@ -128,12 +128,10 @@ def _last(values: Values, top_p: float, room: Room) -> tuple[np.float32, int, in
     mass = mass_above + np.cumsum(falling[:-1], dtype=np.float64)
     kept = 1 + int((mass.astype(np.float32) <= np.float32(top_p)).sum())
     last = falling[kept - 1]
-    above, until = (len(falling) - np.searchsorted(falling[::-1], last, side) for side in SIDES)
+    rising = falling[::-1]
+    above = len(rising) - int(np.searchsorted(rising, last, "right"))
+    until = len(rising) - int(np.searchsorted(rising, last, "left"))
     return last, kept - above, until - above
-
-
-SIDES: tuple[Literal["right", "left"], ...] = ("right", "left")
-ZERO, INFINITE = np.float32(0), np.float32(np.inf)
 
 
 def _around_the_last(values: Values, top_p: float, room: Room) -> tuple[Values, float]:

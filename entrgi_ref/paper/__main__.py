@@ -209,7 +209,7 @@ def _declared(
             typer.echo(say(plan, dream, rewards, dtype, assumed, json_))
             return
         if json_ is not None:
-            raise ValueError("json: got a file without --dry, of which it is")
+            raise ValueError(f"json: got {str(json_)!r}, which has no effect without --dry")
         models = pinned_models(folder)
 
         def fixed(path: str) -> str:

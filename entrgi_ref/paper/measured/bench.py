@@ -45,7 +45,7 @@ from ...models.dream import compile_layers
 from ...models.sequence import BoundSequenceReward
 from ...relaxation import entropy_weight, soft_embedding, token_distribution
 from ..declared.memory import predicted_memory
-from .networks import Shape, networks, prompts_of
+from .networks import SUFFIX, Shape, networks, prompts_of
 
 SLOW = 512
 """A vocabulary that is larger takes the slow implementation of the tests too long."""
@@ -256,7 +256,7 @@ class Bench:
             shape.dtype,
             gradient_steps=shape.gradient_steps,
             device=self.reward.device.type,
-            suffix=1,
+            suffix=SUFFIX,
         ).working
 
     @property

@@ -14,6 +14,9 @@ from transformers import (
 )
 
 from ...models import Dream, SequenceReward, VocabularyMap
+from ..declared import shapes as declared
+from ..declared.published import DREAM, SKYWORK
+from ..declared.published import SHAPES as SHAPES_OF
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,15 @@ class Sizes:
             "num_key_value_heads": self.key_value_heads,
         }
 
+    @classmethod
+    def of(cls, path: str) -> Sizes:
+        """Those that are declared for a checkpoint of the hub."""
+        known = declared.Sizes.of(SHAPES_OF[path])
+        return cls(known.width, known.layers, known.inner, known.heads, known.kv_heads, known.head)
+
 
 SMALL = Sizes(width=64, layers=2, inner=256, heads=1, key_value_heads=1, head=64)
-DREAM_7B = Sizes(width=3584, layers=28, inner=18944, heads=28, key_value_heads=4, head=128)
-QWEN3_1_7B = Sizes(width=2048, layers=28, inner=6144, heads=16, key_value_heads=8, head=128)
-QWEN3_4B = Sizes(width=2560, layers=36, inner=9728, heads=32, key_value_heads=8, head=128)
-"""As in the config.json of the checkpoints that the paper uses."""
+DREAM_7B, QWEN3_1_7B, QWEN3_4B = map(Sizes.of, (DREAM, SKYWORK["1.7B"], SKYWORK["4B"]))
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,10 @@ SHAPES = {
 small networks, `paper` the sizes of Dream-7B and the 1.7B reward model, for a GPU, `paper-4b` those
 of the 4B one. The paper's 128 denoising steps are 8 and 4 here: the masks, and so the seconds of a
 step, are as many on average, or a little more."""
+
+
+SUFFIX = 1
+"""Tokens that `Words` writes after an answer."""
 
 
 @dataclass

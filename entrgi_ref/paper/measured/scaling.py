@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .bench import Bench, seconds_of
-from .networks import Shape
+from .networks import SUFFIX, Shape
 
 Grow = Callable[[Shape, float], Shape]
 
@@ -32,8 +32,6 @@ SIZES: dict[str, Grow] = {
 FACTORS = (1.0, 2.0, 4.0)
 REAL = 100_000
 """More tokens than this only a real vocabulary has."""
-SUFFIX = 3
-"""Tokens after the answer that the reward model reads, roughly."""
 
 
 @dataclass(frozen=True)
