@@ -103,7 +103,7 @@ def guide(
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))
         slope = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)[0]
         conditions.require_step(m, w, rewards, slope)
-        psi.grad = logit_gradient(q, slope, soft, reward.embeddings, temperature).neg_()
+        psi.grad = logit_gradient(q, -slope, soft, reward.embeddings, temperature)
         del q  # its memory holds the gradient now
         climb.step()  # Eq. 6; torch's optimisers go down
         psi.grad = None

@@ -8,6 +8,8 @@ import jaxtyping
 import pytest
 import torch
 
+import typecheck
+
 ROOT = Path(__file__).parent.parent
 # All with shapes in them. Command lines have none, nor do most of the experiments.
 ROOMS = ("entrgi_ref", "entrgi_ref/models", "entrgi_ref/watching", "toy")
@@ -25,6 +27,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # commands that tests start would each take
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_runtest_setup(item):
+    typecheck.begin()
 
 
 @pytest.fixture

@@ -302,7 +302,7 @@ def test_without_the_hub_the_papers_shapes_are_declared(offline, no_weights, tmp
         dry_plan("--dream", "a/b")
     with pytest.raises(ValueError, match="there is no folder"):
         dry_plan("--dream", "none/of/these")
-    with pytest.raises(ValueError, match="json: got .*, which has no effect without --dry"):
+    with pytest.raises(ValueError, match=r"json: got .*, which has no effect without --dry"):
         invoke("plan", "main", "--json", tmp_path / "x.json")
     with pytest.raises(ValueError, match="tflops: got 0"):
         dry_plan("--tflops", "0")

@@ -33,9 +33,13 @@ def logit_gradient(
     size = TOKENS.get(probabilities.device.type, TOKENS["cpu"])
     parts = list(zip(probabilities.split(size, 1), embeddings.split(size), strict=True))
     if embeddings.dtype == probabilities.dtype:
-        at_soft = (slope * soft).sum(-1, keepdim=True)
-    else:  # of less precision: the mean of rounded products, as autograd takes it
-        at_soft = sum((q * (slope @ e.mT)).sum(-1, keepdim=True) for q, e in parts)
+        slope = slope / temperature
+        minus = -(slope * soft).sum(-1, keepdim=True)
+        for q, e in parts:
+            q.mul_(torch.addmm(minus, slope, e.mT))
+        return probabilities
+    # Of less precision: the mean of rounded products, as autograd takes it.
+    at_soft = sum((q * (slope @ e.mT)).sum(-1, keepdim=True) for q, e in parts)
     for q, e in parts:
         q.mul_(((slope @ e.mT).to(q.dtype) - at_soft) / temperature)
     return probabilities

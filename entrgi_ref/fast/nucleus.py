@@ -12,6 +12,8 @@ before it, in order of falling probability. Three facts help:
    ends. A sample of the row says where to look, so that a few passes leave few values to be sorted.
 3. Numbers of float32 from 2^-29 to 1 add up exactly in float64, in whatever order. So the set is
    that of the sorted version to the last token.
+
+Rows are worked on by as many threads as torch has.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from .rows import empty, in_threads
+
 Values = NDArray[np.float32]
 ZERO, INFINITE = np.float32(0), np.float32(np.inf)
 
@@ -37,6 +41,8 @@ SAMPLED, SPREAD = 64, 0.2
 """Of every so many tokens one is asked whether it can be in the nucleus. Where this share of them
 can, it is not worth while to pick them out.
 """
+PIECE = 2**15 - 1
+"""torch leaves a tensor that is not longer to the thread that asks."""
 SAMPLE, MARGIN = 2**12, 48
 """So many values say where the nucleus ends, give or take so many of them."""
 
@@ -62,21 +68,23 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
         return nucleus_kernel.nucleus(probabilities, top_p)
     if not _large(probabilities):
         return _by_values(probabilities, top_p)
-    found = torch.empty_like(probabilities)
-    room = Room(probabilities.shape[1])
-    for row, to in zip(probabilities.detach(), found, strict=True):
-        values = row.numpy()
-        last, kept, equal = _last(values, top_p, room)
-        torch.threshold(row, float(np.nextafter(last, ZERO)), 0, out=to)
-        if kept < equal:  # among equals the lower id comes first
-            to[np.flatnonzero(values == last)[kept:]] = 0
-        to.div_(to.sum())
+    found = empty(probabilities)
+    given, to = probabilities.detach().numpy(), found.numpy()
+
+    def cut(rows: slice) -> None:
+        room = Room(given.shape[1])
+        for values, kept in zip(given[rows], to[rows], strict=True):
+            room.cut(values, top_p, kept)
+
+    in_threads(cut, len(given))
     return found
 
 
 def _by_values(probabilities: Tensor, top_p: float) -> Tensor:
     """Equal to the plain version in every bit."""
-    falling = torch.from_numpy(np.sort(probabilities.detach().numpy(), -1)).flip(-1)
+    rising = probabilities.detach().numpy().copy()
+    in_threads(lambda rows: rising[rows].sort(-1), len(rising), rising.size)
+    falling = torch.from_numpy(rising).flip(-1)
     mass = falling.cumsum(-1, dtype=torch.float64)
     outside = F.pad(mass[:, :-1], (1, 0)).to(falling.dtype) > top_p
     total = falling.masked_fill(outside, 0).sum(-1, keepdim=True)
@@ -98,6 +106,15 @@ class Room:
         self.exact, self.above = torch.empty(2, width, dtype=torch.float64)
         self.inside, self.below = np.empty((2, width), dtype=np.bool_)
 
+    def cut(self, values: Values, top_p: float, to: Values) -> None:
+        """Write the nucleus of a row."""
+        last, kept, equal, mass = _last(values, top_p, self)
+        before = float(np.nextafter(last, ZERO))
+        for part, into in zip(_pieces(values), _pieces(to), strict=True):
+            torch.threshold(part, before, 0, out=into).div_(mass)
+        if kept < equal:  # among equals the lower id comes first
+            to[np.flatnonzero(values == last)[kept:]] = 0
+
     def between(self, values: Values, low: np.float32, high: np.float32) -> Values:
         """Those of the values that are above `low` and at most `high`."""
         inside, below = self.inside[: len(values)], self.below[: len(values)]
@@ -108,13 +125,23 @@ class Room:
     def mass_above(self, values: Values) -> Callable[[np.float32], float]:
         """The exact mass of all values above a number, as a function of it."""
         exact, above = self.exact[: len(values)], self.above[: len(values)]
-        exact.copy_(torch.from_numpy(values))
-        return lambda number: float(torch.threshold(exact, float(number), 0, out=above).sum())
+        np.copyto(exact.numpy(), values)
+        pieces = list(zip(exact.split(PIECE), above.split(PIECE), strict=True))
+
+        def mass(number: np.float32) -> float:
+            least = float(number)
+            return sum(float(torch.threshold(part, least, 0, out=to).sum()) for part, to in pieces)
+
+        return mass
 
 
-def _last(values: Values, top_p: float, room: Room) -> tuple[np.float32, int, int]:
-    """The last value of a row's nucleus, how many that are equal to it are in, and how many there
-    are.
+def _pieces(values: Values) -> tuple[Tensor, ...]:
+    return torch.from_numpy(values).split(PIECE)
+
+
+def _last(values: Values, top_p: float, room: Room) -> tuple[np.float32, int, int, float]:
+    """The last value of a row's nucleus; of those equal to it, how many are in and how many there
+    are; and the mass of the nucleus.
     """
     least = (float(values.sum()) * (1 - 1e-4) - top_p) / len(values)  # fact 1, rounding aside
     mass_above = 0.0
@@ -125,13 +152,13 @@ def _last(values: Values, top_p: float, room: Room) -> tuple[np.float32, int, in
         if len(values) > FEW:
             values, mass_above = _around_the_last(values, top_p, room)
     falling = np.sort(values)[::-1] if values.min() < values.max() else values
-    mass = mass_above + np.cumsum(falling[:-1], dtype=np.float64)
-    kept = 1 + int((mass.astype(np.float32) <= np.float32(top_p)).sum())
+    mass = mass_above + np.cumsum(falling, dtype=np.float64)
+    kept = 1 + int((mass[:-1].astype(np.float32) <= np.float32(top_p)).sum())
     last = falling[kept - 1]
     rising = falling[::-1]
     above = len(rising) - int(np.searchsorted(rising, last, "right"))
     until = len(rising) - int(np.searchsorted(rising, last, "left"))
-    return last, kept - above, until - above
+    return last, kept - above, until - above, float(mass[kept - 1])
 
 
 def _around_the_last(values: Values, top_p: float, room: Room) -> tuple[Values, float]:
@@ -140,7 +167,7 @@ def _around_the_last(values: Values, top_p: float, room: Room) -> tuple[Values, 
     ends = np.concatenate([[INFINITE], sample, [ZERO]])
     mass_of = room.mass_above(values)
     shares = np.cumsum(sample, dtype=np.float64)
-    guess = int(np.searchsorted(shares, top_p / mass_of(ZERO) * shares[-1]))
+    guess = int(np.searchsorted(shares, top_p / float(values.sum()) * shares[-1]))
     # The last value of the nucleus is above that of `low`, and at most that of `high`.
     high, low, mass_above = 0, len(ends) - 1, 0.0
     probes = [guess + 1 - MARGIN, guess + 1 + MARGIN]
