@@ -114,6 +114,13 @@ def shape(name: str, value: object, expected: tuple[int | None, ...], meaning: s
         raise ValueError(f"{name}: got shape {list(value.shape)}, expected {meaning} = [{wanted}]")
 
 
+def choices(logits: Tensor) -> None:
+    """Raise `ValueError` unless there are two tokens or more to choose from."""
+    vocabulary = logits.shape[-1]
+    if vocabulary < 2:
+        raise ValueError(f"logits: got a vocabulary of {vocabulary}, expected 2 or more: log 1 = 0")
+
+
 def prompts(value: object) -> None:
     """Raise `ValueError` unless `value` is a list of at least one string."""
     several = isinstance(value, Iterable) and isinstance(value, Sized) and len(value) > 0

@@ -8,7 +8,7 @@ allowed range. A setting that would have no effect beside the others is an error
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -180,6 +180,17 @@ class SamplingConfig:
             return guided
         busy = busy_steps(self.denoising_steps, [self.new_tokens] if blanks is None else blanks)
         return [(step, guidance) for step, guidance in guided if step.index in busy]
+
+    def may_pause(self, blanks: Collection[int]) -> bool:
+        """Whether a trajectory may commit nothing at a step that runs.
+
+        `blanks` are the numbers of masks that the responses begin with.
+        """
+        if self.order == ORIGIN:
+            return not self.skip_empty_steps or self.trajectories * len(blanks) > 1
+        T = self.denoising_steps
+        ran = busy_steps(T, blanks) if self.skip_empty_steps else set(range(T))
+        return any(busy_steps(T, [n]) != ran for n in set(blanks))
 
     @property
     def constant_guidance(self) -> GuidanceConfig:

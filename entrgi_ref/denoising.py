@@ -15,6 +15,7 @@ from .config import DTYPES, SamplingConfig
 from .draws import Draws, KeyedDraws, nucleus
 from .equations import equation
 from .errors import DenoisingRecord, GradientRecord, stacked
+from .fast.unchanged import Unchanged
 from .guidance import guide
 from .orders import ORIGIN, Candidates, commit, rank
 from .protocols import Denoiser, Reward
@@ -73,7 +74,9 @@ def generate(
     prompt = encoded.tokens.repeat_interleave(K, 0)
     valid = F.pad(encoded.valid.repeat_interleave(K, 0), (0, N), value=True)
     response = prompt.new_full((len(prompts), N), denoiser.mask_id) if start is None else start
-    steps = config.guided_steps((response == denoiser.mask_id).sum(1).tolist())
+    blanks = (response == denoiser.mask_id).sum(1).tolist()
+    steps = config.guided_steps(blanks)
+    reader: Denoiser = Unchanged(denoiser) if config.may_pause(blanks) else denoiser
     checks.precisions([guidance for _, guidance in steps], denoiser)
     response = response.to(prompt).repeat_interleave(K, 0)
     bound = reward.bind(prompts, K)
@@ -91,7 +94,7 @@ def generate(
         fixed = bound.at(response, masked)
         tokens = torch.cat([prompt, response], 1)
         dtype, every_id = DTYPES[guidance.dtype], config.write_every_id
-        logits = predict(denoiser, tokens, valid, masked, dtype, every_id, n=len(slots[0]))
+        logits = predict(reader, tokens, valid, masked, dtype, every_id, n=len(slots[0]))
         records: list[GradientRecord] = []
         with checks.naming(step.index, slots[0], prompts, K):
             guided_logits = guide(
@@ -113,12 +116,11 @@ def generate(
         committed = commit(drawn.tokens, confidence, quota, masked, put_last)
         filled = response.masked_scatter(masked, drawn.tokens)
         response = torch.where(committed, filled, response)
+        outer = (logits, guided_logits, drawn.tokens, confidence, committed, response)
         if observe:
             inner = stacked(records, len(slots[0]), len(response), response.device)
-            outer = (logits, guided_logits, drawn.tokens, confidence, committed, response)
             observe(DenoisingRecord(step.index, step.t, masked, *inner, *outer))
-            del outer
-        del logits, guided_logits, drawn  # the next prediction needs the memory
+        del logits, guided_logits, drawn, outer  # the next prediction needs the memory
 
     return _scored(denoiser, reward, prompts, response, config)
 

@@ -115,11 +115,9 @@ def entropy_weight(
     the ranges of `token_distribution` and `entropy`. Source: seed; temperature: authors' code.
     """
     checks.temperature(temperature)
-    vocabulary = logits.shape[-1]
-    if vocabulary < 2:
-        raise ValueError(f"logits: got a vocabulary of {vocabulary}, expected 2 or more: log 1 = 0")
+    checks.choices(logits)
     h = entropy(tempered(logits.detach(), temperature), epsilon=epsilon)
-    return (h / math.log(vocabulary)).clamp(0, 1)  # rounding can pass either end by an ulp
+    return (h / math.log(logits.shape[-1])).clamp(0, 1)  # rounding can pass either end by an ulp
 
 
 @equation("eq:interpolation")
@@ -131,7 +129,6 @@ def interpolate(
     sg stops the gradient. So the value is $(1 - w) \bar e + w \tilde e$, and the gradient that of
     $\bar e$ alone, for any w: the reward's gradient is *taken* near real tokens and *applied* to
     the whole distribution. Without sg it would shrink by 1 - w and vanish at w = 1: another method.
-
     A `weight` of another shape than [n] raises `ValueError`. Source: page, authors' code.
     """
     checks.shape("weight", weight, soft.shape[:1], "[n], one number per masked position")
