@@ -17,6 +17,7 @@ from .equations import equation
 from .errors import DenoisingRecord, GradientRecord, stacked
 from .guidance import guide
 from .orders import ORIGIN, Candidates, commit, rank
+from .parts import guided_in_parts, parts_of
 from .protocols import Denoiser, Reward
 from .relaxation import token_distribution
 from .schedule import how_many
@@ -35,6 +36,7 @@ def generate(
     keys: Iterable[int] | None = None,
     observe: Callable[[DenoisingRecord], None] | None = None,
     draws: Draws | None = None,
+    vocabulary_batch: int | None = None,
 ) -> Generation:
     """Algorithm 1: answer each prompt K times, guiding every denoising step by the reward.
 
@@ -53,6 +55,8 @@ def generate(
             default the denoiser's, a hash of the text: the same prompt twice is answered alike.
         observe: called with a `DenoisingRecord` after every step that runs.
         draws: where random choices come from, in place of seed and keys.
+        vocabulary_batch: rows of tables [n, V] that are worked on at a time: less memory, and the
+            same numbers up to rounding, if weights, orders and draws of yours go by rows too.
 
     Raises:
         ValueError: for inputs that do not fit, before a model runs; for what a model or a function
@@ -67,6 +71,7 @@ def generate(
     keys = keys if keys is None else checks.keys(keys, len(prompts), beside=draws)
     checks.vocabulary(denoiser.writable, denoiser.mask_id, reward.embeddings)
     checks.start(start, (len(prompts), N), len(denoiser.writable), denoiser.mask_id)
+    checks.rows_at_a_time("vocabulary_batch", vocabulary_batch)
 
     encoded = denoiser.encode(prompts)
     checks.encoded(encoded, len(prompts))
@@ -94,25 +99,30 @@ def generate(
         logits = predict(denoiser, tokens, valid, masked, dtype, every_id, n=len(slots[0]))
         records: list[GradientRecord] = []
         with checks.naming(step.index, slots[0], prompts, K):
-            guided_logits = guide(
-                logits,
-                fixed,
-                weight=guidance.weight_function(tau),
-                steps=guidance.steps,
-                step_size=guidance.step_size,
-                temperature=tau,
-                top_p=config.top_p,
-                draw=chance.hard,
-                optimiser=guidance.optimiser,
-                observe=records.append if observe else None,
-                trajectories=len(response),
-            )
-            drawn = draw_candidates(logits, guided_logits, chance.candidates, tau, config.top_p)
-            confidence = rank(drawn, chance, config.order, config.order_temperature)
+            if vocabulary_batch is None:
+                guided_logits = guide(
+                    logits,
+                    fixed,
+                    weight=guidance.weight_function(tau),
+                    steps=guidance.steps,
+                    step_size=guidance.step_size,
+                    temperature=tau,
+                    top_p=config.top_p,
+                    draw=chance.hard,
+                    optimiser=guidance.optimiser,
+                    observe=records.append if observe else None,
+                    trajectories=len(response),
+                )
+                drawn = draw_candidates(logits, guided_logits, chance.candidates, tau, config.top_p)
+                confidence = rank(drawn, chance, config.order, config.order_temperature)
+            else:  # the same, some rows at a time
+                parts = parts_of(vocabulary_batch, draws, step.index, *slots)
+                guided_logits, drawn, confidence = guided_in_parts(
+                    logits, fixed, parts, guidance, config, observe and records.append, len(masked)
+                )
 
         committed = commit(drawn.tokens, confidence, quota, masked, put_last)
-        filled = response.masked_scatter(masked, drawn.tokens)
-        response = torch.where(committed, filled, response)
+        response = torch.where(committed, response.masked_scatter(masked, drawn.tokens), response)
         if observe:
             inner = stacked(records, len(slots[0]), len(response), response.device)
             outer = (logits, guided_logits, drawn.tokens, confidence, committed, response)
@@ -189,17 +199,13 @@ def draw_candidates(
 
 
 def _scored(
-    denoiser: Denoiser,
-    reward: Reward,
-    prompts: Sequence[str],
-    response: Tensor,
-    config: SamplingConfig,
+    denoiser: Denoiser, reward: Reward, prompts: Sequence[str], ids: Tensor, config: SamplingConfig
 ) -> Generation:
     P, K = len(prompts), config.trajectories
-    texts = denoiser.decode(response)
+    texts = denoiser.decode(ids)
     checks.texts(texts, P * K)
     rewards = reward.score([prompt for prompt in prompts for _ in range(K)], texts)
     checks.scores(rewards, prompts, K)
     answers = [texts[p * K : (p + 1) * K] for p in range(P)]
-    tokens, rewards = response.unflatten(0, (P, K)), rewards.unflatten(0, (P, K))
+    tokens, rewards = ids.unflatten(0, (P, K)), rewards.unflatten(0, (P, K))
     return Generation(tuple(prompts), tokens, answers, rewards, config)

@@ -1,8 +1,7 @@
 """Equations 1 to 5: from the logits of a masked position to the vector that the reward model reads.
 
 A reward model reads token embeddings, but a masked position has no token yet, only a distribution
-over tokens. These functions turn that distribution into one vector, and decide what the gradient
-sees of it. They know nothing of models.
+over tokens. These functions turn it into one vector, and decide what the gradient sees of that.
 
 Dimension letters of the package's signatures:
 
@@ -63,8 +62,7 @@ def soft_embedding(
     r"""Eq. 2, the soft embedding $\bar e = \sum_i q_i E^R_i$, or continuous relaxation.
 
     It lies in the convex hull of the token embeddings and is differentiable in q. But it is no
-    token's embedding, so the reward model may never have read anything like it. In the dtype of
-    `embeddings`. Source: seed.
+    token's, so the reward model may never have read its like. In `embeddings`' dtype. Source: seed.
     """
     return probabilities.to(embeddings.dtype) @ embeddings
 
@@ -107,8 +105,7 @@ def entropy_weight(
     r"""Eq. 4, EntRGi's weight of the hard embedding, $w = H(q) / \log K$; the paper's K is V here.
 
     In [0, 1]: 0 where the logits are certain of the token, 1 where all V are equally likely. V is
-    the width of `logits`, banned ids (-inf) included, and 2 at least, or else `ValueError`.
-    Detached: for the gradient the weight is a constant.
+    the width of `logits`, banned ids (-inf) included, 2 at least or else `ValueError`. Detached.
 
     Here q has the `temperature` 1 by default, as in the authors' code, where that of Eq. 1 has tau.
     At tau < 1 the entropy, and so the weight, is smaller. `temperature` and `epsilon` have
@@ -131,7 +128,6 @@ def interpolate(
     sg stops the gradient. So the value is $(1 - w) \bar e + w \tilde e$, and the gradient that of
     $\bar e$ alone, for any w: the reward's gradient is *taken* near real tokens and *applied* to
     the whole distribution. Without sg it would shrink by 1 - w and vanish at w = 1: another method.
-
     A `weight` of another shape than [n] raises `ValueError`. Source: page, authors' code.
     """
     checks.shape("weight", weight, soft.shape[:1], "[n], one number per masked position")

@@ -1,6 +1,7 @@
 """The memory that `plan --dry` predicts, beside what torch hands out on a CPU."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,25 @@ def test_the_memory_is_predicted(name):
     """What is counted is exact to a few percent."""
     for steps in (2, 0):
         assert ratio(CASES[name], steps) == pytest.approx(1, abs=0.06), steps
+
+
+def test_some_rows_at_a_time_take_less_memory():
+    """Of tables [n, V] phi, psi and Adam's two stay whole, instead of these, q and its nucleus; and
+    what a part takes is small. Without guidance phi and psi, instead of five.
+    """
+    V, n = 20_000, 64
+    dream, judge = pair(V, TINY, TINY)
+    for steps, least, most in ((2, 6, 4), (0, 5, 2)):
+        config = SamplingConfig(
+            GuidanceConfig(steps=steps), trajectories=1, new_tokens=n, denoising_steps=1
+        )
+        whole, parted = (
+            most_held(partial(generate, dream, judge, ["5 5"], config, vocabulary_batch=rows))
+            / (4 * n * V)
+            for rows in (None, 2)
+        )
+        assert whole > least
+        assert parted < most + 0.4, steps
 
 
 @pytest.mark.parametrize("most", [2**18, 2**26])
