@@ -57,6 +57,10 @@ class ToyTestbed:
     def device(self) -> str:
         return f"cpu, {torch.get_num_threads()} threads"
 
+    @property
+    def vocabulary_batch(self) -> None:
+        """All at once: the vocabulary is small."""
+
     def _testbed(self, reward: str) -> Testbed:
         choice("reward", reward, self.rewards)
         if reward not in self._loaded:

@@ -42,6 +42,10 @@ class Testbed(Protocol):
     def device(self) -> str:
         """What it runs on, in words."""
 
+    @property
+    def vocabulary_batch(self) -> int | None:
+        """As that of `generate`: it changes what memory a run takes, not what it is."""
+
     def examine(self, new_tokens: int) -> None:
         """Raise `ValueError` for all that can be known to be wrong before weights are loaded, with
         answers of `new_tokens` tokens.
@@ -81,9 +85,10 @@ class DreamTestbed:
     unmatched: str = "eos"
     """What tokens are read as that a reward model lacks."""
     compiled: bool = False
-    """This and the next two change how fast a run is and what memory it takes, not what it is."""
+    """This and the next three change how fast a run is and what memory it takes, not what it is."""
     cuda_graphs: bool = False
     micro_batch: int | None = None
+    vocabulary_batch: int | None = None
     _reward: tuple[str, Any] | None = field(default=None, init=False)
 
     def __getstate__(self) -> dict[str, Any]:
