@@ -3,7 +3,8 @@
 Counted are tensors that are alive at once, at each place where there may be the most of them. The
 counts follow `generate` and `guide`, and transformers' Qwen2 and Qwen3 with `sdpa`; tests hold them
 against what torch hands out on a CPU, and against records of a GPU. What kernels use for themselves
-is not counted, nor is what the driver and fragments take.
+is not counted, nor is what the driver and fragments take. Tables are whole: what
+`--vocabulary-batch` saves is not taken off.
 
 Letters as in `relaxation.py`: S trajectories, n = S N masked positions at the first step, V. A
 table is [n, V] in the precision of the guided logits.
