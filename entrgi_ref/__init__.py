@@ -18,6 +18,7 @@ What these use, by the question that each answers:
     config.py       which settings are there, and what are the paper's?
     protocols.py    where do I add a reward or a denoiser? A class of your own, with these methods,
                     is handed to `generate`; no list names it (small ones: toy/models.py)
+    parts.py        what if tables of the vocabulary do not fit the memory?
     equations.py    which function computes which equation?
     checks.py       what is refused, and in which words?
 

@@ -173,6 +173,12 @@ def start(value: object, shape_: tuple[int, int], vocabulary: int, mask_id: int)
         )
 
 
+def rows_at_a_time(name: str, value: object) -> None:
+    """Raise `ValueError` unless `value` is None, for all together, or an integer of at least 1."""
+    if value is not None:
+        integer(name, value, minimum=1)
+
+
 def encoded(value: Any, prompts: int) -> None:
     """Raise `ValueError` unless `value` is what a denoiser makes of so many prompts."""
     shape("denoiser.encode, tokens", value.tokens, (prompts, None), "[P, prompt]")
@@ -222,8 +228,12 @@ def precisions(guidances: Iterable[Any], denoiser: object) -> None:
         precision(getattr(denoiser, "dtype", None))
 
 
-def differentiable(logits: Tensor, embeddings: Tensor, steps: object) -> None:
-    """Raise `ValueError` unless `steps` gradient steps can be made with the logits."""
+def tables(logits: Tensor, embeddings: Tensor, steps: object) -> None:
+    """Raise `ValueError` unless logits [n, V] and embeddings [V, d] are of one vocabulary, and
+    `steps` gradient steps can be made with them.
+    """
+    shape("logits", logits, (None, None), "[n, V]")
+    shape("reward.embeddings", embeddings, (logits.shape[1], None), "[V, d]")
     if not logits.is_floating_point():
         raise ValueError(f"logits: got {logits.dtype}, expected a floating-point dtype")
     if integer("steps", steps, minimum=0) == 0:

@@ -18,6 +18,7 @@ from .errors import DenoisingRecord, GradientRecord, stacked
 from .fast.unchanged import Unchanged
 from .guidance import guide
 from .orders import ORIGIN, Candidates, commit, rank
+from .parts import in_parts
 from .protocols import Denoiser, Reward
 from .relaxation import token_distribution
 from .schedule import how_many
@@ -36,6 +37,7 @@ def generate(
     keys: Iterable[int] | None = None,
     observe: Callable[[DenoisingRecord], None] | None = None,
     draws: Draws | None = None,
+    vocabulary_batch: int | None = None,
 ) -> Generation:
     """Algorithm 1: answer each prompt K times, guiding every denoising step by the reward.
 
@@ -54,6 +56,7 @@ def generate(
             default the denoiser's, a hash of the text: the same prompt twice is answered alike.
         observe: called with a `DenoisingRecord` after every step that runs.
         draws: where random choices come from, in place of seed and keys.
+        vocabulary_batch: rows of [n, V] that are guided at a time, the others wait: less memory.
 
     Raises:
         ValueError: for inputs that do not fit, before a model runs; for what a model or a function
@@ -68,6 +71,7 @@ def generate(
     keys = keys if keys is None else checks.keys(keys, len(prompts), beside=draws)
     checks.vocabulary(denoiser.writable, denoiser.mask_id, reward.embeddings)
     checks.start(start, (len(prompts), N), len(denoiser.writable), denoiser.mask_id)
+    checks.rows_at_a_time("vocabulary_batch", vocabulary_batch)
 
     encoded = denoiser.encode(prompts)
     checks.encoded(encoded, len(prompts))
@@ -97,7 +101,9 @@ def generate(
         logits = predict(reader, tokens, valid, masked, dtype, every_id, n=len(slots[0]))
         records: list[GradientRecord] = []
         with checks.naming(step.index, slots[0], prompts, K):
-            guided_logits = guide(
+            size = vocabulary_batch
+            climb = guide if size is None else in_parts(size, draws, step.index, *slots)
+            guided_logits = climb(
                 logits,
                 fixed,
                 weight=guidance.weight_function(tau),
@@ -191,17 +197,13 @@ def draw_candidates(
 
 
 def _scored(
-    denoiser: Denoiser,
-    reward: Reward,
-    prompts: Sequence[str],
-    response: Tensor,
-    config: SamplingConfig,
+    denoiser: Denoiser, reward: Reward, prompts: Sequence[str], ids: Tensor, config: SamplingConfig
 ) -> Generation:
     P, K = len(prompts), config.trajectories
-    texts = denoiser.decode(response)
+    texts = denoiser.decode(ids)
     checks.texts(texts, P * K)
     rewards = reward.score([prompt for prompt in prompts for _ in range(K)], texts)
     checks.scores(rewards, prompts, K)
     answers = [texts[p * K : (p + 1) * K] for p in range(P)]
-    tokens, rewards = response.unflatten(0, (P, K)), rewards.unflatten(0, (P, K))
+    tokens, rewards = ids.unflatten(0, (P, K)), rewards.unflatten(0, (P, K))
     return Generation(tuple(prompts), tokens, answers, rewards, config)

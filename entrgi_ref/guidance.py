@@ -78,9 +78,7 @@ def guide(
 
     Source: seed, authors' code.
     """
-    checks.shape("logits", logits, (None, None), "[n, V]")
-    checks.shape("reward.embeddings", reward.embeddings, (logits.shape[1], None), "[V, d]")
-    checks.differentiable(logits, reward.embeddings, steps)
+    checks.tables(logits, reward.embeddings, steps)
     checks.climb(weight, step_size, temperature, top_p, optimiser, OPTIMISERS)
 
     conditions = checks.Conditions()

@@ -16,6 +16,7 @@ from torch import Tensor
 from . import checks
 from .draws import StepDraws
 from .equations import equation
+from .fast.rows import by_rows
 from .relaxation import entropy, tempered
 
 
@@ -49,7 +50,12 @@ def by_entropy(candidates: Candidates) -> Float[Tensor, "n"]:
     First come the positions of which the denoiser itself is most certain: guidance moves the ranks
     of all other orders but `origin`, not of this one. Source: authors' code.
     """
-    return -entropy(tempered(candidates.logits, candidates.temperature))
+    return -_entropy_at(candidates.logits, candidates.temperature)
+
+
+@by_rows
+def _entropy_at(logits: Float[Tensor, "n V"], temperature: float) -> Float[Tensor, "n"]:
+    return entropy(tempered(logits, temperature))
 
 
 def by_probability(candidates: Candidates) -> Float[Tensor, "n"]:

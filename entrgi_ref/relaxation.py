@@ -53,7 +53,7 @@ def token_distribution(logits: Float[Tensor, "n V"], temperature: float) -> Floa
 
 def tempered(logits: Float[Tensor, "n V"], temperature: float) -> Float[Tensor, "n V"]:
     """(psi - max psi) / tau: the softmax of this is that of psi / tau, and cannot overflow."""
-    return (logits - logits.amax(-1, keepdim=True).detach()) / temperature
+    return (logits - logits.amax(-1, keepdim=True).detach()).div_(temperature)
 
 
 @equation("eq:soft-embedding")
@@ -129,6 +129,7 @@ def interpolate(
     sg stops the gradient. So the value is $(1 - w) \bar e + w \tilde e$, and the gradient that of
     $\bar e$ alone, for any w: the reward's gradient is *taken* near real tokens and *applied* to
     the whole distribution. Without sg it would shrink by 1 - w and vanish at w = 1: another method.
+
     A `weight` of another shape than [n] raises `ValueError`. Source: page, authors' code.
     """
     checks.shape("weight", weight, soft.shape[:1], "[n], one number per masked position")

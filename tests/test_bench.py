@@ -46,6 +46,14 @@ def test_a_record_has_what_a_reader_needs(tmp_path, monkeypatch):
         invoke("bench", "--shape", "wid")
 
 
+def test_some_rows_at_a_time_are_what_is_timed():
+    found = benching.bench(SMALL, torch.device("cpu"), rounds=1, vocabulary_batch=5)
+    assert found["vocabulary_batch"] == 5
+    bench = replace(Bench.of(SMALL, torch.device("cpu")), vocabulary_batch=0)
+    with pytest.raises(ValueError, match="vocabulary_batch: got 0"):
+        bench.ours()
+
+
 def test_the_bare_networks_are_asked_what_we_ask_them():
     """The same calls on the same tokens: the denoiser's inputs are equal, the reward's in shape."""
     bench = Bench.of(SMALL, torch.device("cpu"))

@@ -1,9 +1,6 @@
 """What is done sooner at a large vocabulary, against the plain versions."""
 
 import math
-import os
-import signal
-import time
 
 import pytest
 import torch
@@ -122,85 +119,6 @@ def test_the_nucleus_of_a_small_vocabulary_is_that_of_a_sort_in_every_bit(
     p = p[~p.isnan().any(1)]
     p = p.double() if double else p
     assert torch.equal(nucleus(p, top_p), sorted_nucleus(p, top_p))
-
-
-@pytest.fixture
-def threads():
-    """How many torch has, for as long as a test runs."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("n", [1, 2, 5])
-@pytest.mark.parametrize("width", [300, fast.LARGE + 7])
-def test_a_nucleus_by_several_threads_is_that_of_one(threads, monkeypatch, count, n, width):
-    monkeypatch.setattr(rows, "WORTH_A_THREAD", 1)
-    p = torch.cat([random_rows(kind, 2, width, 4)[:1] for kind in KINDS[:n]])
-    found = []
-    for some in (1, count):
-        threads(some)
-        found.append(nucleus(p, 0.9))
-    assert torch.equal(*found)
-    assert torch.equal(found[0] > 0, sorted_nucleus(p, 0.9) > 0)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 8])
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 7])
-def test_threads_share_the_rows(threads, count, n):
-    """Each row is worked on once, in parts that differ by one row at most."""
-    threads(count)
-    parts = []
-    rows.in_threads(parts.append, n)
-    assert sorted(row for part in parts for row in range(n)[part]) == list(range(n))
-    sizes = [part.stop - part.start for part in parts]
-    assert len(parts) == max(1, min(count, n))
-    assert max(sizes) - min(sizes) <= 1
-
-
-def test_few_numbers_are_worked_on_by_one_thread(threads):
-    threads(2)
-    parts = []
-    rows.in_threads(parts.append, 4, rows.WORTH_A_THREAD - 1)
-    assert parts == [slice(0, 4)]
-
-
-def test_an_error_in_a_thread_is_raised(threads):
-    threads(2)
-
-    def fail(part):
-        raise ValueError(f"row {part.start}")
-
-    with pytest.raises(ValueError, match="row 0"):
-        rows.in_threads(fail, 4)
-
-
-def test_a_child_has_threads_of_its_own(threads):
-    """Those of its parent do not live on in it."""
-    threads(2)
-    rows.in_threads(lambda part: None, 4)
-    child = os.fork()
-    if not child:
-        rows.in_threads(lambda part: None, 4)
-        os._exit(7)
-    for _ in range(500):
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            break
-        time.sleep(0.02)
-    else:
-        os.kill(child, signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(status) == 7
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_empty_memory_is_like_what_it_is_for(dtype):
-    like = torch.zeros(3, 5, dtype=dtype)
-    found = rows.empty(like)
-    assert (found.shape, found.dtype, found.device) == (like.shape, dtype, like.device)
-    found.fill_(2)
-    assert (found == 2).all()
 
 
 def test_tokens_at_the_edges_of_bins_are_in_one_of_them():

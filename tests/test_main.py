@@ -34,6 +34,7 @@ def test_every_option_reaches_the_settings(tmp_path):
         *("--method aps --denoising-steps 12 --gradient-steps 2 --step-size 0.25".split()),
         *("--temperature 0.9 --top-p 0.8 --trajectories 3 --order maskgit_plus --seed 7".split()),
         *("--dtype float64 --unmatched zero --authors --optimiser sgd".split()),
+        *("--vocabulary-batch", "4"),
         *("--out", str(tmp_path / "new" / "out")),
     )
     written = json.loads((tmp_path / "new" / "out" / "answers.json").read_text(encoding="utf-8"))

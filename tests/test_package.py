@@ -73,7 +73,7 @@ def imports(path: Path) -> set[str]:
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in SOURCES}
 CORE = (
     *("checks", "equations", "protocols", "relaxation", "draws", "orders", "schedule", "errors"),
-    *("guidance", "config", "denoising"),
+    *("guidance", "config", "parts", "denoising"),
 )
 """The root of the package, each file above those that it may import."""
 ROOMS = (

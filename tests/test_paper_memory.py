@@ -1,6 +1,7 @@
 """The memory that `plan --dry` predicts, beside what torch hands out on a CPU."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,26 @@ def test_the_memory_is_predicted(name):
     """What is counted is exact to a few percent."""
     for steps in (2, 0):
         assert ratio(CASES[name], steps) == pytest.approx(1, abs=0.06), steps
+
+
+def test_some_rows_at_a_time_take_less_memory(monkeypatch):
+    """Of tables [n, V] phi, psi and Adam's two stay whole, or the two and what candidates are drawn
+    from, q and its nucleus; and what a part takes is small.
+    """
+    monkeypatch.setitem(rows.AT_A_TIME, "cpu", 2**14)
+    V, n = 20_000, 64
+    dream, judge = pair(V, TINY, TINY)
+    for steps, least, most in ((2, 6, 4.3), (0, 4, 4.3)):
+        config = SamplingConfig(
+            GuidanceConfig(steps=steps), trajectories=1, new_tokens=n, denoising_steps=1
+        )
+        whole, parted = (
+            most_held(partial(generate, dream, judge, ["5 5"], config, vocabulary_batch=size))
+            / (4 * n * V)
+            for size in (None, 2)
+        )
+        assert whole > least
+        assert parted < most, steps
 
 
 @pytest.mark.parametrize("most", [2**18, 2**26])

@@ -953,12 +953,14 @@ def test_a_repaired_run_computes_again_what_was_taken_out(tmp_path):
 def test_options_of_speed_reach_the_networks_and_change_no_record(
     benchmark, tmp_path, exact, monkeypatch
 ):
-    """In float64: the same answers and rewards with the reward model in parts; the layers compiled
-    are all of them. And `run.json` is the same, so that a run can go on with other options.
+    """In float64: the same answers and rewards with the reward model and with the vocabulary in
+    parts; the layers compiled are all of them. And `run.json` is the same, so that a run can go on
+    with other options.
     """
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
-    invoke(*arguments(benchmark, tmp_path, *FAST), "--reward-micro-batch", "1", "--compile")
+    parts = ("--reward-micro-batch", "1", "--vocabulary-batch", "3")
+    invoke(*arguments(benchmark, tmp_path, *FAST), *parts, "--compile")
     assert len(compiled) == 2  # layers
     found, expected = (
         {key_of(r): (r["responses"], r["rewards"]) for r in read_records(folder)}
@@ -973,3 +975,5 @@ def test_options_of_speed_reach_the_networks_and_change_no_record(
     assert json.loads(one)["settings"] == json.loads(other)["settings"]
     with pytest.raises(ValueError, match="cuda_graphs: got True on cpu"):
         invoke(*arguments(benchmark, tmp_path / "graphs", *FAST), "--cuda-graphs")
+    words = arguments(benchmark, tmp_path / "none", *FAST)
+    assert "--vocabulary-batch" in invoke(*words, "--vocabulary-batch", "0", code=2)

@@ -45,6 +45,7 @@ class TinyTestbed:
     rewards: tuple[str, ...] = ("small", "large")
     main_reward: str = "large"
     device: str = "cpu"
+    vocabulary_batch: int | None = None
     loads: int = 0
 
     @property

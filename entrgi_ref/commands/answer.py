@@ -32,6 +32,7 @@ from .options import (
     TopP,
     Trajectories,
     Unmatched,
+    VocabularyBatch,
     given,
     guidance,
     require_precision,
@@ -77,6 +78,7 @@ def answer(
         str | None, typer.Option(help="A LoRA adapter to merge into the reward model.")
     ] = None,
     unmatched: Unmatched = "eos",
+    vocabulary_batch: VocabularyBatch = None,
     authors: Authors = False,
     template: Annotated[
         str | None,
@@ -135,7 +137,7 @@ def answer(
         require_writable(out)
 
     shown = "no guidance" if config.constant_guidance.steps == 0 else method
-    run = _Run(prompt, template, start, shown, watch, out)
+    run = _Run(prompt, template, start, shown, watch, out, vocabulary_batch)
     with stopping(run.kept):
         with memory("load both networks in 16 bits by --dtype bfloat16, or take a smaller reward"):
             networks = denoiser.load(dtype=dtype, device=device)
@@ -154,6 +156,7 @@ class _Run:
     shown: str
     watch: bool
     out: Path | None
+    vocabulary_batch: int | None
     networks: tuple[Dream, SequenceReward] | None = None
     written: list[Path] = field(default_factory=list)
 
@@ -226,6 +229,7 @@ class _Run:
             config,
             start=self.start,
             observe=observe if observers else None,
+            vocabulary_batch=self.vocabulary_batch,
         )
         return generation, recorder
 

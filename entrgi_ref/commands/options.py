@@ -120,6 +120,17 @@ MicroBatch = Annotated[
         help="Trajectories that the reward model reads at a time: less memory, one more pass.",
     ),
 ]
+VocabularyBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--vocabulary-batch",
+        min=1,
+        metavar="ROWS",
+        help="Masked positions whose numbers per token are worked on at a time: less memory, the "
+        "same answers. By default all.",
+        show_default=False,
+    ),
+]
 Authors = Annotated[
     bool,
     typer.Option(

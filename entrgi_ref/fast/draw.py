@@ -24,7 +24,7 @@ def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """As `entrgi_ref.inverse_cdf`, but for rounding of float64 where a row is added up."""
     width = probabilities.shape[1]
     whole = width // BLOCK * BLOCK
-    blocks = _sums(probabilities[:, :whole].unflatten(1, (-1, BLOCK)))
+    blocks = probabilities[:, :whole].unflatten(1, (-1, BLOCK)).sum(2, dtype=torch.float64)
     rest = probabilities[:, whole:].sum(1, keepdim=True, dtype=torch.float64)
     mass = torch.cat([blocks, rest], 1)
     target = uniform.to(mass)[:, None] * mass.cumsum(1)[:, -1:]
@@ -36,17 +36,6 @@ def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     beyond = start + torch.arange(BLOCK, device=start.device) >= width
     token, _ = _first(inside.double().masked_fill(beyond, 0), left)
     return (start + token).clamp_max(width - 1).squeeze(1)
-
-
-def _sums(blocks: Tensor) -> Tensor:
-    """Of each block, in float64."""
-    if not blocks.is_cpu:
-        return blocks.sum(2, dtype=torch.float64)
-    found = blocks.new_empty(blocks.shape[:2], dtype=torch.float64)
-    row = torch.empty(blocks.shape[1:], dtype=torch.float64)  # the processor adds no mixed types
-    for given, sums in zip(blocks, found, strict=True):
-        torch.sum(row.copy_(given), 1, out=sums)
-    return found
 
 
 def _first(mass: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

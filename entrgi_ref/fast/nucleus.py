@@ -12,8 +12,6 @@ before it, in order of falling probability. Three facts help:
    ends. A sample of the row says where to look, so that a few passes leave few values to be sorted.
 3. Numbers of float32 from 2^-29 to 1 add up exactly in float64, in whatever order. So the set is
    that of the sorted version to the last token.
-
-Rows are worked on by as many threads as torch has.
 """
 
 from __future__ import annotations
@@ -27,8 +25,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .rows import empty, in_threads
-
 Values = NDArray[np.float32]
 ZERO, INFINITE = np.float32(0), np.float32(np.inf)
 
@@ -41,9 +37,7 @@ SAMPLED, SPREAD = 64, 0.2
 """Of every so many tokens one is asked whether it can be in the nucleus. Where this share of them
 can, it is not worth while to pick them out.
 """
-PIECE = 2**15 - 1
-"""torch leaves a tensor that is not longer to the thread that asks."""
-SAMPLE, MARGIN = 2**12, 48
+SAMPLE, MARGIN = 2**12, 128
 """So many values say where the nucleus ends, give or take so many of them."""
 
 
@@ -68,23 +62,20 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
         return nucleus_kernel.nucleus(probabilities, top_p)
     if not _large(probabilities):
         return _by_values(probabilities, top_p)
-    found = empty(probabilities)
-    given, to = probabilities.detach().numpy(), found.numpy()
-
-    def cut(rows: slice) -> None:
-        room = Room(given.shape[1])
-        for values, kept in zip(given[rows], to[rows], strict=True):
-            room.cut(values, top_p, kept)
-
-    in_threads(cut, len(given))
+    found = torch.empty_like(probabilities)
+    room = Room(probabilities.shape[1])
+    for row, to in zip(probabilities.detach(), found, strict=True):
+        values = row.numpy()
+        last, kept, equal, mass = _last(values, top_p, room)
+        torch.threshold(row, float(np.nextafter(last, ZERO)), 0, out=to).div_(mass)
+        if kept < equal:  # among equals the lower id comes first
+            to[np.flatnonzero(values == last)[kept:]] = 0
     return found
 
 
 def _by_values(probabilities: Tensor, top_p: float) -> Tensor:
     """Equal to the plain version in every bit."""
-    rising = probabilities.detach().numpy().copy()
-    in_threads(lambda rows: rising[rows].sort(-1), len(rising), rising.size)
-    falling = torch.from_numpy(rising).flip(-1)
+    falling = torch.from_numpy(np.sort(probabilities.detach().numpy(), -1)).flip(-1)
     mass = falling.cumsum(-1, dtype=torch.float64)
     outside = F.pad(mass[:, :-1], (1, 0)).to(falling.dtype) > top_p
     total = falling.masked_fill(outside, 0).sum(-1, keepdim=True)
@@ -103,40 +94,23 @@ class Room:
     """Memory for what is made of a row: to ask for it anew would take longer than to use it."""
 
     def __init__(self, width: int):
-        self.exact, self.above = torch.empty(2, width, dtype=torch.float64)
+        self.exact, self.above = torch.empty(width, dtype=torch.float64), torch.empty(width)
         self.inside, self.below = np.empty((2, width), dtype=np.bool_)
-
-    def cut(self, values: Values, top_p: float, to: Values) -> None:
-        """Write the nucleus of a row."""
-        last, kept, equal, mass = _last(values, top_p, self)
-        before = float(np.nextafter(last, ZERO))
-        for part, into in zip(_pieces(values), _pieces(to), strict=True):
-            torch.threshold(part, before, 0, out=into).div_(mass)
-        if kept < equal:  # among equals the lower id comes first
-            to[np.flatnonzero(values == last)[kept:]] = 0
 
     def between(self, values: Values, low: np.float32, high: np.float32) -> Values:
         """Those of the values that are above `low` and at most `high`."""
         inside, below = self.inside[: len(values)], self.below[: len(values)]
         np.greater(values, low, out=inside)
         np.less_equal(values, high, out=below)
-        return values[np.logical_and(inside, below, out=inside)]
+        return values[np.flatnonzero(np.logical_and(inside, below, out=inside))]
 
     def mass_above(self, values: Values) -> Callable[[np.float32], float]:
         """The exact mass of all values above a number, as a function of it."""
-        exact, above = self.exact[: len(values)], self.above[: len(values)]
-        np.copyto(exact.numpy(), values)
-        pieces = list(zip(exact.split(PIECE), above.split(PIECE), strict=True))
-
-        def mass(number: np.float32) -> float:
-            least = float(number)
-            return sum(float(torch.threshold(part, least, 0, out=to).sum()) for part, to in pieces)
-
-        return mass
-
-
-def _pieces(values: Values) -> tuple[Tensor, ...]:
-    return torch.from_numpy(values).split(PIECE)
+        given, exact = torch.from_numpy(values), self.exact[: len(values)]
+        above = self.above[: len(values)]
+        return lambda number: float(
+            exact.copy_(torch.threshold(given, float(number), 0, out=above)).sum()
+        )
 
 
 def _last(values: Values, top_p: float, room: Room) -> tuple[np.float32, int, int, float]:
@@ -165,18 +139,22 @@ def _around_the_last(values: Values, top_p: float, room: Room) -> tuple[Values, 
     """Some values, among which is the last of the nucleus; and the mass of all above them."""
     sample = np.sort(values[:: max(1, len(values) // SAMPLE)])[::-1]
     ends = np.concatenate([[INFINITE], sample, [ZERO]])
-    mass_of = room.mass_above(values)
     shares = np.cumsum(sample, dtype=np.float64)
-    guess = int(np.searchsorted(shares, top_p / float(values.sum()) * shares[-1]))
+    guess = int(np.searchsorted(shares, top_p / float(values.sum()) * shares[-1])) + 1
+    mass_of = room.mass_above(values)
     # The last value of the nucleus is above that of `low`, and at most that of `high`.
-    high, low, mass_above = 0, len(ends) - 1, 0.0
-    probes = [guess + 1 - MARGIN, guess + 1 + MARGIN]
-    while probes or low - high > 2 * MARGIN:
-        probe = probes.pop(0) if probes else (high + low) // 2
-        if high < probe < low:
-            mass = mass_of(ends[probe])
-            if np.float32(mass) <= np.float32(top_p):
-                high, mass_above = probe, mass
-            else:
-                low = probe
+    high, low = max(0, guess - MARGIN), min(len(ends) - 1, guess + MARGIN)
+    mass_above = mass_of(ends[high])
+    if np.float32(mass_above) <= np.float32(top_p):
+        around = room.between(values, ends[low], ends[high])
+        if np.float32(mass_above + around.sum(dtype=np.float64)) > np.float32(top_p):
+            return around, mass_above
+    high, low, mass_above = 0, len(ends) - 1, 0.0  # the sample has led astray
+    while low - high > 2 * MARGIN:
+        middle = (high + low) // 2
+        mass = mass_of(ends[middle])
+        if np.float32(mass) <= np.float32(top_p):
+            high, mass_above = middle, mass
+        else:
+            low = middle
     return room.between(values, ends[low], ends[high]), mass_above

@@ -8,13 +8,10 @@ a few rows at a time it does so once.
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, wraps
+from functools import wraps
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,35 +56,3 @@ def by_rows(function: Function) -> Function:
         return found
 
     return cast(Function, in_parts)
-
-
-def in_threads(work: Callable[[slice], None], rows: int, numbers: int = 2**62) -> None:
-    """Have as many threads as torch has do the work, each on a part of the rows.
-
-    For work that torch leaves to one. With few `numbers` it stays with the caller.
-    """
-    threads = min(torch.get_num_threads(), rows) if numbers >= WORTH_A_THREAD else 1
-    if threads < 2:
-        return work(slice(0, rows))
-    ends = [rows * i // threads for i in range(threads + 1)]
-    for done in _pool(threads).map(work, map(slice, ends, ends[1:])):
-        assert done is None
-
-
-WORTH_A_THREAD = 2**15
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
-
-
-if hasattr(os, "register_at_fork"):  # threads do not live on in a child
-    os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def empty(like: Tensor) -> Tensor:
-    """Memory for a table. On a CPU numpy asks for it: in large pages, which are sooner there."""
-    if like.is_cpu and like.dtype == torch.float32:
-        return torch.from_numpy(np.empty(like.shape, np.float32))
-    return torch.empty_like(like)

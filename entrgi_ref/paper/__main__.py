@@ -43,6 +43,7 @@ from ..commands.options import (
     TopP,
     Trajectories,
     Unmatched,
+    VocabularyBatch,
     guidance_dtype,
     names_list,
     require_precision,
@@ -136,6 +137,7 @@ def _declared(
         compiled: Compiled = False,
         cuda_graphs: CudaGraphs = False,
         micro_batch: MicroBatch = None,
+        vocabulary_batch: VocabularyBatch = None,
         retry_failed: RetryFailed = False,
         other_version: OtherVersion = False,
         give_up_after: GiveUpAfter = 16,
@@ -225,6 +227,7 @@ def _declared(
             compiled=compiled,
             cuda_graphs=cuda_graphs,
             micro_batch=micro_batch,
+            vocabulary_batch=vocabulary_batch,
         )
         options = {
             "retry_failed": retry_failed,
@@ -343,6 +346,7 @@ def bench(
         bool,
         typer.Option("--switches", help="Also without each part of the room fast/, in its turn."),
     ] = False,
+    vocabulary_batch: VocabularyBatch = None,
 ) -> None:
     """Time a run on random networks beside these networks alone, and beside the work on the
     vocabulary that cannot be avoided.
@@ -356,7 +360,8 @@ def bench(
 
     choice("shape", shape, SHAPES)
     torch.set_num_threads(threads)
-    typer.echo(run(shape, json_, rounds, device_of(device), faster, scaling, switches))
+    where = device_of(device)
+    typer.echo(run(shape, json_, rounds, where, faster, scaling, switches, vocabulary_batch))
 
 
 @app.command()

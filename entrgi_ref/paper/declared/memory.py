@@ -3,7 +3,8 @@
 Counted are tensors that are alive at once, at each place where there may be the most of them. The
 counts follow `generate` and `guide`, and transformers' Qwen2 and Qwen3 with `sdpa`; tests hold them
 against what torch hands out on a CPU, and against records of a GPU. What kernels use for themselves
-is not counted, nor is what the driver and fragments take.
+is not counted, nor is what the driver and fragments take. Tables are whole: what
+`--vocabulary-batch` saves is not taken off.
 
 Letters as in `relaxation.py`: S trajectories, n = S N masked positions at the first step, V. A
 table is [n, V] in the precision of the guided logits.
@@ -106,7 +107,7 @@ def predicted_memory(
     cache = kept = 0
     moments = {
         "the draw of candidates": 3 * table + max(tables.nucleus, table + tables.draw),
-        "the order": 3 * table + tables.entropy,
+        "the order": 3 * table + tables.weight,
     }
     if gradient_steps:
         read = new_tokens + suffix
@@ -188,13 +189,8 @@ class _Tables:
         return 8 * self.part
 
     @property
-    def entropy(self) -> int:
-        """The logits over tau, their log softmax, its exponential and one more."""
-        return self.n * self.V * self.g + max(self.n * self.V * self.g, 3 * self.part * self.g)
-
-    @property
     def weight(self) -> int:
-        """As the entropy, in parts from the beginning."""
+        """The logits over tau, their log softmax, its exponential and one more."""
         return 4 * self.part * self.g
 
     @property

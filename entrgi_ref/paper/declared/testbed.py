@@ -81,9 +81,10 @@ class DreamTestbed:
     unmatched: str = "eos"
     """What tokens are read as that a reward model lacks."""
     compiled: bool = False
-    """This and the next two change how fast a run is and what memory it takes, not what it is."""
+    """This and the next three change how fast a run is and what memory it takes, not what it is."""
     cuda_graphs: bool = False
     micro_batch: int | None = None
+    vocabulary_batch: int | None = None
     _reward: tuple[str, Any] | None = field(default=None, init=False)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -78,6 +78,8 @@ class Bench:
     prompts: list[str]
     config: SamplingConfig
     steps: Steps
+    vocabulary_batch: int | None = None
+    """As that of `generate`, for what is ours."""
 
     @classmethod
     def of(cls, shape: Shape, device: torch.device) -> Bench:
@@ -100,7 +102,8 @@ class Bench:
 
     def ours(self) -> None:
         """Answer the prompts."""
-        generate(self.denoiser, self.reward, self.prompts, self.config)
+        networks, rows = (self.denoiser, self.reward), self.vocabulary_batch
+        generate(*networks, self.prompts, self.config, vocabulary_batch=rows)
 
     def bare(self) -> None:
         """The networks alone: what `ours` asks of them."""
@@ -267,10 +270,14 @@ class Bench:
 
 
 def bench(
-    shape: Shape, device: torch.device, rounds: int = 5, faster: bool = False
+    shape: Shape,
+    device: torch.device,
+    rounds: int = 5,
+    faster: bool = False,
+    vocabulary_batch: int | None = None,
 ) -> dict[str, Any]:
     """Measure a shape."""
-    made = Bench.of(shape, device)
+    made = replace(Bench.of(shape, device), vocabulary_batch=vocabulary_batch)
     operations = made.operations()
     if faster:
         made.make_faster()
@@ -315,6 +322,7 @@ def bench(
         "shape": asdict(shape),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "vocabulary_batch": vocabulary_batch,
         "settings": json.loads(made.config.to_json()),
         "seeds": [made.config.seed],
         "commit": commit(),

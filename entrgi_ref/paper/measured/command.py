@@ -24,6 +24,7 @@ def run(
     faster: bool = False,
     scaled: bool = False,
     switches: bool = False,
+    vocabulary_batch: int | None = None,
 ) -> str:
     """Measure one of `SHAPES`; write what was found to a file, if one is given.
 
@@ -31,8 +32,9 @@ def run(
     """
     if faster and device.type != "cuda":
         raise ValueError(f"faster: got True on {device}, expected a GPU of NVIDIA")
-    found = bench(SHAPES[name], device, rounds, faster)
+    found = bench(SHAPES[name], device, rounds, faster, vocabulary_batch)
     option = " --faster" if faster else ""
+    option += f" --vocabulary-batch {vocabulary_batch}" if vocabulary_batch else ""
     found |= {
         "command": f"python -m entrgi_ref.paper bench --shape {name} --rounds {rounds}{option}",
         "testbed": f"random networks of the shape {name}",

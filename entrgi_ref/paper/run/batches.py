@@ -142,7 +142,10 @@ class Answerer:
         if self.plan.experiment.observed:
             errors = ErrorsByPrompt(len(batch.prompts), config.trajectories, reward.embeddings)
         start = time.perf_counter()
-        generation = generate(denoiser, reward, batch.prompts, config, observe=errors)
+        rows = getattr(self.testbed, "vocabulary_batch", None)
+        generation = generate(
+            denoiser, reward, batch.prompts, config, observe=errors, vocabulary_batch=rows
+        )
         seconds = time.perf_counter() - start
         return [
             self._record(batch, i, config)
