@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, replace
+from functools import partial
 
 import paper_runs
 import pytest
@@ -94,6 +95,16 @@ def test_parts_give_the_same_numbers_in_every_order(order, rows):
 FLOAT64 = SamplingConfig(
     GuidanceConfig(steps=2, dtype="float64"), trajectories=2, new_tokens=5, denoising_steps=3
 )
+
+
+def test_banned_ids_stay_banned():
+    """Weight decay would move them."""
+    decaying = partial(torch.optim.RMSprop, weight_decay=0.1)
+    config = replace(FLOAT64, guidance=GuidanceConfig(optimiser=decaying, dtype="float64"))
+    found = observed(config, 3)
+    require_equal(found, observed(config, None))
+    for record in found[1]:
+        assert (record.guided_logits[:, 13] == -torch.inf).all()
 
 
 def test_a_template_is_filled_in_alike():
