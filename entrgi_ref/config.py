@@ -188,6 +188,8 @@ class SamplingConfig:
         """
         if self.order == ORIGIN:
             return not self.skip_empty_steps or self.trajectories * len(blanks) > 1
+        if self.skip_empty_steps and len(set(blanks)) < 2:
+            return False
         T = self.denoising_steps
         ran = busy_steps(T, blanks) if self.skip_empty_steps else set(range(T))
         return any(busy_steps(T, [n]) != ran for n in set(blanks))

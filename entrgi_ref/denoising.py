@@ -56,7 +56,7 @@ def generate(
             default the denoiser's, a hash of the text: the same prompt twice is answered alike.
         observe: called with a `DenoisingRecord` after every step that runs.
         draws: where random choices come from, in place of seed and keys.
-        vocabulary_batch: rows of [n, V] that are guided at a time, the others wait: less memory.
+        vocabulary_batch: masked positions that are guided at a time, for less memory (`parts.py`).
 
     Raises:
         ValueError: for inputs that do not fit, before a model runs; for what a model or a function

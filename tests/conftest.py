@@ -22,7 +22,6 @@ MODULES = [
 ]
 jaxtyping.install_import_hook(MODULES, "typecheck.check")
 
-torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # commands that tests start would each take every core
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
@@ -31,6 +30,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 def pytest_runtest_setup(item):
     typecheck.begin()
+    torch.set_num_threads(1)  # commands set it: two workers with two threads each wait all the time
 
 
 @pytest.fixture

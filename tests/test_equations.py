@@ -71,4 +71,5 @@ def test_public_names():
     ]
     assert list(inspect.signature(entrgi_ref.generate).parameters) == [
         *("denoiser", "reward", "prompts", "config", "start", "keys", "observe", "draws"),
+        "vocabulary_batch",
     ]

@@ -164,9 +164,9 @@ def test_memory_is_that_of_a_second_gradient_step(tmp_path, monkeypatch):
     steps = []
     real = estimate.generate
 
-    def seen(denoiser, reward, prompts, config):
+    def seen(denoiser, reward, prompts, config, **options):
         steps.append(config.constant_guidance.steps)
-        return real(denoiser, reward, prompts, config)
+        return real(denoiser, reward, prompts, config, **options)
 
     monkeypatch.setattr(estimate, "generate", seen)
     planned(monkeypatch, Timed(("1", "2")), tmp_path)

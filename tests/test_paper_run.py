@@ -615,7 +615,7 @@ def test_the_plans_time_is_that_of_its_steps(tmp_path, monkeypatch):
     base = replace(TINY_BASE, guidance=replace(TINY_BASE.guidance, steps=3))
     now, steps = [0.0], len(gradient_steps_of(base))
 
-    def takes_its_time(denoiser, reward, prompts, config):
+    def takes_its_time(denoiser, reward, prompts, config, **options):
         now[0] += 40 + config.denoising_steps * (10 + 20 * config.guidance.steps)
 
     monkeypatch.setattr(estimate, "generate", takes_its_time)

@@ -482,7 +482,7 @@ def test_the_stepper_steps_by_keyboard_and_points_into_generate(opened, scheme):
         links.all(),
         (
             "logits = predict(",
-            "guided_logits = guide(",
+            "guided_logits = climb(",
             "drawn = draw_",
             "committed = commit(",
         ),

@@ -45,7 +45,7 @@ WIDE = ("demo", "overoptimisation", "idea", "gradients", "climb", "weight", "com
 MACRO = re.compile(r"\{\{ *([a-z]+)((?: [^}]*)?) *\}\}")
 TRACE_LINES = (
     ("predict", "logits = predict("),
-    ("guide", "guided_logits = guide("),
+    ("guide", "guided_logits = climb("),
     ("draw", "drawn = draw_candidates("),
     ("commit", "committed = commit("),
 )

@@ -117,14 +117,16 @@ def _last(values: Values, top_p: float, room: Room) -> tuple[np.float32, int, in
     """The last value of a row's nucleus; of those equal to it, how many are in and how many there
     are; and the mass of the nucleus.
     """
-    least = (float(values.sum()) * (1 - 1e-4) - top_p) / len(values)  # fact 1, rounding aside
+    total = float(values.sum())
+    least = (total * (1 - 1e-4) - top_p) / len(values)  # fact 1, rounding aside
     mass_above = 0.0
     if least >= EXACT:
         sample = values[::SAMPLED]
         if np.count_nonzero(sample >= least) < SPREAD * len(sample):
             values = room.between(values, np.nextafter(np.float32(least), ZERO), INFINITE)
+            total = float(values.sum())
         if len(values) > FEW:
-            values, mass_above = _around_the_last(values, top_p, room)
+            values, mass_above = _around_the_last(values, top_p / total, top_p, room)
     falling = np.sort(values)[::-1] if values.min() < values.max() else values
     mass = mass_above + np.cumsum(falling, dtype=np.float64)
     kept = 1 + int((mass[:-1].astype(np.float32) <= np.float32(top_p)).sum())
@@ -135,12 +137,16 @@ def _last(values: Values, top_p: float, room: Room) -> tuple[np.float32, int, in
     return last, kept - above, until - above, float(mass[kept - 1])
 
 
-def _around_the_last(values: Values, top_p: float, room: Room) -> tuple[Values, float]:
-    """Some values, among which is the last of the nucleus; and the mass of all above them."""
+def _around_the_last(
+    values: Values, share: float, top_p: float, room: Room
+) -> tuple[Values, float]:
+    """Some values, among which is the last of the nucleus; and the mass of all above them. Of the
+    mass of all values the nucleus has about this `share`.
+    """
     sample = np.sort(values[:: max(1, len(values) // SAMPLE)])[::-1]
     ends = np.concatenate([[INFINITE], sample, [ZERO]])
     shares = np.cumsum(sample, dtype=np.float64)
-    guess = int(np.searchsorted(shares, top_p / float(values.sum()) * shares[-1])) + 1
+    guess = int(np.searchsorted(shares, share * shares[-1])) + 1
     mass_of = room.mass_above(values)
     # The last value of the nucleus is above that of `low`, and at most that of `high`.
     high, low = max(0, guess - MARGIN), min(len(ends) - 1, guess + MARGIN)
