@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 Values = NDArray[np.float32]
 ZERO, INFINITE = np.float32(0), np.float32(np.inf)
@@ -76,18 +75,19 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 def _by_values(probabilities: Tensor, top_p: float) -> Tensor:
     """Equal to the plain version in every bit."""
     falling = torch.from_numpy(np.sort(probabilities.detach().numpy(), -1)).flip(-1)
-    mass = falling.cumsum(-1, dtype=torch.float64)
-    outside = F.pad(mass[:, :-1], (1, 0)).to(falling.dtype) > top_p
-    total = falling.masked_fill(outside, 0).sum(-1, keepdim=True)
-    kept = (~outside).sum(-1, keepdim=True)
-    last = falling.gather(-1, kept - 1)
-    inside = probabilities >= last
-    more = inside.sum(-1, keepdim=True) - kept
-    if more.any():  # some are equal to the last: among these the lower id comes first
+    width = falling.shape[1]
+    inside = falling.cumsum(-1, dtype=torch.float64)[:, :-1].to(falling.dtype) <= top_p
+    kept = inside.sum(-1, keepdim=True)  # beside the first
+    last = falling.gather(-1, kept)
+    tied = falling.gather(-1, (kept + 1).clamp_max(width - 1)) == last
+    falling[:, 1:].masked_fill_(~inside, 0)
+    found = probabilities / falling.sum(-1, keepdim=True)
+    outside = probabilities < last
+    if (tied & (kept + 1 < width)).any():  # among equals the lower id comes first
         equal = probabilities == last
-        room = equal.sum(-1, keepdim=True) - more
-        inside &= ~equal | (equal.cumsum(-1) <= room)
-    return torch.where(inside, probabilities / total, 0)
+        room = kept + 1 - (probabilities > last).sum(-1, keepdim=True)
+        outside |= equal & (equal.cumsum(-1) > room)
+    return found.masked_fill_(outside, 0)
 
 
 class Room:
