@@ -95,8 +95,7 @@ def generate(
         if config.left_to_chance and config.skip_empty_steps and not quota.any():
             continue
 
-        fixed = bound.at(response, masked)
-        tokens = torch.cat([prompt, response], 1)
+        fixed, tokens = bound.at(response, masked), torch.cat([prompt, response], 1)
         dtype, every_id = DTYPES[guidance.dtype], config.write_every_id
         logits = predict(reader, tokens, valid, masked, dtype, every_id, n=len(slots[0]))
         records: list[GradientRecord] = []
@@ -120,8 +119,7 @@ def generate(
             confidence = rank(drawn, chance, config.order, config.order_temperature)
 
         committed = commit(drawn.tokens, confidence, quota, masked, put_last)
-        filled = response.masked_scatter(masked, drawn.tokens)
-        response = torch.where(committed, filled, response)
+        response = torch.where(committed, response.masked_scatter(masked, drawn.tokens), response)
         outer = (logits, guided_logits, drawn.tokens, confidence, committed, response)
         if observe:
             inner = stacked(records, len(slots[0]), len(response), response.device)

@@ -19,6 +19,7 @@ from .equations import equation
 from .errors import GradientRecord
 from .fast.adam import adam
 from .fast.gradient import logit_gradient
+from .fast.rows import argmax
 from .protocols import StepReward
 from .relaxation import (
     WeightFunction,
@@ -95,7 +96,7 @@ def guide(
         hard = hard_embedding(tokens, reward.embeddings)  # Eq. 3
         w = weight(psi)  # Eq. 4
         mixed = interpolate(soft, hard, w)  # Eq. 5
-        rewards = reward(mixed, psi.argmax(-1))
+        rewards = reward(mixed, argmax(psi))
         checks.rewards(rewards, trajectories)
         if observe:
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))

@@ -23,6 +23,7 @@ from .draws import Draws, nucleus
 from .errors import GradientRecord
 from .fast.adam import adam
 from .fast.gradient import logit_gradient
+from .fast.rows import argmax
 from .guidance import OPTIMISERS, OptimiserFunction
 from .protocols import StepReward
 from .relaxation import (
@@ -93,7 +94,7 @@ def guide_in_parts(
         ]
         soft, hard, w = (torch.cat(some) for some in zip(*found, strict=True))
         mixed = interpolate(soft.requires_grad_(), hard, w)
-        rewards = reward(mixed, psi.argmax(-1))
+        rewards = reward(mixed, argmax(psi))
         checks.rewards(rewards, trajectories)
         if observe:
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))

@@ -116,7 +116,8 @@ def entropy_weight(
     """
     checks.temperature(temperature)
     checks.choices(logits)
-    h = entropy(tempered(logits.detach(), temperature), epsilon=epsilon)
+    psi = logits.detach()
+    h = entropy(psi if temperature == 1 else tempered(psi, temperature), epsilon=epsilon)
     return (h / math.log(logits.shape[-1])).clamp(0, 1)  # rounding can pass either end by an ulp
 
 

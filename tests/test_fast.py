@@ -243,6 +243,15 @@ def test_arguments_may_be_given_by_name(monkeypatch, size):
         nucleus(q)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_largest_of_each_row_is_the_first_of_equal_ones(dtype):
+    table = torch.tensor([[1, 3, 3, -1], [-torch.inf] * 4, [0, -torch.inf, 0, 7]], dtype=dtype)
+    assert rows.argmax(table).tolist() == [1, 0, 3]
+    assert rows.argmax(table.requires_grad_()).tolist() == [1, 0, 3]
+    assert rows.argmax(torch.tensor([[1, torch.nan, 3]], dtype=dtype)).tolist() == [1]
+    assert rows.argmax(torch.empty(0, 4, dtype=dtype)).shape == (0,)
+
+
 def test_rows_are_not_parted_where_a_gradient_is_wanted(monkeypatch):
     monkeypatch.setitem(rows.AT_A_TIME, "cpu", 10)
     sizes = []
