@@ -86,7 +86,7 @@ def _by_values(probabilities: Tensor, top_p: float) -> Tensor:
     if (tied & (kept + 1 < width)).any():  # among equals the lower id comes first
         equal = probabilities == last
         room = kept + 1 - (probabilities > last).sum(-1, keepdim=True)
-        outside |= equal & (equal.cumsum(-1) > room)
+        outside |= equal & (equal.cumsum(-1, dtype=torch.int32) > room)
     return found.masked_fill_(outside, 0)
 
 

@@ -107,7 +107,7 @@ def predicted_memory(
     cache = kept = 0
     moments = {
         "the draw of candidates": 3 * table + max(tables.nucleus, table + tables.draw),
-        "the order": 3 * table + tables.weight,
+        "the order": 3 * table + tables.entropy,
     }
     if gradient_steps:
         read = new_tokens + suffix
@@ -169,13 +169,13 @@ class _Tables:
     @property
     def nucleus(self) -> int:
         """Where tokens are sorted: values, ids of 8 bytes, sums of float64, the sums before, what
-        is kept, a table of zeros and one that is filled. Where values are: no ids, and no zeros.
+        is kept, a table of zeros and one that is filled. Where values are: these, and float64 twice.
         """
         part, whole = self.part, self.n * self.V
         if self.g == 4 and self.V >= nucleus.LARGE:
             return whole * self.g
         if self.device == "cpu":
-            return whole * (2 * self.g + 16)
+            return whole * (self.g + 16)
         each = 5 * self.g + 16
         if part == whole:
             return part * each
@@ -189,9 +189,14 @@ class _Tables:
         return 8 * self.part
 
     @property
-    def weight(self) -> int:
+    def entropy(self) -> int:
         """The logits over tau, their log softmax, its exponential and one more."""
         return 4 * self.part * self.g
+
+    @property
+    def weight(self) -> int:
+        """As the entropy, of logits as they are."""
+        return 3 * self.part * self.g
 
     @property
     def gradient(self) -> int:
