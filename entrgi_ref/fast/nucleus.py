@@ -16,7 +16,6 @@ before it, in order of falling probability. Three facts help:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
@@ -104,13 +103,11 @@ class Room:
         np.less_equal(values, high, out=below)
         return values[np.flatnonzero(np.logical_and(inside, below, out=inside))]
 
-    def mass_above(self, values: Values) -> Callable[[np.float32], float]:
-        """The exact mass of all values above a number, as a function of it."""
-        given, exact = torch.from_numpy(values), self.exact[: len(values)]
-        above = self.above[: len(values)]
-        return lambda number: float(
-            exact.copy_(torch.threshold(given, float(number), 0, out=above)).sum()
-        )
+    def mass_above(self, number: np.float32, values: Values) -> float:
+        """The exact mass of all values above a number."""
+        above, exact = self.above[: len(values)], self.exact[: len(values)]
+        torch.threshold(torch.from_numpy(values), float(number), 0, out=above)
+        return float(exact.copy_(above).sum())
 
 
 def _last(values: Values, top_p: float, room: Room) -> tuple[np.float32, int, int, float]:
@@ -147,10 +144,9 @@ def _around_the_last(
     ends = np.concatenate([[INFINITE], sample, [ZERO]])
     shares = np.cumsum(sample, dtype=np.float64)
     guess = int(np.searchsorted(shares, share * shares[-1])) + 1
-    mass_of = room.mass_above(values)
     # The last value of the nucleus is above that of `low`, and at most that of `high`.
     high, low = max(0, guess - MARGIN), min(len(ends) - 1, guess + MARGIN)
-    mass_above = mass_of(ends[high])
+    mass_above = room.mass_above(ends[high], values)
     if np.float32(mass_above) <= np.float32(top_p):
         around = room.between(values, ends[low], ends[high])
         if np.float32(mass_above + around.sum(dtype=np.float64)) > np.float32(top_p):
@@ -158,7 +154,7 @@ def _around_the_last(
     high, low, mass_above = 0, len(ends) - 1, 0.0  # the sample has led astray
     while low - high > 2 * MARGIN:
         middle = (high + low) // 2
-        mass = mass_of(ends[middle])
+        mass = room.mass_above(ends[middle], values)
         if np.float32(mass) <= np.float32(top_p):
             high, mass_above = middle, mass
         else:

@@ -169,7 +169,7 @@ class _Tables:
     @property
     def nucleus(self) -> int:
         """Where tokens are sorted: values, ids of 8 bytes, sums of float64, the sums before, what
-        is kept, a table of zeros and one that is filled. Where values are: these, and twice sums.
+        is kept, a table of zeros and one that is filled. Where values are: those, and sums twice.
         """
         part, whole = self.part, self.n * self.V
         if self.g == 4 and self.V >= nucleus.LARGE:

@@ -142,7 +142,7 @@ class Answerer:
         if self.plan.experiment.observed:
             errors = ErrorsByPrompt(len(batch.prompts), config.trajectories, reward.embeddings)
         start = time.perf_counter()
-        rows = getattr(self.testbed, "vocabulary_batch", None)
+        rows = getattr(self.testbed, "vocabulary_batch", None)  # no testbed must know it
         generation = generate(
             denoiser, reward, batch.prompts, config, observe=errors, vocabulary_batch=rows
         )
