@@ -284,11 +284,12 @@ MIXING = ("Muon", "Adafactor", "SparseAdam")
 gradients of another kind."""
 
 
-def rewards(value: object, trajectories: int | None) -> None:
-    """Raise `ValueError` unless `value` is one number per trajectory, with a gradient."""
+def rewards(value: Any, trajectories: int | None) -> Any:
+    """`value`; `ValueError` unless it is one number per trajectory, with a gradient."""
     shape("reward", value, (trajectories,), "[S], one number per trajectory")
-    if not value.requires_grad:  # type: ignore[attr-defined]
+    if not value.requires_grad:
         raise ValueError(UNUSED)
+    return value
 
 
 UNUSED = "reward: got rewards without a gradient, expected a function of `mixed`"

@@ -19,6 +19,7 @@ from .equations import equation
 from .errors import GradientRecord
 from .fast.adam import adam
 from .fast.gradient import logit_gradient
+from .fast.reuse import copy, reusing
 from .fast.rows import argmax
 from .protocols import StepReward
 from .relaxation import (
@@ -36,6 +37,7 @@ OPTIMISERS: dict[str, OptimiserFunction] = {"adam": adam, "sgd": torch.optim.SGD
 
 
 @equation("eq:guidance-step")
+@reusing
 @torch.inference_mode(False)  # the gradient is needed, whatever the caller has switched off
 @torch.enable_grad()
 def guide(
@@ -84,7 +86,7 @@ def guide(
 
     conditions = checks.Conditions()
     conditions.require("the denoiser's logits are not finite", logits.amax(-1).isfinite())
-    psi = logits.detach().clone()
+    psi = copy(logits)
     make = OPTIMISERS[optimiser] if isinstance(optimiser, str) else optimiser
     climb = checks.optimiser(make([psi], lr=step_size))
 
@@ -96,16 +98,14 @@ def guide(
         hard = hard_embedding(tokens, reward.embeddings)  # Eq. 3
         w = weight(psi)  # Eq. 4
         mixed = interpolate(soft, hard, w)  # Eq. 5
-        rewards = reward(mixed, argmax(psi))
-        checks.rewards(rewards, trajectories)
+        rewards = checks.rewards(reward(mixed, argmax(psi)), trajectories)
         if observe:
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))
         slope = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)[0]
         conditions.require_step(m, w, rewards, slope)
         psi.grad = logit_gradient(q, -slope, soft, reward.embeddings, temperature)
-        del q  # its memory holds the gradient now
         climb.step()  # Eq. 6; torch's optimisers go down
-        psi.grad = None
+        del q, psi.grad  # one memory, which the next step needs
         if callable(optimiser):  # its weight decay may move what is banned
             psi.masked_fill_(logits == -torch.inf, -torch.inf)
 

@@ -23,6 +23,7 @@ from .draws import Draws, nucleus
 from .errors import GradientRecord
 from .fast.adam import adam
 from .fast.gradient import logit_gradient
+from .fast.reuse import copy, reusing
 from .fast.rows import argmax
 from .guidance import OPTIMISERS, OptimiserFunction
 from .protocols import StepReward
@@ -56,6 +57,7 @@ def in_parts(
     return partial(guide_in_parts, parts=parts)
 
 
+@reusing
 @torch.inference_mode(False)
 @torch.enable_grad()
 def guide_in_parts(
@@ -84,7 +86,7 @@ def guide_in_parts(
 
     conditions = checks.Conditions()
     conditions.require("the denoiser's logits are not finite", logits.amax(-1).isfinite())
-    psi = logits.detach().clone()
+    psi = copy(logits)
     make: Any = OPTIMISERS[optimiser] if isinstance(optimiser, str) else optimiser
     if make is adam:
         make = partial(adam, whole=psi)
@@ -98,8 +100,7 @@ def guide_in_parts(
         ]
         soft, hard, w = (torch.cat(some) for some in zip(*found, strict=True))
         mixed = interpolate(soft.requires_grad_(), hard, w)
-        rewards = reward(mixed, argmax(psi))
-        checks.rewards(rewards, trajectories)
+        rewards = checks.rewards(reward(mixed, argmax(psi)), trajectories)
         if observe:
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))
         slope = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)[0]
@@ -107,9 +108,8 @@ def guide_in_parts(
         for part, piece, climb in zip(parts, pieces, climbs, strict=True):
             q, g, e = token_distribution(piece, temperature), slope[part.rows], soft[part.rows]
             piece.grad = logit_gradient(q, -g, e, reward.embeddings, temperature)
-            del q  # its memory holds the gradient now
             climb.step()
-            piece.grad = None
+            del q, piece.grad  # one memory, which the next part needs
             if callable(optimiser):  # its weight decay may move what is banned
                 piece.masked_fill_(logits[part.rows] == -torch.inf, -torch.inf)
 

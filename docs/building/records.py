@@ -149,6 +149,7 @@ TRICKS = {
     "rows": "a few rows at a time",
     "gradient": "the gradient written out",
     "adam": "Adam in one pass",
+    "reuse": "memory used again",
 }
 
 

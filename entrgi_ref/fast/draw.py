@@ -24,7 +24,10 @@ def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """As `entrgi_ref.inverse_cdf`, but for rounding of float64 where a row is added up."""
     width = probabilities.shape[1]
     whole = width // BLOCK * BLOCK
-    blocks = probabilities[:, :whole].unflatten(1, (-1, BLOCK)).sum(2, dtype=torch.float64)
+    blocks = probabilities[:, :whole].unflatten(1, (-1, BLOCK))
+    if blocks.is_cpu:  # which is slow at sums of another precision
+        blocks = blocks.double()
+    blocks = blocks.sum(2, dtype=torch.float64)
     rest = probabilities[:, whole:].sum(1, keepdim=True, dtype=torch.float64)
     mass = torch.cat([blocks, rest], 1)
     target = uniform.to(mass)[:, None] * mass.cumsum(1)[:, -1:]

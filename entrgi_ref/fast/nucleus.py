@@ -9,7 +9,8 @@ before it, in order of falling probability. Three facts help:
 1. Of V tokens, one with a probability below (1 - top_p) / V cannot be in the nucleus: all that
    come after it, and it itself, weigh less than 1 - top_p together.
 2. The mass above a value is one pass over the row. It says on which side of this value the nucleus
-   ends. A sample of the row says where to look, so that a few passes leave few values to be sorted.
+   ends, and a sample of the row about how far from it. So one pass mostly leaves few values to be
+   sorted.
 3. Numbers of float32 from 2^-29 to 1 add up exactly in float64, in whatever order. So the set is
    that of the sorted version to the last token.
 """
@@ -23,6 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .reuse import empty
+
 Values = NDArray[np.float32]
 ZERO, INFINITE = np.float32(0), np.float32(np.inf)
 
@@ -35,8 +38,8 @@ SAMPLED, SPREAD = 64, 0.2
 """Of every so many tokens one is asked whether it can be in the nucleus. Where this share of them
 can, it is not worth while to pick them out.
 """
-SAMPLE, MARGIN = 2**12, 128
-"""So many values say where the nucleus ends, give or take so many of them."""
+SAMPLE, MARGIN = 2**12, 8
+"""So many values say where the nucleus ends, give or take at least so many of them."""
 
 
 def applies(probabilities: Tensor) -> bool:
@@ -60,7 +63,7 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
         return nucleus_kernel.nucleus(probabilities, top_p)
     if not _large(probabilities):
         return _by_values(probabilities, top_p)
-    found = torch.empty_like(probabilities)
+    found = empty(probabilities, *probabilities.shape)
     room = Room(probabilities.shape[1])
     for row, to in zip(probabilities.detach(), found, strict=True):
         values = row.numpy()
@@ -72,21 +75,25 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 
 
 def _by_values(probabilities: Tensor, top_p: float) -> Tensor:
-    """Equal to the plain version in every bit."""
+    """Equal to the plain version in every bit.
+
+    What is true is 1 here and what is false 0, in the numbers' own precision: torch compares and
+    multiplies numbers many at a time, and truth values one by one.
+    """
     falling = torch.from_numpy(np.sort(probabilities.detach().numpy(), -1)).flip(-1)
     width = falling.shape[1]
-    inside = falling.cumsum(-1, dtype=torch.float64)[:, :-1].to(falling.dtype) <= top_p
-    kept = inside.sum(-1, keepdim=True)  # beside the first
+    inside = falling.cumsum(-1, dtype=torch.float64)[:, :-1].to(falling.dtype).le_(top_p)
+    kept = inside.sum(-1, keepdim=True).long()  # beside the first
     last = falling.gather(-1, kept)
     tied = falling.gather(-1, (kept + 1).clamp_max(width - 1)) == last
-    falling[:, 1:].masked_fill_(~inside, 0)
-    found = probabilities / falling.sum(-1, keepdim=True)
-    outside = probabilities < last
+    falling[:, 1:].mul_(inside)
+    found = torch.ge(probabilities, last, out=torch.empty_like(probabilities))
+    found.mul_(probabilities).div_(falling.sum(-1, keepdim=True))
     if (tied & (kept + 1 < width)).any():  # among equals the lower id comes first
         equal = probabilities == last
         room = kept + 1 - (probabilities > last).sum(-1, keepdim=True)
-        outside |= equal & (equal.cumsum(-1, dtype=torch.int32) > room)
-    return found.masked_fill_(outside, 0)
+        found.masked_fill_(equal & (equal.cumsum(-1, dtype=torch.int32) > room), 0)
+    return found
 
 
 class Room:
@@ -114,7 +121,7 @@ def _last(values: Values, top_p: float, room: Room) -> tuple[np.float32, int, in
     """The last value of a row's nucleus; of those equal to it, how many are in and how many there
     are; and the mass of the nucleus.
     """
-    total = float(values.sum())
+    total = float(torch.from_numpy(values).sum())
     least = (total * (1 - 1e-4) - top_p) / len(values)  # fact 1, rounding aside
     mass_above = 0.0
     if least >= EXACT:
@@ -141,21 +148,36 @@ def _around_the_last(
     mass of all values the nucleus has about this `share`.
     """
     sample = np.sort(values[:: max(1, len(values) // SAMPLE)])[::-1]
-    ends = np.concatenate([[INFINITE], sample, [ZERO]])
-    shares = np.cumsum(sample, dtype=np.float64)
-    guess = int(np.searchsorted(shares, share * shares[-1])) + 1
+    sample = sample[sample >= EXACT]
+    if not len(sample):
+        return values, 0.0
+    ends = np.concatenate([[INFINITE], sample, [np.nextafter(np.float32(EXACT), ZERO)]])
+    masses, limit = np.cumsum(sample, dtype=np.float64), np.float32(top_p)
     # The last value of the nucleus is above that of `low`, and at most that of `high`.
-    high, low = max(0, guess - MARGIN), min(len(ends) - 1, guess + MARGIN)
-    mass_above = room.mass_above(ends[high], values)
-    if np.float32(mass_above) <= np.float32(top_p):
-        around = room.between(values, ends[low], ends[high])
-        if np.float32(mass_above + around.sum(dtype=np.float64)) > np.float32(top_p):
+    high, low, mass_above = 0, len(ends) - 1, 0.0
+    guess = min(int(np.searchsorted(masses, share * masses[-1])) + 1, len(sample))
+    mass = room.mass_above(ends[guess], values)
+    # Where the nucleus ends the sample says badly, but well how far that is from a known mass.
+    there = masses[guess - 1] + (top_p - mass) * len(sample) / len(values)
+    better = int(np.searchsorted(masses, there)) + 1
+    margin = MARGIN + 4 * round(abs(better - guess) ** 0.5)
+    if np.float32(mass) <= limit:
+        high, mass_above = guess, mass
+        end = min(low, max(better, guess) + margin)
+        around = room.between(values, ends[end], ends[high])
+        if np.float32(mass_above + around.sum(dtype=np.float64)) > limit:
             return around, mass_above
-    high, low, mass_above = 0, len(ends) - 1, 0.0  # the sample has led astray
-    while low - high > 2 * MARGIN:
+    else:
+        low = guess
+        end = max(high, min(better, guess) - margin)
+        around = room.between(values, ends[low], ends[end])
+        mass -= around.sum(dtype=np.float64)
+        if np.float32(mass) <= limit:
+            return around, mass
+    while low - high > 32 * MARGIN:  # the sample has led astray
         middle = (high + low) // 2
         mass = room.mass_above(ends[middle], values)
-        if np.float32(mass) <= np.float32(top_p):
+        if np.float32(mass) <= limit:
             high, mass_above = middle, mass
         else:
             low = middle

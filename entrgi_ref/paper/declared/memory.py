@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...fast import adam, gradient, nucleus
+from ...fast import adam, gradient, nucleus, reuse
 from ...fast.rows import AT_A_TIME
 from .shapes import Sizes
 
@@ -114,21 +114,23 @@ def predicted_memory(
         cache = 2 * reward.layers * S * prompt * reward.keys * b
         kept = activations(reward, S, read, prompt + read, b)
         vectors = (4 * n + 2 * S * read) * reward.width * b  # soft, hard, mixed, slope; the board
-        before = 3 if gradient_steps == 1 else 5  # phi, psi, Adam's two, q
+        before, left = 3 if gradient_steps == 1 else 5, tables.left  # phi, psi, Adam's two, q
         moments = {name: cache + held for name, held in moments.items()} | {
             "the nucleus in guidance": cache + before * table + tables.nucleus,
             "the draw of hard tokens": cache + (before + 1) * table + tables.draw,
-            "the weight": cache + before * table + tables.weight,
-            "the soft embedding": cache + before * table + (n * V * b if b != g else 0),
+            "the weight": cache + before * table + left + tables.weight,
+            "the soft embedding": cache + before * table + left + (n * V * b if b != g else 0),
             "the reward model's gradient": cache
             + before * table
+            + left
             + vectors
             + kept
             + backward(reward, S, read, prompt + read, b),
-            "the gradient of the logits": cache + before * table + tables.gradient + vectors,
-            "the optimiser's step": cache + 5 * table + tables.adam,
+            "the gradient of the logits": cache + before * table + left + tables.gradient + vectors,
+            "the optimiser's step": cache + 5 * table + left + tables.adam,
             "reading the prompts": cache
             + 3 * table
+            + left
             + cache // trajectories
             + forward(reward, S // trajectories, prompt, prompt, b),
         }
@@ -182,6 +184,13 @@ class _Tables:
         # From the second part on there is also the table that parts are put into, and the part
         # before.
         return max(part * each, (whole + part) * self.g + min(part, whole - part) * each)
+
+    @property
+    def left(self) -> int:
+        """What the nucleus leaves for the next one: see `fast/reuse.py`."""
+        table = self.n * self.V * self.g
+        lent = self.g == 4 and self.V >= nucleus.LARGE and table >= reuse.LARGE
+        return table if lent and self.device == "cpu" else 0
 
     @property
     def draw(self) -> int:
