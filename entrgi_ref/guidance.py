@@ -19,7 +19,6 @@ from .equations import equation
 from .errors import GradientRecord
 from .fast.adam import adam
 from .fast.gradient import logit_gradient
-from .fast.reuse import copy, reusing
 from .fast.rows import argmax
 from .protocols import StepReward
 from .relaxation import (
@@ -37,7 +36,6 @@ OPTIMISERS: dict[str, OptimiserFunction] = {"adam": adam, "sgd": torch.optim.SGD
 
 
 @equation("eq:guidance-step")
-@reusing
 @torch.inference_mode(False)  # the gradient is needed, whatever the caller has switched off
 @torch.enable_grad()
 def guide(
@@ -86,7 +84,7 @@ def guide(
 
     conditions = checks.Conditions()
     conditions.require("the denoiser's logits are not finite", logits.amax(-1).isfinite())
-    psi = copy(logits)
+    psi = logits.detach().clone()
     make = OPTIMISERS[optimiser] if isinstance(optimiser, str) else optimiser
     climb = checks.optimiser(make([psi], lr=step_size))
 

@@ -23,7 +23,6 @@ from .draws import Draws, nucleus
 from .errors import GradientRecord
 from .fast.adam import adam
 from .fast.gradient import logit_gradient
-from .fast.reuse import copy, reusing
 from .fast.rows import argmax
 from .guidance import OPTIMISERS, OptimiserFunction
 from .protocols import StepReward
@@ -57,7 +56,6 @@ def in_parts(
     return partial(guide_in_parts, parts=parts)
 
 
-@reusing
 @torch.inference_mode(False)
 @torch.enable_grad()
 def guide_in_parts(
@@ -86,7 +84,7 @@ def guide_in_parts(
 
     conditions = checks.Conditions()
     conditions.require("the denoiser's logits are not finite", logits.amax(-1).isfinite())
-    psi = copy(logits)
+    psi = logits.detach().clone()
     make: Any = OPTIMISERS[optimiser] if isinstance(optimiser, str) else optimiser
     if make is adam:
         make = partial(adam, whole=psi)

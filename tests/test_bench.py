@@ -139,7 +139,7 @@ def test_each_trick_can_be_switched_off(monkeypatch):
     shape = replace(SMALL, vocabulary=4100, prompts=1, trajectories=1, denoising_steps=1)
     bench = Bench.of(shape, torch.device("cpu"))
     ratios = switches.switched(bench, torch.device("cpu"), rounds=1)
-    assert set(ratios) == {"nucleus", "draw", "rows", "gradient", "adam", "reuse"}
+    assert set(ratios) == {"nucleus", "draw", "rows", "gradient", "adam"}
     asked = bench.denoiser, bench.reward, bench.prompts, bench.config
     expected = generate(*asked).tokens
     called = {"nucleus": (fast_nucleus, "_last"), "draw": (fast_draw, "_first")}

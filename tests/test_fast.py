@@ -11,13 +11,12 @@ from torch.nn import functional as F
 from entrgi_ref import (
     entropy,
     entropy_weight,
-    guide,
     inverse_cdf,
     nucleus,
     soft_embedding,
     token_distribution,
 )
-from entrgi_ref.fast import draw, reuse, rows
+from entrgi_ref.fast import draw, rows
 from entrgi_ref.fast import nucleus as fast
 from entrgi_ref.fast.adam import adam
 from entrgi_ref.fast.gradient import logit_gradient
@@ -306,89 +305,3 @@ def test_adam_in_one_pass_is_adam():
         found.append(psi)
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
     assert math.isclose(float((found[0] - start).abs().max()), 1.5, rel_tol=0.2)
-
-
-WIDE = reuse.LARGE // 4  # so many float32 are worth keeping
-
-
-def table(n, filling, dtype=torch.float32):
-    return reuse.empty(torch.zeros(0, dtype=dtype), n, WIDE).fill_(filling)
-
-
-@reuse.reusing
-def test_memory_is_used_again_when_its_table_is_gone():
-    first = table(3, 1)
-    address = first.data_ptr()
-    del first
-    second = table(2, 2)
-    assert second.data_ptr() == address
-    assert second.shape == (2, WIDE)
-    del second
-    assert table(4, 3).data_ptr() != address  # there is no room for it
-    doubles = table(1, 4, torch.float64)
-    assert doubles.dtype == torch.float64
-    assert doubles.data_ptr() == address
-
-
-@reuse.reusing
-def test_memory_is_not_used_again_while_somebody_holds_a_part_of_its_table():
-    whole = table(2, 1)
-    part, bits, array = whole.detach()[1:, 5:9].t(), whole.view(torch.int32)[:1], whole.numpy()[0]
-    address = whole.data_ptr()
-    del whole
-    held = [array, bits, part]
-    del part, bits, array
-    while held:
-        others = [table(2, 3) for _ in range(3)]
-        assert address not in [other.data_ptr() for other in others]
-        assert len({float(number) for number in held.pop().ravel()}) == 1
-        del others
-    assert table(2, 4).data_ptr() == address
-
-
-def test_memory_is_kept_inside_of_a_function_that_reuses_it_and_not_outside():
-    @reuse.reusing
-    def inner():
-        made.append(len(reuse._left.get()))
-        table(2, 1)
-        made.append(len(reuse._left.get()))
-
-    @reuse.reusing
-    def outer():
-        inner()
-        made.append(len(reuse._left.get()))
-        raise ZeroDivisionError
-
-    made = []
-    inner()
-    with pytest.raises(ZeroDivisionError):
-        outer()
-    assert made == [0, 1, 0, 1, 1]
-    assert reuse._left.get() is None
-    assert table(1, 5).sum() == 5 * WIDE
-
-
-def test_what_guide_returns_is_nobody_elses(monkeypatch):
-    monkeypatch.setattr(reuse, "LARGE", 1)
-    monkeypatch.setitem(rows.AT_A_TIME, "cpu", 64)
-    g = torch.Generator().manual_seed(0)
-    logits, embeddings = torch.randn(7, 40, generator=g), torch.randn(40, 3, generator=g)
-
-    class Reward:
-        def __init__(self):
-            self.embeddings = embeddings
-
-        def __call__(self, mixed, likeliest):
-            return mixed.sum((-1, -2), keepdim=True).flatten()
-
-    def climb():
-        settings = {"steps": 3, "step_size": 0.5, "temperature": 0.7, "top_p": 0.9}
-        drawn = {"weight": entropy_weight, "draw": lambda p, m: p.argmax(-1)}
-        return guide(logits, Reward(), **drawn, **settings)
-
-    first = climb()
-    copy = first.clone()
-    second = climb()
-    assert torch.equal(first, copy)
-    assert torch.equal(second, copy)
-    assert not torch.equal(first, logits)

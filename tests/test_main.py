@@ -16,7 +16,7 @@ from checkpoints import DREAM, REWARD, changed, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, __main__, denoising, generate
 from entrgi_ref.__main__ import app
 from entrgi_ref.commands.files import write_text
-from entrgi_ref.models import checkpoints
+from entrgi_ref.models import checkpoints, sequence
 from entrgi_ref.watching import printable
 
 PROMPT = "explain how entropy sets the weight"
@@ -53,6 +53,21 @@ def test_every_option_reaches_the_settings(tmp_path):
     expected = generate(denoiser, reward, [PROMPT], config)
     assert written["responses"] == expected.responses[0]
     assert written["rewards"] == pytest.approx(expected.rewards[0].tolist())
+
+
+def test_the_reward_model_may_read_some_trajectories_at_a_time(monkeypatch):
+    read = []
+
+    def counted(function, network, embedded, *given, **options):
+        read.append(len(embedded))
+        return function(network, embedded, *given)
+
+    monkeypatch.setattr(sequence, "checkpoint", counted)
+    few = ("--trajectories", "3", "--new-tokens", "4")
+    whole = invoke(*few)
+    assert read == []
+    assert invoke(*few, "--reward-micro-batch", "2") == whole
+    assert set(read) == {2, 1}
 
 
 def test_prints_every_reward_and_the_best_answer(tmp_path):

@@ -1,6 +1,7 @@
 """The memory that `plan --dry` predicts, beside what torch hands out on a CPU."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -103,16 +104,18 @@ CASES = {
 """Vocabulary, denoiser, reward model, its kind and precision, prompts, K and N."""
 
 
-def ratio(case, steps, device="cpu"):
+def ratio(case, steps, device="cpu", micro_batch=None, vocabulary_batch=None):
     """Predicted over measured."""
     vocabulary, denoiser, reward, kind, dtype, lengths, K, N = case
     dream, judge = pair(vocabulary, denoiser, reward, kind, dtype)
+    judge = replace(judge, micro_batch=micro_batch)
     prompts = [" ".join(["5"] * length) for length in lengths]
     settings = SamplingConfig(
         GuidanceConfig(steps=steps), trajectories=K, new_tokens=N, denoising_steps=2
     )
-    generate(dream, judge, prompts[:1], settings)  # what torch keeps for ever is there by now
-    measured = most_held(lambda: generate(dream, judge, prompts, settings))
+    answer = partial(generate, dream, judge, vocabulary_batch=vocabulary_batch)
+    answer(prompts[:1], settings)  # what torch keeps for ever is there by now
+    measured = most_held(partial(answer, prompts, settings))
     predicted = predicted_memory(
         dream.network.config.to_dict(),
         judge.network.config.to_dict(),
@@ -123,6 +126,8 @@ def ratio(case, steps, device="cpu"):
         gradient_steps=steps,
         device=device,
         suffix=1,
+        micro_batch=micro_batch,
+        vocabulary_batch=vocabulary_batch,
     )
     return predicted.working / measured
 
@@ -152,6 +157,20 @@ def test_some_rows_at_a_time_take_less_memory(monkeypatch):
         )
         assert whole > least
         assert parted < most, steps
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 1000])
+def test_what_some_rows_at_a_time_take_is_predicted(monkeypatch, size):
+    monkeypatch.setitem(rows.AT_A_TIME, "cpu", 2**15)
+    case = (20_000, TINY, TINY, "qwen2", "float32", [16, 16], 2, 16)
+    for steps in (1, 3, 0):
+        assert ratio(case, steps, vocabulary_batch=size) == pytest.approx(1, abs=0.06), steps
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 100])
+def test_what_some_trajectories_at_a_time_take_is_predicted(size):
+    case = (700, TINY, (128, 512, 12, 4, 4, 32), "qwen3", "float32", [60, 60], 4, 48)
+    assert ratio(case, 2, micro_batch=size) == pytest.approx(1, abs=0.06)
 
 
 @pytest.mark.parametrize("most", [2**18, 2**26])

@@ -332,6 +332,25 @@ def test_time_is_operations_and_bytes_over_the_assumed_rates(offline):
     assert unguided == pytest.approx(by_hand / 1e14, rel=0.02)
 
 
+def test_a_dry_plan_counts_with_what_is_done_in_parts(offline, tmp_path):
+    def peak(*words):
+        text = dry_plan("--batch-size", "4", "--json", tmp_path / "memory.json", *words)
+        found = json.loads((tmp_path / "memory.json").read_text(encoding="utf-8"))
+        (table,) = found["tables"].values()
+        rows = table["rows"]
+        assert ("Times do not count" in text) == bool(words)
+        assert found["vocabulary_batch"] == (int(words[-1]) if words else None)
+        return next(
+            row["peak_gib"]
+            for row in rows
+            if (row["prompts"], row["trajectories"], row["new_tokens"]) == (4, 4, 128)
+        )
+
+    whole, table = peak(), 16 * 128 * 152_064 * 4 / 2**30
+    parted = peak("--reward-micro-batch", "4", "--vocabulary-batch", "64")
+    assert whole - 6 * table < parted < whole - 3 * table
+
+
 def test_a_file_is_of_a_dry_plan_alone(tmp_path):
     with pytest.raises(ValueError, match=r"json: got .* has no effect without --dry"):
         invoke("plan", "main", "--json", tmp_path / "plan.json")

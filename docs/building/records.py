@@ -149,7 +149,6 @@ TRICKS = {
     "rows": "a few rows at a time",
     "gradient": "the gradient written out",
     "adam": "Adam in one pass",
-    "reuse": "memory used again",
 }
 
 

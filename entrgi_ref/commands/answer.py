@@ -21,6 +21,7 @@ from .options import (
     Dtype,
     GradientSteps,
     Method,
+    MicroBatch,
     NewTokens,
     Optimiser,
     Order,
@@ -78,6 +79,7 @@ def answer(
         str | None, typer.Option(help="A LoRA adapter to merge into the reward model.")
     ] = None,
     unmatched: Unmatched = "eos",
+    micro_batch: MicroBatch = None,
     vocabulary_batch: VocabularyBatch = None,
     authors: Authors = False,
     template: Annotated[
@@ -141,7 +143,8 @@ def answer(
     with stopping(run.kept):
         with memory("load both networks in 16 bits by --dtype bfloat16, or take a smaller reward"):
             networks = denoiser.load(dtype=dtype, device=device)
-            run.networks = (networks, reward_model.load(networks, dtype=dtype))
+            loaded = reward_model.load(networks, dtype=dtype, micro_batch=micro_batch)
+            run.networks = (networks, loaded)
         with memory(_what_to_lower(config)):
             run.answer(config)
 

@@ -5,7 +5,6 @@ nucleus.py    the nucleus without sorting the vocabulary; on a GPU, nucleus_kern
 draw.py       a draw from it without adding up the vocabulary token by token
 gradient.py   the gradient of the logits in closed form
 adam.py       Adam in one pass
-reuse.py      memory of tables that are gone, for the next ones
 unchanged.py  a mask predictor that does not read the same board again
 
 The plain versions stand in the files that use these, and tests hold the two against each other.

@@ -24,8 +24,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .reuse import empty
-
 Values = NDArray[np.float32]
 ZERO, INFINITE = np.float32(0), np.float32(np.inf)
 
@@ -63,7 +61,7 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
         return nucleus_kernel.nucleus(probabilities, top_p)
     if not _large(probabilities):
         return _by_values(probabilities, top_p)
-    found = empty(probabilities, *probabilities.shape)
+    found = torch.empty_like(probabilities)
     room = Room(probabilities.shape[1])
     for row, to in zip(probabilities.detach(), found, strict=True):
         values = row.numpy()

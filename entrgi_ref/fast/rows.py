@@ -15,8 +15,6 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from .reuse import empty
-
 AT_A_TIME = {"cpu": 2**19, "cuda": 2**26}
 """Numbers that are worked on together: on a CPU as many as its cache holds, on a GPU as many as
 keep it busy.
@@ -52,7 +50,7 @@ def by_rows(function: Function) -> Function:
         for i, part in enumerate(first.split(size)):
             some = function(part, *(column[i] for column in columns), **options)
             if found is None:
-                found = empty(some, len(first), *some.shape[1:])
+                found = some.new_empty((len(first), *some.shape[1:]))
             found[i * size : i * size + len(some)] = some
         assert found is not None
         return found

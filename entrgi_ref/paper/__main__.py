@@ -208,7 +208,8 @@ def _declared(
             from .run.dry import Assumed, say
 
             assumed = Assumed(tflops, bandwidth, prompt_tokens)
-            typer.echo(say(plan, dream, rewards, dtype, assumed, json_))
+            parts = {"micro_batch": micro_batch, "vocabulary_batch": vocabulary_batch}
+            typer.echo(say(plan, dream, rewards, dtype, assumed, json_, **parts))
             return
         if json_ is not None:
             raise ValueError(f"json: got {str(json_)!r}, which has no effect without --dry")

@@ -3,8 +3,7 @@
 Counted are tensors that are alive at once, at each place where there may be the most of them. The
 counts follow `generate` and `guide`, and transformers' Qwen2 and Qwen3 with `sdpa`; tests hold them
 against what torch hands out on a CPU, and against records of a GPU. What kernels use for themselves
-is not counted, nor is what the driver and fragments take. Tables are whole: what
-`--vocabulary-batch` saves is not taken off.
+is not counted, nor is what the driver and fragments take.
 
 Letters as in `relaxation.py`: S trajectories, n = S N masked positions at the first step, V. A
 table is [n, V] in the precision of the guided logits.
@@ -16,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...fast import adam, gradient, nucleus, reuse
+from ...fast import adam, gradient, nucleus
 from ...fast.rows import AT_A_TIME
 from .shapes import Sizes
 
@@ -81,6 +80,8 @@ def predicted_memory(
     gradient_steps: int = 3,
     device: str = "cuda",
     suffix: int = SUFFIX,
+    micro_batch: int | None = None,
+    vocabulary_batch: int | None = None,
 ) -> Memory:
     """The memory of one batch, `trajectories` for each of the prompts.
 
@@ -95,6 +96,8 @@ def predicted_memory(
         gradient_steps: M; of 0 there are no gradients, of 1 the optimiser's state comes late.
         device: cuda or cpu, which work on tables in parts of another size.
         suffix: tokens that the reward model reads after an answer.
+        micro_batch: trajectories that the reward model reads at a time (`--reward-micro-batch`).
+        vocabulary_batch: masked positions that are guided at a time (`--vocabulary-batch`).
     """
     denoiser, reward = Sizes.of(denoiser_config), Sizes.of(reward_config)
     b, g = BYTES[dtype], BYTES[guidance_dtype]
@@ -102,6 +105,8 @@ def predicted_memory(
     n = S * new_tokens
     table = n * V * g
     tables = _Tables(n, V, g, device)
+    part = _Tables(min(n, vocabulary_batch or n), V, g, device)  # what is guided at a time
+    q = part.n * V * g
     whole = prompt + new_tokens + suffix
     predicting = forward(denoiser, S, prompt + new_tokens, prompt + new_tokens, b, padding=True)
     cache = kept = 0
@@ -110,27 +115,26 @@ def predicted_memory(
         "the order": 3 * table + tables.entropy,
     }
     if gradient_steps:
-        read = new_tokens + suffix
+        read, rows = new_tokens + suffix, min(S, micro_batch or S)
         cache = 2 * reward.layers * S * prompt * reward.keys * b
-        kept = activations(reward, S, read, prompt + read, b)
+        kept = activations(reward, rows, read, prompt + read, b)
         vectors = (4 * n + 2 * S * read) * reward.width * b  # soft, hard, mixed, slope; the board
-        before, left = 3 if gradient_steps == 1 else 5, tables.left  # phi, psi, Adam's two, q
-        moments = {name: cache + held for name, held in moments.items()} | {
-            "the nucleus in guidance": cache + before * table + tables.nucleus,
-            "the draw of hard tokens": cache + (before + 1) * table + tables.draw,
-            "the weight": cache + before * table + left + tables.weight,
-            "the soft embedding": cache + before * table + left + (n * V * b if b != g else 0),
+        before = (2 if gradient_steps == 1 else 4) * table + q  # phi, psi, Adam's two
+        moments = {name: cache + most for name, most in moments.items()} | {
+            "the nucleus in guidance": cache + before + part.nucleus,
+            "the draw of hard tokens": cache + before + q + part.draw,
+            "the weight": cache + before + part.weight,
+            "the soft embedding": cache + before + (part.n * V * b if b != g else 0),
             "the reward model's gradient": cache
-            + before * table
-            + left
+            + before
             + vectors
             + kept
-            + backward(reward, S, read, prompt + read, b),
-            "the gradient of the logits": cache + before * table + left + tables.gradient + vectors,
-            "the optimiser's step": cache + 5 * table + left + tables.adam,
+            + backward(reward, rows, read, prompt + read, b),
+            "the gradient of the logits": cache + before + part.gradient + vectors,
+            "the optimiser's step": cache + 4 * table + q + (part.adam if tables.adam else 0),
             "reading the prompts": cache
-            + 3 * table
-            + left
+            + 2 * table
+            + q
             + cache // trajectories
             + forward(reward, S // trajectories, prompt, prompt, b),
         }
@@ -184,13 +188,6 @@ class _Tables:
         # From the second part on there is also the table that parts are put into, and the part
         # before.
         return max(part * each, (whole + part) * self.g + min(part, whole - part) * each)
-
-    @property
-    def left(self) -> int:
-        """What the nucleus leaves for the next one: see `fast/reuse.py`."""
-        table = self.n * self.V * self.g
-        lent = self.g == 4 and self.V >= nucleus.LARGE and table >= reuse.LARGE
-        return table if lent and self.device == "cpu" else 0
 
     @property
     def draw(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ... import guidance
-from ...fast import adam, draw, nucleus, reuse, rows
+from ...fast import adam, draw, nucleus, rows
 from ...relaxation import soft_embedding, token_distribution
 from .bench import Bench, seconds_of
 
@@ -36,7 +36,6 @@ SWITCHES: dict[str, Callable[[], Any]] = {
     "rows": lambda: patch.dict(rows.AT_A_TIME, dict.fromkeys(rows.AT_A_TIME, NEVER)),
     "gradient": lambda: patch.object(guidance, "logit_gradient", by_autograd),
     "adam": lambda: patch.object(adam, "LARGE", NEVER),
-    "reuse": lambda: patch.object(reuse, "LARGE", NEVER),
 }
 """File of the room `fast` -> what puts the plain version in its place."""
 

@@ -104,6 +104,8 @@ class Forecast:
     guidance_dtype: str
     gradient_steps: int
     assumed: Assumed
+    micro_batch: int | None = None
+    vocabulary_batch: int | None = None
 
     def memory(self, prompts: int, K: int, N: int, gradient_steps: int | None = None) -> Memory:
         """That of a batch."""
@@ -117,6 +119,8 @@ class Forecast:
             self.dtype,
             self.guidance_dtype,
             gradient_steps=M,
+            micro_batch=self.micro_batch,
+            vocabulary_batch=self.vocabulary_batch,
         )
 
     def seconds(self, S: int, N: int) -> tuple[float, float]:
@@ -166,9 +170,12 @@ def say(
     dtype: str,
     assumed: Assumed,
     file: Path | None = None,
+    **parts: int | None,
 ) -> str:
-    """What to say; also written to a file as a record, if one is given."""
-    text, found = dry(plan, dream, rewards, dtype, assumed)
+    """What to say; also written to a file as a record, if one is given. `parts` are the options of
+    a run that work on a part of a batch at a time, as `dry` has them.
+    """
+    text, found = dry(plan, dream, rewards, dtype, assumed, **parts)
     if file is not None:
         found |= {
             "command": f"python -m entrgi_ref.paper plan {plan.experiment.name} --dry",
@@ -184,7 +191,13 @@ def say(
 
 
 def dry(
-    plan: Plan, dream: str, rewards: Mapping[str, str], dtype: str, assumed: Assumed
+    plan: Plan,
+    dream: str,
+    rewards: Mapping[str, str],
+    dtype: str,
+    assumed: Assumed,
+    micro_batch: int | None = None,
+    vocabulary_batch: int | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """What to say, and the same as a record."""
     dtype = "bfloat16" if dtype == "auto" else dtype
@@ -203,10 +216,13 @@ def dry(
         f"  {LEFT:.0%} of a card left for the driver, the kernels and fragments.",
         denoiser.line(Sizes.of(denoiser.config).as_denoiser),
     ]
+    if micro_batch or vocabulary_batch:
+        lines.insert(4, "Times do not count with what is read or worked on in parts.")
     tables: dict[str, Any] = {}
     for name, path in rewards.items():
         reward = Known.of(path)
-        forecast = Forecast(denoiser, reward, dtype, precision, most, assumed)
+        known = denoiser, reward, dtype, precision, most, assumed
+        forecast = Forecast(*known, micro_batch, vocabulary_batch)
         rows = forecast.rows(K, lengths)
         tables[name] = {"config": reward.source, "rows": rows}
         lines += ["", reward.line(Sizes.of(reward.config).as_reward)]
@@ -218,6 +234,8 @@ def dry(
         "assumed": {name: getattr(assumed, name) for name in assumed.__dataclass_fields__},
         "dtype": dtype,
         "gradient_steps": most,
+        "micro_batch": micro_batch,
+        "vocabulary_batch": vocabulary_batch,
         "left": LEFT,
         "denoiser": denoiser.source,
         "tables": tables,
