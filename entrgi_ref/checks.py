@@ -179,8 +179,8 @@ def rows_at_a_time(name: str, value: object) -> None:
         integer(name, value, minimum=1)
 
 
-def encoded(value: Any, prompts: int) -> None:
-    """Raise `ValueError` unless `value` is what a denoiser makes of so many prompts."""
+def encoded(value: Any, prompts: int) -> Any:
+    """`value`; `ValueError` unless it is what a denoiser makes of so many prompts."""
     shape("denoiser.encode, tokens", value.tokens, (prompts, None), "[P, prompt]")
     shape("denoiser.encode, valid", value.valid, tuple(value.tokens.shape), "[P, prompt]")
     for name, tensor, dtype in (
@@ -193,15 +193,17 @@ def encoded(value: Any, prompts: int) -> None:
         raise ValueError(
             f"denoiser.encode, keys: got {len(value.keys)}, expected {prompts}, one per prompt"
         )
+    return value
 
 
-def texts(value: object, expected: int) -> None:
-    """Raise `ValueError` unless `value` is a list of so many strings."""
+def texts(value: Any, expected: int) -> Any:
+    """`value`; `ValueError` unless it is a list of so many strings."""
     several = isinstance(value, list | tuple) and len(value) == expected
-    if not several or not all(isinstance(text, str) for text in value):  # type: ignore[attr-defined]
+    if not several or not all(isinstance(text, str) for text in value):
         raise ValueError(
             f"denoiser.decode: got {value!r:.60}, expected a list of {expected} strings"
         )
+    return value
 
 
 def vocabulary(writable: object, mask_id: int, embeddings: object) -> None:

@@ -60,6 +60,7 @@ class Purpose(IntEnum):
     COMMIT = 2
     ORDER = 3
     ORIGIN = 4
+    RESAMPLE = 5
 
 
 def absorb(

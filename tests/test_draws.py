@@ -63,7 +63,7 @@ def test_no_two_purposes_places_or_times_share_a_number():
     for seed, step, m, purpose in itertools.product(range(3), range(4), range(3), Purpose):
         draw = KeyedDraws.of(seed, [7, 8], 3).at(step, row, position)
         numbers += draw.uniform(purpose, m).tolist()
-    assert len(set(numbers)) == len(numbers) == 3 * 4 * 3 * 4 * 30
+    assert len(set(numbers)) == len(numbers) == 3 * 4 * 3 * len(Purpose) * 30
 
 
 def test_numbers_look_uniform_along_every_field():

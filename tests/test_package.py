@@ -79,7 +79,7 @@ CORE = (
 ROOMS = (
     *("entrgi_ref.checks", "entrgi_ref.equations", "entrgi_ref.fast"),
     *(f"entrgi_ref.{name}" for name in CORE[2:]),
-    *("entrgi_ref.models", "entrgi_ref.watching", "entrgi_ref.commands"),
+    *("entrgi_ref.models", "entrgi_ref.rivals", "entrgi_ref.watching", "entrgi_ref.commands"),
     *(f"entrgi_ref.paper.{room}" for room in ("declared", "run", "judged", "shown", "measured")),
     *("entrgi_ref.paper", "entrgi_ref.__main__", "toy"),
 )

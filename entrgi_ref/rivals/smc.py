@@ -1,0 +1,87 @@
+"""Sequential Monte Carlo: unguided answers, of which those that promise more are copied.
+
+Also known as Feynman-Kac steering (Singhal et al. 2025). The K answers to a prompt are particles.
+After each step a particle is given the likeliest tokens where it is still masked, and the reward of
+this text says what it promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .. import checks
+from ..config import SamplingConfig
+from ..denoising import Generation
+from ..draws import KeyedDraws, KeyedStepDraws, Purpose
+from ..protocols import Denoiser
+from .boards import Boards, Scorer
+
+
+@torch.no_grad()
+def smc(
+    denoiser: Denoiser,
+    reward: Scorer,
+    prompts: Sequence[str],
+    config: SamplingConfig | None = None,
+    *,
+    beta: float = 1.0,
+    keys: Iterable[int] | None = None,
+) -> Generation:
+    r"""Answer each prompt K times, from about $p(x) \exp(R(x) / \beta)$.
+
+    p is what `generate` draws from with these settings and no guidance. A step changes what a
+    particle promises from $R_s$ to $R_t$, and multiplies its weight by $\exp((R_t - R_s) / \beta)$:
+    over all steps by $\exp(R(x) / \beta)$ times what is the same for all, whatever was promised on
+    the way. After each step K particles are drawn by weight, so that the better are copied and go
+    on differently. As K grows the answers come from that distribution; of few particles many may
+    be copies of one.
+
+    A step costs a call of the mask predictor and a reward for each particle. `beta` is in units of
+    the reward, in [1e-6, 1e6]. `keys` as those of `generate`, which also says what raises
+    `ValueError`. Source: Singhal et al. 2025 (arXiv 2501.06848); resampling: ours.
+    """
+    config = config or SamplingConfig()
+    checks.temperature(beta, "beta")
+    boards = Boards.of(denoiser, prompts, config, keys)
+    rows = torch.arange(len(boards.response), device=boards.response.device)
+    promised = torch.zeros_like(rows, dtype=torch.float64)
+    logits = boards.predict()
+    for step in boards.steps:
+        drawn, _, committed = boards.next(step, logits)
+        boards.write(drawn.tokens, committed)
+        logits = boards.predict()
+        rewards = boards.scores(reward, boards.completed(logits), rows)
+        chosen = survivors((rewards - promised) / beta, boards.draws, step.index, len(prompts))
+        logits = logits[rows_at(boards.masked, chosen)]
+        boards.response, promised = boards.response[chosen], rewards[chosen]
+    return boards.generation(promised)
+
+
+def survivors(
+    log_weights: Float[Tensor, "S"], draws: KeyedDraws, step: int, prompts: int
+) -> Int[Tensor, "S"]:
+    """The particles that go on, for each prompt K of its own: systematic resampling.
+
+    A particle of weight w, of all of its prompt, is drawn floor(K w) or ceil(K w) times, K w on
+    average. Of equal weights each is drawn once. One random number is used for each prompt.
+    """
+    weights = log_weights.unflatten(0, (prompts, -1)).softmax(1)
+    K = weights.shape[1]
+    row = draws.rows[::K]
+    uniform = KeyedStepDraws(step, row, torch.zeros_like(row)).uniform(Purpose.RESAMPLE)
+    rungs = (uniform[:, None] + torch.arange(K, device=row.device)) / K
+    reached = weights.cumsum(1)
+    chosen = torch.searchsorted(reached / reached[:, -1:], rungs, right=True).clamp_max(K - 1)
+    return (chosen + K * torch.arange(prompts, device=row.device)[:, None]).flatten()
+
+
+def rows_at(masked: Bool[Tensor, "S N"], chosen: Int[Tensor, "S"]) -> Int[Tensor, "n"]:
+    """Where the masked positions of the chosen trajectories stand among all, in (S, N) order."""
+    place = torch.zeros_like(masked, dtype=torch.long).masked_scatter(
+        masked, torch.arange(int(masked.sum()), device=masked.device)
+    )
+    return place[chosen][masked[chosen]]

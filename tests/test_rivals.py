@@ -1,0 +1,295 @@
+"""Rivals of guidance, against what they aim at, on languages small enough to count."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from entrgi_ref import GuidanceConfig, KeyedDraws, SamplingConfig, generate
+from entrgi_ref.rivals import lookahead, smc
+from entrgi_ref.rivals.lookahead import queue
+from entrgi_ref.rivals.smc import rows_at, survivors
+from tiny import TinyDenoiser
+
+V, N = 5, 3
+"""The last id is the mask."""
+BUSY = 2
+"""Of as many steps as positions the first commits none, and is skipped."""
+PROMPTS = ["3", "123"]
+FLOAT64 = GuidanceConfig(steps=0, dtype="float64")
+
+
+class Table:
+    """A plain function of texts, without embeddings or gradients."""
+
+    def __init__(self, length=N, scale=1.5, seed=3):
+        answers = list(itertools.product(range(V - 1), repeat=length))
+        g = torch.Generator().manual_seed(seed)
+        rewards = scale * torch.randn(len(PROMPTS), len(answers), generator=g, dtype=torch.float64)
+        self.rewards = {
+            (prompt, " ".join(map(str, answer))): float(reward)
+            for prompt, row in zip(PROMPTS, rewards, strict=True)
+            for answer, reward in zip(answers, row, strict=True)
+        }
+        self.calls = 0
+
+    def score(self, prompts, responses):
+        self.calls += len(responses)
+        asked = zip(prompts, responses, strict=True)
+        return torch.tensor([self.rewards[one] for one in asked], dtype=torch.float64)
+
+
+def configured(K, length=N, steps=N, **changes):
+    changes = {"top_p": 1.0, "eos_last": False} | changes
+    return SamplingConfig(
+        FLOAT64, trajectories=K, new_tokens=length, denoising_steps=steps, **changes
+    )
+
+
+def law(denoiser, prompt, steps):
+    """The probability of each answer under unguided sampling, by going through all of them."""
+    encoded = denoiser.encode([prompt]).tokens
+    levels = torch.linspace(1, 1e-3, steps + 1)
+
+    def follow(answer, step):
+        blank = [i for i, token in enumerate(answer) if token is None]
+        if step == steps or not blank:
+            return {tuple(answer): 1.0}
+        share = 1 if step == steps - 1 else 1 - levels[step + 1] / levels[step]
+        count = int(len(blank) * share)
+        if count == 0:
+            return follow(answer, step + 1)
+        tokens = torch.tensor([[V - 1 if token is None else token for token in answer]])
+        masked = torch.tensor([[token is None for token in answer]])
+        board = torch.cat([encoded, tokens], 1)
+        logits = denoiser(board, torch.ones_like(board) > 0, masked)[:, : V - 1]
+        q = (logits / 0.7).softmax(-1)
+        entropy = [-sum(p * math.log(p) for p in row) for row in q.tolist()]
+        first = sorted(range(len(blank)), key=lambda i: entropy[i])[:count]
+        found = {}
+        for written in itertools.product(range(V - 1), repeat=count):
+            after, p = list(answer), 1.0
+            for i, token in zip(first, written, strict=True):
+                after[blank[i]] = token
+                p *= float(q[i, token])
+            for end, rest in follow(after, step + 1).items():
+                found[end] = found.get(end, 0) + p * rest
+        return found
+
+    return follow([None] * N, 0)
+
+
+def drawn(tokens):
+    counts = {}
+    for answer in map(tuple, tokens.tolist()):
+        counts[answer] = counts.get(answer, 0) + 1 / len(tokens)
+    return counts
+
+
+def total_variation(p, q):
+    return sum(abs(p.get(answer, 0) - q.get(answer, 0)) for answer in {*p, *q}) / 2
+
+
+def tilted(p, prompt, reward, beta):
+    weights = {
+        answer: chance * math.exp(reward.rewards[prompt, " ".join(map(str, answer))] / beta)
+        for answer, chance in p.items()
+    }
+    total = sum(weights.values())
+    return {answer: weight / total for answer, weight in weights.items()}
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_many_particles_are_drawn_from_the_tilted_distribution(steps):
+    denoiser, reward, beta = TinyDenoiser(2, V), Table(), 0.8
+    found = smc(denoiser, reward, PROMPTS, configured(12_000, steps=steps), beta=beta)
+    for p, prompt in enumerate(PROMPTS):
+        unguided = law(denoiser, prompt, steps)
+        assert sum(unguided.values()) == pytest.approx(1)
+        target = tilted(unguided, prompt, reward, beta)
+        assert total_variation(target, unguided) > 0.4
+        assert total_variation(drawn(found.tokens[p]), target) < 0.05
+        assert len(target) == 64
+
+
+def test_what_particles_promise_on_the_way_moves_no_weight_in_the_end():
+    """Rewards of unfinished texts are wrong on purpose; the weights of finished ones are not."""
+    denoiser, beta = TinyDenoiser(2, V), 1.0
+    reward, misled = Table(), Table()
+    config = configured(12_000)
+    calls = []
+
+    def score(prompts, responses):
+        calls.append(1)
+        finished = reward.score(prompts, responses)
+        return finished if len(calls) == BUSY else 0.3 * finished.flip(0)
+
+    misled.score = score
+    found = smc(denoiser, misled, PROMPTS[:1], config, beta=beta)
+    target = tilted(law(denoiser, PROMPTS[0], N), PROMPTS[0], reward, beta)
+    assert len(calls) == BUSY
+    assert total_variation(drawn(found.tokens[0]), target) < 0.07
+
+
+@pytest.mark.parametrize("rival", [smc, lookahead])
+@pytest.mark.parametrize(
+    ("steps", "changes"),
+    [
+        (2, {}),
+        (3, {"eos_last": True}),
+        (5, {"order": "origin"}),
+        (5, {"order": "maskgit_plus", "order_temperature": 0.5}),
+        (3, {"guidance": GuidanceConfig(), "seed": 2}),
+    ],
+)
+def test_at_a_large_beta_answers_are_those_without_guidance(rival, steps, changes):
+    denoiser = TinyDenoiser(4, V)
+    config = replace(configured(3, steps=steps, top_p=0.9), **changes)
+    reward = Table()
+    options = {"candidates": V} if rival is lookahead else {}
+    found = rival(denoiser, reward, PROMPTS, config, beta=1e6, **options)
+
+    class Guiding(Table):
+        embeddings = torch.zeros(V, 2, dtype=torch.float64)
+
+        def bind(self, prompts, trajectories):
+            return self
+
+        def at(self, response, masked):
+            return self
+
+        def __call__(self, mixed, likeliest):
+            raise AssertionError
+
+    unguided = generate(denoiser, Guiding(), PROMPTS, config.guided(steps=0))
+    assert torch.equal(found.tokens, unguided.tokens)
+    assert torch.equal(found.rewards, unguided.rewards)
+    assert found.responses == unguided.responses
+    assert found.config == unguided.config
+
+
+def test_lookahead_at_the_last_position_draws_from_the_tilted_conditional():
+    denoiser, reward, beta = TinyDenoiser(6, V), Table(1), 0.7
+    config = configured(20_000, length=1, steps=1)
+    found = lookahead(denoiser, reward, PROMPTS, config, candidates=V, beta=beta)
+    for p, prompt in enumerate(PROMPTS):
+        encoded = denoiser.encode([prompt]).tokens
+        board = torch.cat([encoded, torch.tensor([[V - 1]])], 1)
+        logits = denoiser(board, torch.ones_like(board) > 0, torch.ones(1, 1) > 0)[0, : V - 1]
+        q = dict(
+            zip(itertools.product(range(V - 1)), (logits / 0.7).softmax(0).tolist(), strict=True)
+        )
+        target = tilted(q, prompt, reward, beta)
+        assert total_variation(target, q) > 0.07
+        assert total_variation(drawn(found.tokens[p]), target) < 0.015
+
+
+def test_lookahead_asks_for_a_reward_of_each_candidate_and_takes_the_best_at_a_small_beta():
+    denoiser, reward = TinyDenoiser(6, V), Table()
+    found = lookahead(denoiser, reward, PROMPTS, configured(2), candidates=3, beta=1e-6)
+    assert reward.calls == 2 * 2 * (N * 3 + 1)  # and the finished ones
+    assert denoiser.calls == BUSY
+    wider = lookahead(denoiser, reward, PROMPTS, configured(2), candidates=99, beta=1e-6)
+    # The last token is the best of all there are.
+    best = {
+        (prompt, place, others): max(
+            reward.rewards[prompt, " ".join(map(str, (*others[:place], token, *others[place:])))]
+            for token in range(V - 1)
+        )
+        for prompt in PROMPTS
+        for place in range(N)
+        for others in itertools.product(range(V - 1), repeat=N - 1)
+    }
+    for p, prompt in enumerate(PROMPTS):
+        for answer, value in zip(wider.tokens[p].tolist(), wider.rewards[p].tolist(), strict=True):
+            rest = [(*answer[:place], *answer[place + 1 :]) for place in range(N)]
+            assert any(value == best[prompt, place, rest[place]] for place in range(N))
+    greedy = lookahead(denoiser, reward, PROMPTS, configured(2), candidates=1)
+    assert torch.equal(greedy.tokens[:, 0], greedy.tokens[:, 1])
+    assert (wider.average > greedy.average).all()
+    assert found.tokens.shape == (2, 2, N)
+
+
+@settings(max_examples=50)
+@given(
+    weights=st.lists(st.lists(st.floats(-30, 5), min_size=4, max_size=4), min_size=1, max_size=3),
+    step=st.integers(0, 100),
+)
+def test_survivors_are_as_many_copies_as_their_weight_says(weights, step):
+    table = torch.tensor(weights, dtype=torch.float64)
+    P, K = table.shape
+    draws = KeyedDraws.of(0, range(P), K)
+    chosen = survivors(table.flatten(), draws, step, P).view(P, K)
+    expected = K * table.softmax(1)
+    for p in range(P):
+        assert ((chosen[p] >= p * K) & (chosen[p] < (p + 1) * K)).all()
+        copies = torch.bincount(chosen[p] - p * K, minlength=K)
+        assert (copies >= (expected[p] - 1e-9).floor()).all()
+        assert (copies <= (expected[p] + 1e-9).ceil()).all()
+    same = survivors(torch.zeros(P * K, dtype=torch.float64), draws, step, P)
+    assert same.tolist() == list(range(P * K))
+
+
+def test_survivors_are_drawn_by_weight_on_average():
+    weights = torch.tensor([0.05, 0.5, 0.15, 0.3], dtype=torch.float64)
+    draws = KeyedDraws.of(0, [7], 4)
+    counts = torch.zeros(4)
+    for step in range(2000):
+        counts += torch.bincount(survivors(weights.log(), draws, step, 1), minlength=4)
+    assert torch.allclose(counts / 8000, weights.float(), atol=0.01)
+
+
+@settings(max_examples=50)
+@given(rows=st.integers(1, 5), width=st.integers(1, 4), seed=st.integers(0, 1000))
+def test_positions_of_chosen_trajectories_are_found(rows, width, seed):
+    g = torch.Generator().manual_seed(seed)
+    masked = torch.rand(rows, width, generator=g) < 0.5
+    chosen = torch.randint(rows, (rows,), generator=g)
+    names = [(row, i) for row in range(rows) for i in range(width) if masked[row, i]]
+    expected = [(int(row), i) for row in chosen for i in range(width) if masked[row, i]]
+    assert [names[i] for i in rows_at(masked, chosen)] == expected
+
+
+def test_the_queue_goes_through_the_committed_positions_by_confidence():
+    masked = torch.tensor([[True, False, True, True], [True, True, True, True]])
+    confidence = torch.tensor([0.1, 0.9, 0.5, -3.0, -1.0, -2.0, -9.0])
+    committed = torch.tensor([[False, False, True, True], [False, True, False, False]])
+    turns = [tuple(part.tolist() for part in turn) for turn in queue(confidence, committed, masked)]
+    assert turns == [([0, 1], [2, 1], [1, 4]), ([0], [3], [2])]
+
+
+@pytest.mark.parametrize("rival", [smc, lookahead])
+def test_an_answer_is_that_of_its_prompt_alone(rival):
+    denoiser, reward = TinyDenoiser(4, V), Table()
+    together = rival(denoiser, reward, PROMPTS, configured(4), beta=0.5)
+    for p, prompt in enumerate(PROMPTS):
+        alone = rival(denoiser, reward, [prompt], configured(4), beta=0.5)
+        assert torch.equal(alone.tokens[0], together.tokens[p])
+
+
+@pytest.mark.parametrize(
+    ("rival", "options", "message"),
+    [
+        (smc, {"beta": 0}, "beta: got 0"),
+        (lookahead, {"beta": math.nan}, "beta: got nan"),
+        (lookahead, {"candidates": 0}, "candidates: got 0"),
+        (smc, {"keys": [1]}, "keys: got"),
+    ],
+)
+def test_settings_out_of_range_are_refused(rival, options, message):
+    denoiser = TinyDenoiser(4, V)
+    with pytest.raises(ValueError, match=message):
+        rival(denoiser, Table(), PROMPTS, configured(2), **options)
+    assert denoiser.calls == 0
+
+
+@pytest.mark.parametrize("rival", [smc, lookahead])
+def test_rewards_that_are_not_finite_are_refused(rival):
+    reward = Table()
+    reward.score = lambda prompts, responses: torch.full((len(responses),), torch.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        rival(TinyDenoiser(4, V), reward, PROMPTS, configured(2))
