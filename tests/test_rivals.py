@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import defaultdict
 from dataclasses import replace
 
 import pytest
@@ -41,6 +42,17 @@ class Table:
         self.calls += len(responses)
         asked = zip(prompts, responses, strict=True)
         return torch.tensor([self.rewards[one] for one in asked], dtype=torch.float64)
+
+
+class Dependent(TinyDenoiser):
+    """A mask predictor that says something else after each other token."""
+
+    def __call__(self, tokens, valid, masked):
+        g = torch.Generator().manual_seed(1)
+        more = 2 * torch.randn(7, N, V, generator=g, dtype=torch.float64)
+        written = torch.where(masked, 0, tokens[:, -N:] + 1)
+        place = (written * (torch.arange(N) + 1)).sum(1) % 7
+        return super().__call__(tokens, valid, masked) + more[place][masked]
 
 
 def configured(K, length=N, steps=N, **changes):
@@ -105,14 +117,14 @@ def tilted(p, prompt, reward, beta):
 
 @pytest.mark.parametrize("steps", [2, 3])
 def test_many_particles_are_drawn_from_the_tilted_distribution(steps):
-    denoiser, reward, beta = TinyDenoiser(2, V), Table(), 0.8
+    denoiser, reward, beta = Dependent(2, V), Table(), 0.8
     found = smc(denoiser, reward, PROMPTS, configured(12_000, steps=steps), beta=beta)
     for p, prompt in enumerate(PROMPTS):
         unguided = law(denoiser, prompt, steps)
         assert sum(unguided.values()) == pytest.approx(1)
         target = tilted(unguided, prompt, reward, beta)
-        assert total_variation(target, unguided) > 0.4
-        assert total_variation(drawn(found.tokens[p]), target) < 0.05
+        assert total_variation(target, unguided) > 0.15
+        assert total_variation(drawn(found.tokens[p]), target) < 0.03
         assert len(target) == 64
 
 
@@ -126,12 +138,12 @@ def test_what_particles_promise_on_the_way_moves_no_weight_in_the_end():
     def score(prompts, responses):
         calls.append(1)
         finished = reward.score(prompts, responses)
-        return finished if len(calls) == BUSY else 0.3 * finished.flip(0)
+        return finished if len(calls) >= BUSY else 0.3 * finished.flip(0)
 
     misled.score = score
     found = smc(denoiser, misled, PROMPTS[:1], config, beta=beta)
     target = tilted(law(denoiser, PROMPTS[0], N), PROMPTS[0], reward, beta)
-    assert len(calls) == BUSY
+    assert len(calls) == BUSY + 1  # and the finished ones
     assert total_variation(drawn(found.tokens[0]), target) < 0.07
 
 
@@ -140,18 +152,17 @@ def test_what_particles_promise_on_the_way_moves_no_weight_in_the_end():
     ("steps", "changes"),
     [
         (2, {}),
-        (3, {"eos_last": True}),
+        (3, {"eos_last": True, "trajectories": 40}),
         (5, {"order": "origin"}),
         (5, {"order": "maskgit_plus", "order_temperature": 0.5}),
         (3, {"guidance": GuidanceConfig(), "seed": 2}),
+        (3, {"write_every_id": True}),
     ],
 )
 def test_at_a_large_beta_answers_are_those_without_guidance(rival, steps, changes):
     denoiser = TinyDenoiser(4, V)
     config = replace(configured(3, steps=steps, top_p=0.9), **changes)
-    reward = Table()
     options = {"candidates": V} if rival is lookahead else {}
-    found = rival(denoiser, reward, PROMPTS, config, beta=1e6, **options)
 
     class Guiding(Table):
         embeddings = torch.zeros(V, 2, dtype=torch.float64)
@@ -165,7 +176,11 @@ def test_at_a_large_beta_answers_are_those_without_guidance(rival, steps, change
         def __call__(self, mixed, likeliest):
             raise AssertionError
 
-    unguided = generate(denoiser, Guiding(), PROMPTS, config.guided(steps=0))
+    reward = Guiding()
+    if config.write_every_id:  # then masks may be left in the text
+        reward.rewards = defaultdict(float, reward.rewards)
+    found = rival(denoiser, reward, PROMPTS, config, beta=1e6, **options)
+    unguided = generate(denoiser, reward, PROMPTS, config.guided(steps=0))
     assert torch.equal(found.tokens, unguided.tokens)
     assert torch.equal(found.rewards, unguided.rewards)
     assert found.responses == unguided.responses
@@ -190,7 +205,7 @@ def test_lookahead_at_the_last_position_draws_from_the_tilted_conditional():
 
 def test_lookahead_asks_for_a_reward_of_each_candidate_and_takes_the_best_at_a_small_beta():
     denoiser, reward = TinyDenoiser(6, V), Table()
-    found = lookahead(denoiser, reward, PROMPTS, configured(2), candidates=3, beta=1e-6)
+    lookahead(denoiser, reward, PROMPTS, configured(2), candidates=3, beta=1e-6)
     assert reward.calls == 2 * 2 * (N * 3 + 1)  # and the finished ones
     assert denoiser.calls == BUSY
     wider = lookahead(denoiser, reward, PROMPTS, configured(2), candidates=99, beta=1e-6)
@@ -211,7 +226,6 @@ def test_lookahead_asks_for_a_reward_of_each_candidate_and_takes_the_best_at_a_s
     greedy = lookahead(denoiser, reward, PROMPTS, configured(2), candidates=1)
     assert torch.equal(greedy.tokens[:, 0], greedy.tokens[:, 1])
     assert (wider.average > greedy.average).all()
-    assert found.tokens.shape == (2, 2, N)
 
 
 @settings(max_examples=50)
@@ -256,10 +270,11 @@ def test_positions_of_chosen_trajectories_are_found(rows, width, seed):
 
 def test_the_queue_goes_through_the_committed_positions_by_confidence():
     masked = torch.tensor([[True, False, True, True], [True, True, True, True]])
-    confidence = torch.tensor([0.1, 0.9, 0.5, -3.0, -1.0, -2.0, -9.0])
-    committed = torch.tensor([[False, False, True, True], [False, True, False, False]])
+    confidence = torch.tensor([0.1, 0.9, 0.5, 3.0, -1.0, -2.0, -9.0])
+    # The most confident of the second is not among them: an end that is put last, say.
+    committed = torch.tensor([[False, False, True, True], [False, True, False, True]])
     turns = [tuple(part.tolist() for part in turn) for turn in queue(confidence, committed, masked)]
-    assert turns == [([0, 1], [2, 1], [1, 4]), ([0], [3], [2])]
+    assert turns == [([0, 1], [2, 1], [1, 4]), ([0, 1], [3, 3], [2, 6])]
 
 
 @pytest.mark.parametrize("rival", [smc, lookahead])

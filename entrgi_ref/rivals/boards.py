@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from .. import checks
 from ..config import DTYPES, SamplingConfig
 from ..denoising import Generation, draw_candidates, predict
-from ..draws import KeyedDraws, KeyedStepDraws
+from ..draws import KeyedDraws
 from ..orders import ORIGIN, Candidates, commit, rank
 from ..protocols import Denoiser
 from ..schedule import Step, how_many
@@ -84,15 +84,12 @@ class Boards:
         written = self.response.masked_scatter(self.masked, tokens)
         self.response = torch.where(committed, written, self.response)
 
-    def chance(self, step: Step) -> KeyedStepDraws:
-        """The random choices of a step, at all masked positions."""
-        return self.draws.at(step.index, *self.masked.nonzero(as_tuple=True))
-
     def next(
         self, step: Step, logits: Float[Tensor, "n V"]
     ) -> tuple[Candidates, Float[Tensor, "n"], Bool[Tensor, "S N"]]:
         """The candidates of a step, their confidence, and where they would be committed."""
-        config, chance, masked = self.config, self.chance(step), self.masked
+        config, masked = self.config, self.masked
+        chance = self.draws.at(step.index, *masked.nonzero(as_tuple=True))
         tau, order = config.temperature, config.order
         drawn = draw_candidates(logits, logits, chance.candidates, tau, config.top_p)
         confidence = rank(drawn, chance, order, config.order_temperature)
@@ -107,17 +104,18 @@ class Boards:
     def scores(
         self, reward: Scorer, responses: Int[Tensor, "R N"], rows: Int[Tensor, "R"]
     ) -> Float[Tensor, "R"]:
-        """The rewards of complete answers to the prompts of these rows, in float64."""
+        """The rewards of complete answers to the prompts of these rows, in the reward's dtype."""
         K = self.config.trajectories
         prompts = [self.prompts[row // K] for row in rows.tolist()]
         texts = checks.texts(self.denoiser.decode(responses), len(responses))
         rewards = reward.score(prompts, texts)
         checks.scores(rewards, prompts, 1)
-        return rewards.to(responses.device).double()
+        return rewards.to(responses.device)
 
-    def generation(self, rewards: Float[Tensor, "S"]) -> Generation:
-        """The finished answers."""
+    def generation(self, reward: Scorer) -> Generation:
+        """The finished answers, scored."""
         P, K = len(self.prompts), self.config.trajectories
+        rewards = self.scores(reward, self.response, torch.arange(P * K))
         texts = self.denoiser.decode(self.response)
         answers = [texts[p * K : (p + 1) * K] for p in range(P)]
         tokens, rewards = self.response.unflatten(0, (P, K)), rewards.unflatten(0, (P, K))

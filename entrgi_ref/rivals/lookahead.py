@@ -61,8 +61,7 @@ def lookahead(
             tokens[at] = likely.gather(1, choice[:, None]).squeeze(1)
             text[row, position] = tokens[at]
         boards.write(tokens, committed)
-    rows = torch.arange(len(boards.response))
-    return boards.generation(boards.scores(reward, boards.response, rows))
+    return boards.generation(reward)
 
 
 def queue(

@@ -40,7 +40,8 @@ def smc(
     on differently. As K grows the answers come from that distribution; of few particles many may
     be copies of one.
 
-    A step costs a call of the mask predictor and a reward for each particle. `beta` is in units of
+    A step costs a call of the mask predictor and a reward for each particle; the answers are scored
+    once more. `beta` is in units of
     the reward, in [1e-6, 1e6]. `keys` as those of `generate`, which also says what raises
     `ValueError`. Source: Singhal et al. 2025 (arXiv 2501.06848); resampling: ours.
     """
@@ -54,11 +55,11 @@ def smc(
         drawn, _, committed = boards.next(step, logits)
         boards.write(drawn.tokens, committed)
         logits = boards.predict()
-        rewards = boards.scores(reward, boards.completed(logits), rows)
+        rewards = boards.scores(reward, boards.completed(logits), rows).double()
         chosen = survivors((rewards - promised) / beta, boards.draws, step.index, len(prompts))
         logits = logits[rows_at(boards.masked, chosen)]
         boards.response, promised = boards.response[chosen], rewards[chosen]
-    return boards.generation(promised)
+    return boards.generation(reward)
 
 
 def survivors(
