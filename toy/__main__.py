@@ -38,6 +38,7 @@ from entrgi_ref.commands.options import (
     seed_list,
 )
 
+from .laboratory import experiment
 from .options import EmbeddingStd, Quick, Reward, Threads, TrainingSeed, load_testbed
 from .studies import FIRST_TRAINING_SEED, STUDIES, command
 
@@ -257,6 +258,7 @@ def train(
 
 for _name, _study in STUDIES.items():
     app.command(_name)(command(_name, _study))
+experiment.add_to(app)
 
 
 def main() -> None:

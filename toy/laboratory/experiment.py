@@ -1,0 +1,157 @@
+"""What the laboratory's commands share. An experiment is a number of independent units, such as
+languages. What a unit gave is kept in a file of its own: a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from entrgi_ref.commands.files import require_writable, write_text
+
+Json = Any
+"""What `json` reads and writes."""
+
+
+class Design(Protocol):
+    """An experiment with its settings fixed."""
+
+    @property
+    def units(self) -> Sequence[str]:
+        """The names of its units."""
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """What its languages are made from."""
+
+    @property
+    def settings(self) -> Mapping[str, Json]:
+        """All that a unit's result depends on, beside its name and the code."""
+
+    def measure(self, unit: str) -> Json:
+        """One unit's result. It depends on nothing that ran before."""
+
+    def summary(self, results: Mapping[str, Json]) -> tuple[str, Json]:
+        """Of all units: what is printed, and what stands in the record under `rows`."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A command of the laboratory."""
+
+    module: str
+    """Where its function `design` is: (quick, first seed, units or None) -> `Design`."""
+    help: str
+    group: str | None = None
+    """`exact` for `python -m toy exact NAME`."""
+
+
+EXPERIMENTS: dict[str, Experiment] = {}
+
+
+def results(
+    design: Design, folder: Path, made_with: Mapping[str, Json], say: Callable[[str], None]
+) -> dict[str, Json]:
+    """The result of every unit: read where it is there already, else measured and kept.
+
+    `ValueError` if the folder's results are of other settings or of other code.
+    """
+    require_writable(folder)
+    about = json.loads(json.dumps({**made_with, "settings": design.settings}))
+    file = folder / "settings.json"
+    if file.exists():
+        before = json.loads(file.read_text())
+        for name in about:
+            if before.get(name) != about[name]:
+                raise ValueError(
+                    f"out: {folder} has results of another {name} ({before.get(name)!r}, now "
+                    f"{about[name]!r}): remove it, or give another --out"
+                )
+    else:
+        write_text(file, json.dumps(about, indent=1) + "\n")
+    found: dict[str, Json] = {}
+    for i, unit in enumerate(design.units):
+        kept = folder / "units" / f"{unit}.json"
+        start = time.perf_counter()
+        if kept.exists():
+            found[unit] = json.loads(kept.read_text())
+        else:
+            found[unit] = json.loads(json.dumps(design.measure(unit)))
+            write_text(kept, json.dumps(found[unit]) + "\n")
+            took = f"{time.perf_counter() - start:.0f} s"
+            say(f"{unit}: done in {took}, {i + 1} of {len(design.units)}")
+    return found
+
+
+def command(name: str, experiment: Experiment) -> Callable[..., None]:
+    """The command line of an experiment."""
+    full = f"{experiment.group}-{name}" if experiment.group else name
+
+    def run(
+        quick: Annotated[
+            bool, typer.Option("--quick", help="A small version, within a minute.")
+        ] = False,
+        first_seed: Annotated[
+            int, typer.Option(min=0, help="The first language's; the others follow.")
+        ] = 1,
+        units: Annotated[
+            int | None,
+            typer.Option(min=1, help="Languages of each kind, in place of the experiment's own."),
+        ] = None,
+        threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+        out: Annotated[
+            Path | None,
+            typer.Option(help="The folder for the results; a stopped run goes on there."),
+        ] = None,
+    ) -> None:
+        import torch
+
+        from entrgi_ref.commands.provenance import commit
+
+        torch.set_num_threads(threads)
+        folder = out or Path("results") / (f"{full}-quick" if quick else full)
+        design: Design = importlib.import_module(experiment.module).design(quick, first_seed, units)
+        start = time.perf_counter()
+        made_with = {"commit": commit(), "torch": torch.__version__}
+        found = results(design, folder, made_with, typer.echo)
+        text, rows = design.summary(found)
+        typer.echo(f"\n{text}\n\nWritten: {folder / 'run.json'}")
+        record = {
+            "command": " ".join(["python -m toy", *sys.argv[1:]]),
+            "commit": made_with["commit"],
+            "settings": design.settings,
+            "seeds": list(design.seeds),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "machine": f"{platform.machine()}, {threads} threads of a CPU",
+            "seconds": round(time.perf_counter() - start, 1),
+            "rows": rows,
+        }
+        write_text(folder / "run.json", json.dumps(record, indent=1) + "\n")
+
+    run.__doc__ = experiment.help
+    return run
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put the laboratory's commands into the toy's."""
+    groups: dict[str, typer.Typer] = {}
+    for name, experiment in EXPERIMENTS.items():
+        target = app
+        if experiment.group is not None:
+            if experiment.group not in groups:
+                groups[experiment.group] = typer.Typer(help=GROUPS[experiment.group])
+                app.add_typer(groups[experiment.group], name=experiment.group)
+            target = groups[experiment.group]
+        target.command(name)(command(name, experiment))
+
+
+GROUPS = {"exact": "Methods against the truth, on languages small enough to enumerate."}
