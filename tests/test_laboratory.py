@@ -1,7 +1,9 @@
 """What the laboratory's commands share: units of work that are kept, and the record."""
 
 import json
+import sys
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import pytest
 import typer
@@ -65,10 +67,11 @@ def test_the_command_prints_and_records(tmp_path, monkeypatch):
         given.append((quick, first_seed, units))
         return Squares()
 
-    module = type("Module", (), {"design": staticmethod(design)})
-    monkeypatch.setattr(experiment.importlib, "import_module", lambda name: module)
+    module = ModuleType("of_squares")
+    module.design = design
+    monkeypatch.setitem(sys.modules, "of_squares", module)
     app = typer.Typer()
-    one = experiment.Experiment("somewhere", "Squares numbers.")
+    one = experiment.Experiment("of_squares", "Squares numbers.")
     app.command("squares")(experiment.command("squares", one))
     words = ["--quick", "--first-seed", "5", "--units", "2", "--threads", "1", "--out", tmp_path]
     run = CliRunner().invoke(app, [str(word) for word in words])
