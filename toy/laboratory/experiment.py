@@ -55,7 +55,13 @@ class Experiment:
     """`exact` for `python -m toy exact NAME`."""
 
 
-EXPERIMENTS: dict[str, Experiment] = {}
+EXPERIMENTS: dict[str, Experiment] = {
+    "gradient": Experiment(
+        "toy.laboratory.gradient",
+        "Estimators of the gradient against the exact one: bias, variance and direction.",
+        "exact",
+    ),
+}
 
 
 def results(
