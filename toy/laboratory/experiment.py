@@ -61,6 +61,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Estimators of the gradient against the exact one: bias, variance and direction.",
         "exact",
     ),
+    "distribution": Experiment(
+        "toy.laboratory.distribution",
+        "What every sampler really draws, against the tilted target and at matched KL.",
+        "exact",
+    ),
 }
 
 

@@ -286,7 +286,7 @@ class GradientDesign:
 
 def design(quick: bool, first_seed: int, units: int | None) -> GradientDesign:
     """The command's."""
-    enumerable, wide = (3, 1) if quick else (24, 12)
+    enumerable, wide = (3, 1) if quick else (12, 6)
     sizes = Sizes(8, kinds=("base",), most_draws=256) if quick else Sizes(24)
     enumerable, wide = (units or enumerable), (units or wide)
     languages = [

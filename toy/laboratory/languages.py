@@ -31,11 +31,11 @@ class Language(Protocol):
     """What the laboratory asks of a language of V words and answers of N words."""
 
     @property
-    def V(self) -> int:
+    def V(self) -> int:  # noqa: N802
         """Words."""
 
     @property
-    def N(self) -> int:
+    def N(self) -> int:  # noqa: N802
         """Length of an answer."""
 
     def sample(self, count: int, generator: torch.Generator) -> Int[Tensor, "count N"]:
@@ -156,16 +156,22 @@ class Wide:
     seed: int
     V: int = 4096
     N: int = 8
+    smoothing: float = 0.0
+    """The chance that a word comes from all words, by their popularity, and not from the few."""
     BRANCHES = 16
     CLASSES = 16
 
     @cached_property
+    def _popular(self) -> Float[Tensor, "V"]:
+        chance = 1 / torch.arange(1, self.V + 1, dtype=torch.float64)
+        shuffled = torch.randperm(self.V, generator=_generator(self.seed, 5))
+        return chance[shuffled] / chance.sum()
+
+    @cached_property
     def _followers(self) -> tuple[Tensor, Tensor]:
         g = _generator(self.seed, 0)
-        popular = 1 / torch.arange(1, self.V + 1, dtype=torch.float64)
-        popular = popular[torch.randperm(self.V, generator=g)]
         words = torch.stack(
-            [popular.multinomial(self.BRANCHES, generator=g) for _ in range(self.V)]
+            [self._popular.multinomial(self.BRANCHES, generator=g) for _ in range(self.V)]
         )
         chance = 1 / torch.arange(1, self.BRANCHES + 1, dtype=torch.float64)
         sharpness = 1 + torch.rand(self.V, 1, generator=g, dtype=torch.float64)
@@ -196,8 +202,21 @@ class Wide:
         answer = [self._first.multinomial(count, True, generator=generator)]
         for _ in range(self.N - 1):
             choice = chance[answer[-1]].multinomial(1, generator=generator)
-            answer.append(words[answer[-1]].gather(1, choice).squeeze(1))
+            follower = words[answer[-1]].gather(1, choice).squeeze(1)
+            anyone = self._popular.multinomial(count, True, generator=generator)
+            stray = torch.rand(count, generator=generator) < self.smoothing
+            answer.append(torch.where(stray, anyone, follower))
         return torch.stack(answer, 1)
+
+    def _onward(self, message: Tensor) -> Tensor:
+        """From the distribution of a word to that of the next."""
+        few, anyone = torch.sparse.mm(self._back, message), message.sum(0)
+        return (1 - self.smoothing) * few + self.smoothing * self._popular[:, None] * anyone
+
+    def _backward(self, message: Tensor) -> Tensor:
+        """From the likelihood of what follows a word to that of what follows the one before."""
+        few, anyone = torch.sparse.mm(self._step, message), self._popular @ message
+        return (1 - self.smoothing) * few + self.smoothing * anyone
 
     def conditionals(
         self, tokens: Int[Tensor, "S N"], masked: Bool[Tensor, "S N"]
@@ -212,8 +231,8 @@ class Wide:
             seen[i] = torch.where(masked[:, i], 1.0, one)
         ahead, behind = [self._first[:, None].expand(-1, len(tokens))], [torch.ones_like(seen[0])]
         for i in range(1, self.N):
-            ahead.append(torch.sparse.mm(self._back, _scaled(ahead[-1] * seen[i - 1])))
-            behind.append(torch.sparse.mm(self._step, _scaled(behind[-1] * seen[self.N - i])))
+            ahead.append(self._onward(_scaled(ahead[-1] * seen[i - 1])))
+            behind.append(self._backward(_scaled(behind[-1] * seen[self.N - i])))
         both = torch.stack(ahead) * torch.stack(behind[::-1])
         total = both.sum(1, keepdim=True)
         found = torch.where(total > 0, both / total, 1 / self.V)
@@ -224,7 +243,9 @@ class Wide:
         words, chance = self._followers
         total = self._first[answers[:, 0]].log()
         for before, after in itertools.pairwise(answers.unbind(1)):
-            total = total + (chance[before] * (words[before] == after[:, None])).sum(1).log()
+            few = (chance[before] * (words[before] == after[:, None])).sum(1)
+            anyone = self._popular[after]
+            total = total + ((1 - self.smoothing) * few + self.smoothing * anyone).log()
         return total
 
     @cached_property

@@ -60,24 +60,23 @@ def total_variation(p: Array, q: Array) -> float:
     return float(np.abs(p - q).sum() / 2)
 
 
-def frontier(log_p: Array, rewards: Array, reward: float) -> float:
-    """The least KL(q || p) of any q that reaches a mean reward, in nats.
+def of_mean(log_p: Array, rewards: Array, reward: float) -> Array:
+    """The tilted distribution with this mean reward: of all that have it the nearest to p.
 
-    It is that of the tilted distribution with this mean reward. `inf` if none has it; 0 up to the
-    mean of p itself.
+    p itself up to its own mean reward. `ValueError` if no distribution has it.
     """
     if reward <= softmax(log_p) @ rewards:
-        return 0.0
+        return softmax(log_p)
     if reward >= rewards.max():
-        return float("inf")
+        raise ValueError(f"reward: got {reward}, expected below the best answer's, {rewards.max()}")
     low, high = -12.0, 12.0  # the logarithm of 1 / beta
-    for _ in range(80):
+    for _ in range(60):
         middle = (low + high) / 2
         if softmax(log_p + np.exp(middle) * rewards) @ rewards < reward:
             low = middle
         else:
             high = middle
-    return divergence(softmax(log_p + np.exp(high) * rewards), np.log(softmax(log_p)))
+    return softmax(log_p + np.exp(high) * rewards)
 
 
 def best_of(log_p: Array, rewards: Array, K: int) -> Array:
@@ -138,3 +137,18 @@ def unguided_law(
 
     follow((-1,) * length, per_step, 1.0)
     return found.ravel()
+
+
+def quotas(length: int, steps: int) -> list[int]:
+    """How many positions each step writes that writes any: of the masked ones the share by which
+    the noise level falls, from 1 to 0.001 in equal steps, rounded down; the last writes the rest.
+    """
+    levels = np.linspace(1, 1e-3, steps + 1)
+    found, masked = [], length
+    for i in range(steps):
+        last = i == steps - 1
+        now = masked if last else int(masked * (1 - levels[i + 1] / levels[i]))
+        masked -= now
+        if now:
+            found.append(now)
+    return found
