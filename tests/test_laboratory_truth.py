@@ -298,10 +298,11 @@ def test_moments_are_those_of_all_draws(reward, w):
         before = falling.values.cumsum(0) - falling.values
         row[falling.indices[before > 0.95]] = 0
     cut = cut / cut.sum(1, keepdim=True)
+    weights = torch.full((2,), w, dtype=torch.float64)
     each, chance = [], []
     for draw in itertools.product(range(3), repeat=2):
         psi = state.logits.clone().requires_grad_()
-        mixed = interpolate((psi / 0.7).softmax(-1) @ E, E[list(draw)], torch.full((2,), w))
+        mixed = interpolate((psi / 0.7).softmax(-1) @ E, E[list(draw)], weights)
         step = reward.at(state.tokens[None], state.masked[None])
         slope = torch.autograd.grad(step(mixed, torch.tensor(draw)).sum(), psi)[0]
         each.append(torch.cat([slope[i, words] for i, words in enumerate(state.words)]).numpy())
