@@ -7,6 +7,7 @@ answers as EntRGi stands by as a reference; its compute is less.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from entrgi_ref import Generation
+from entrgi_ref import Generation, generate
 from entrgi_ref.paper.declared.experiments import LABELS
 from entrgi_ref.paper.declared.methods import BETA, Method
 
@@ -52,16 +53,17 @@ class Rivals:
             "sampling_seeds": self.sampling_seeds,
             "methods": list(LABELS),
             "beta": BETA,
-            "base": BASE.to_json(),
+            "base": json.loads(BASE.to_json()),
         }
 
     def measure(self, unit: str) -> Json:
-        """Method -> its measures on one pair, its K and options, its counted cost over EntRGi's, and
+        """Method -> its measures on one pair, its K and options, its counted cost over EntRGi's and
         the seconds that a prompt took.
         """
         testbed = Testbed.load(quick=self.quick, seed=int(unit))
         prompts = held_out_prompts(self.prompts)
         whole = BASE.trajectories * testbed.costs.per_trajectory(BASE)
+        generate(testbed.denoiser, testbed.reward, prompts[:1], BASE)  # first calls are slow
         found = {}
         for name in LABELS:
             start, answered = time.perf_counter(), []
@@ -126,7 +128,9 @@ class Rivals:
             for name, row in rows.items()
             if row["options"]
         )
-        which = "smaller networks, " if self.quick else ""
+        kind = "quick" if self.quick else "full"
+        pairs = f"{units} pair{'s' * (units > 1)} of {kind} networks"
+        seeds = f"{len(self.sampling_seeds)} seed{'s' * (len(self.sampling_seeds) > 1)}"
         return f"""\
 {table(rows, heads, means_of)}
 
@@ -136,9 +140,9 @@ Difference to {LABELS[AGAINST]}, pair by pair; share of the pairs that have its 
 
 {table(rows, ["Compute / EntRGi's", "Seconds per prompt"], costs)}
 
-{which}{units} trained pairs ({", ".join(self.units)}), {self.prompts} held-out prompts x \
-{len(self.sampling_seeds)} seeds each; brackets are Student's 95% intervals over the pairs.
-{said}.
+{pairs}, of the training seeds {", ".join(self.units)}; {self.prompts} held-out prompts x \
+{seeds} each; brackets are Student's 95% intervals over the pairs.
+Settings: {said}.
 Compute is counted: positions x parameters, a backward pass as one forward pass, K rounded up."""
 
 
