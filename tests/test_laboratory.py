@@ -156,6 +156,7 @@ def test_rivals_are_summed_up_over_pairs():
     assert difference == pytest.approx(vars(expected))
     assert rows["smc"]["same_sign"]["top1"] == pytest.approx(2 / 3)
     assert f"| {expected.text(2, sign=True)}, 67% |" in text
+    assert rivals.same_sign(np.array([-1.0, -2.0, 0.5])) == pytest.approx(2 / 3)
     one, rows = rivals.design(True, 40, None).summary({"40": made_up(1.5)})
     assert rows["smc"]["measures"]["top1"] == {"mean": 1.5, "low": None, "high": None}
     assert "1 pair of quick networks, of the training seeds 40" in one
