@@ -12,7 +12,7 @@ import typecheck
 
 ROOT = Path(__file__).parent.parent
 # All with shapes in them. Command lines have none, nor do most of the experiments.
-ROOMS = ("entrgi_ref", "entrgi_ref/models", "entrgi_ref/watching", "toy")
+ROOMS = ("entrgi_ref", "entrgi_ref/models", "entrgi_ref/rivals", "entrgi_ref/watching", "toy")
 SOURCES = [path for room in ROOMS for path in ROOT.glob(f"{room}/*.py")]
 SOURCES += [ROOT / "entrgi_ref" / "paper" / "run" / "errors_by_prompt.py"]
 MODULES = [

@@ -2,14 +2,24 @@
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
-from toy.laboratory import experiment
+from entrgi_ref import generate
+from entrgi_ref.paper.declared.experiments import LABELS
+from toy.demo import BASE
+from toy.laboratory import experiment, rivals
+from toy.models import ToyDenoiser, ToyReward
+from toy.statistics import student
+from toy.table import REWARD_AND_GOLD
+from toy.testbed import gold_score, held_out_prompts
+from toy.training import QUICK_DENOISER, QUICK_REWARD
 
 
 @dataclass
@@ -82,3 +92,73 @@ def test_the_command_prints_and_records(tmp_path, monkeypatch):
     assert record["rows"] == {"2": 4, "3": 9, "4": 16}
     assert (record["seeds"], record["settings"]) == ([2, 3, 4], {"power": 2})
     assert {"command", "commit", "versions", "machine", "seconds"} <= record.keys()
+
+
+# Rivals
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    def load(quick, seed):
+        torch.manual_seed(seed)
+        networks = QUICK_DENOISER.build(), QUICK_REWARD.build()
+        return rivals.Testbed(ToyDenoiser(networks[0]), ToyReward(networks[1]), "")
+
+    monkeypatch.setattr(rivals.Testbed, "load", load)
+    return load
+
+
+def test_rivals_answer_the_same_prompts_at_equal_compute(untrained):
+    found = rivals.Rivals((31,), True, 2, (1, 2)).measure("31")
+    assert tuple(found) == tuple(LABELS)
+    testbed, prompts = untrained(True, 31), held_out_prompts(2)
+    answered = [
+        generate(testbed.denoiser, testbed.reward, prompts, replace(BASE, seed=seed))
+        for seed in (1, 2)
+    ]
+    rewards = torch.cat([one.rewards for one in answered])
+    gold = torch.tensor(
+        [
+            [gold_score(prompt, answer) for answer in answers]
+            for one in answered
+            for prompt, answers in zip(one.prompts, one.responses, strict=True)
+        ]
+    )
+    measures = found["entrgi"]["measures"]
+    assert measures["top1"] == pytest.approx(float(rewards.max(1).values.mean()))
+    assert measures["average"] == pytest.approx(float(rewards.mean()))
+    best = gold.gather(1, rewards.argmax(1, keepdim=True))
+    assert measures["gold_best"] == pytest.approx(float(best.mean()))
+    assert measures["gold_mean"] == pytest.approx(float(gold.mean()))
+    for name, row in found.items():
+        assert row["trajectories"] >= BASE.trajectories
+        one = row["cost_ratio"] / row["trajectories"]  # K is rounded up
+        assert (row["cost_ratio"] < 0.9) == (name == "bon")
+        assert row["cost_ratio"] < 1 + one
+    assert found["lookahead"]["options"] == {"beta": 1.0, "candidates": 5}
+
+
+def made_up(top1):
+    row = {"trajectories": 4, "options": {}, "cost_ratio": 1.0, "seconds_per_prompt": 0.5}
+    return {
+        name: {**row, "measures": dict.fromkeys(REWARD_AND_GOLD, top1 if name == "smc" else 1.0)}
+        for name in LABELS
+    }
+
+
+def test_rivals_are_summed_up_over_pairs():
+    design = rivals.design(False, 31, None)
+    assert design.seeds == (31, 32, 33, 34, 35)
+    text, rows = design.summary({"31": made_up(1.5), "32": made_up(2.5), "33": made_up(0.8)})
+    assert rows["smc"]["measures"]["top1"]["mean"] == pytest.approx(1.6)
+    difference = rows["smc"]["differences"]["top1"]
+    expected = student(np.array([0.5, 1.5, -0.2]))
+    assert difference == pytest.approx(vars(expected))
+    assert rows["smc"]["same_sign"]["top1"] == pytest.approx(2 / 3)
+    assert f"| {expected.text(2, sign=True)}, 67% |" in text
+    assert rivals.same_sign(np.array([-1.0, -2.0, 0.5])) == pytest.approx(2 / 3)
+    one, rows = rivals.design(True, 40, None).summary({"40": made_up(1.5)})
+    assert rows["smc"]["measures"]["top1"] == {"mean": 1.5, "low": None, "high": None}
+    assert "1 pair of quick networks, of the training seeds 40" in one
+    with pytest.raises(ValueError, match="units: got 11, expected at most 10"):
+        rivals.design(False, 31, 11)

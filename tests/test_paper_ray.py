@@ -43,7 +43,7 @@ def ray():
     ray.shutdown()
 
 
-def plan_of(seeds=(1, 2), batch_size=2, methods=("bon", "entrgi")):
+def plan_of(seeds=(1, 2), batch_size=2, methods=("damped", "smc")):
     return Plan.of("main", TINY_BASE, seeds, 5, batch_size, methods)
 
 

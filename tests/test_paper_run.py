@@ -33,12 +33,12 @@ from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.commands import progress
 from entrgi_ref.models import checkpoints
 from entrgi_ref.paper import __main__ as paper
-from entrgi_ref.paper.declared import published
+from entrgi_ref.paper.declared import methods, published
 from entrgi_ref.paper.declared.benchmarks import Benchmark, load
 from entrgi_ref.paper.declared.costs import Costs, gradient_steps_of
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.declared.testbed import DreamTestbed, reward_paths
-from entrgi_ref.paper.run import batches, estimate, runner, start
+from entrgi_ref.paper.run import estimate, runner, start
 from entrgi_ref.paper.run.errors_by_prompt import ErrorsByPrompt
 from entrgi_ref.paper.run.folder import RunFolder
 from entrgi_ref.paper.run.records import key_of, read_declaration, read_records
@@ -813,7 +813,7 @@ def test_ctrl_c_inside_of_a_library_is_no_failed_prompt(tmp_path, monkeypatch):
     def stops(*arguments, **options):
         raise ValueError("closed") from KeyboardInterrupt()
 
-    monkeypatch.setattr(batches, "generate", stops)
+    monkeypatch.setattr(methods, "generate", stops)
     with pytest.raises(ValueError, match="closed"):
         tiny_run(tmp_path)
     assert read_records(tmp_path) == []
@@ -906,7 +906,7 @@ def test_lines_count_what_their_cell_has_reached(tmp_path, capsys):
 
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch, capfd, benchmark):
     words = arguments(benchmark, tmp_path, "--methods", "bon", "--seeds", "1")
-    original, calls = batches.generate, []
+    original, calls = methods.generate, []
 
     def stops(*arguments, **options):
         calls.append(1)
@@ -914,7 +914,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch, capfd,
             raise KeyboardInterrupt
         return original(*arguments, **options)
 
-    monkeypatch.setattr(batches, "generate", stops)
+    monkeypatch.setattr(methods, "generate", stops)
     monkeypatch.setattr(sys, "argv", ["entrgi_ref.paper", *words])
     with pytest.raises(SystemExit) as stop:
         paper.main()
@@ -922,7 +922,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch, capfd,
     said = capfd.readouterr().err
     expected = f"stopped: 4 of 6 prompts are kept in {tmp_path}; the same command goes on"
     assert said.splitlines()[-1] == expected
-    monkeypatch.setattr(batches, "generate", original)
+    monkeypatch.setattr(methods, "generate", original)
     invoke(*words)
     assert len(by_key(tmp_path)) == 6
 

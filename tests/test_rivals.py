@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entrgi_ref import GuidanceConfig, KeyedDraws, SamplingConfig, generate
-from entrgi_ref.rivals import lookahead, smc
+from entrgi_ref.rivals import damped, lookahead, self_smc, smc
 from entrgi_ref.rivals.lookahead import queue
 from entrgi_ref.rivals.smc import rows_at, survivors
 from tiny import TinyDenoiser
@@ -47,9 +47,11 @@ class Table:
 class Dependent(TinyDenoiser):
     """A mask predictor that says something else after each other token."""
 
+    more = 2.0
+
     def __call__(self, tokens, valid, masked):
         g = torch.Generator().manual_seed(1)
-        more = 2 * torch.randn(7, N, V, generator=g, dtype=torch.float64)
+        more = self.more * torch.randn(7, N, V, generator=g, dtype=torch.float64)
         written = torch.where(masked, 0, tokens[:, -N:] + 1)
         place = (written * (torch.arange(N) + 1)).sum(1) % 7
         return super().__call__(tokens, valid, masked) + more[place][masked]
@@ -62,8 +64,11 @@ def configured(K, length=N, steps=N, **changes):
     )
 
 
-def law(denoiser, prompt, steps):
-    """The probability of each answer under unguided sampling, by going through all of them."""
+def law(denoiser, prompt, steps, tau=0.7, power=0.0):
+    """The probability of each answer under unguided sampling, by going through all of them.
+
+    Each way to an answer counts with a power of the product of what was written at temperature 1.
+    """
     encoded = denoiser.encode([prompt]).tokens
     levels = torch.linspace(1, 1e-3, steps + 1)
 
@@ -79,7 +84,7 @@ def law(denoiser, prompt, steps):
         masked = torch.tensor([[token is None for token in answer]])
         board = torch.cat([encoded, tokens], 1)
         logits = denoiser(board, torch.ones_like(board) > 0, masked)[:, : V - 1]
-        q = (logits / 0.7).softmax(-1)
+        q, sure = (logits / tau).softmax(-1), logits.softmax(-1)
         entropy = [-sum(p * math.log(p) for p in row) for row in q.tolist()]
         first = sorted(range(len(blank)), key=lambda i: entropy[i])[:count]
         found = {}
@@ -87,12 +92,14 @@ def law(denoiser, prompt, steps):
             after, p = list(answer), 1.0
             for i, token in zip(first, written, strict=True):
                 after[blank[i]] = token
-                p *= float(q[i, token])
+                p *= float(q[i, token] * sure[i, token] ** power)
             for end, rest in follow(after, step + 1).items():
                 found[end] = found.get(end, 0) + p * rest
         return found
 
-    return follow([None] * N, 0)
+    found = follow([None] * N, 0)
+    total = 1 if power == 0 else sum(found.values())
+    return {answer: p / total for answer, p in found.items()}
 
 
 def drawn(tokens):
@@ -128,6 +135,24 @@ def test_many_particles_are_drawn_from_the_tilted_distribution(steps):
         assert len(target) == 64
 
 
+@pytest.mark.parametrize(("steps", "tau"), [(2, 1.5), (3, 1.0)])
+def test_many_self_rewarding_particles_are_drawn_by_their_confidence(steps, tau):
+    denoiser, reward, beta = Dependent(2, V, sharpness=0.2), Table(), 0.6
+    denoiser.more = 1.2
+    config = configured(12_000, steps=steps, temperature=tau)
+    found = self_smc(denoiser, reward, PROMPTS, config, beta=beta)
+    for p, prompt in enumerate(PROMPTS):
+        unguided = law(denoiser, prompt, steps, tau)
+        target = law(denoiser, prompt, steps, tau, power=1 / beta)
+        if tau == 1:
+            powers = {answer: chance ** (1 + 1 / beta) for answer, chance in unguided.items()}
+            total = sum(powers.values())
+            assert target == pytest.approx({a: power / total for a, power in powers.items()})
+        assert total_variation(target, unguided) > 0.12
+        assert total_variation(drawn(found.tokens[p]), target) < 0.012
+    assert reward.calls == found.rewards.numel()  # the finished ones alone
+
+
 def test_what_particles_promise_on_the_way_moves_no_weight_in_the_end():
     """Rewards of unfinished texts are wrong on purpose; the weights of finished ones are not."""
     denoiser, beta = TinyDenoiser(2, V), 1.0
@@ -147,7 +172,7 @@ def test_what_particles_promise_on_the_way_moves_no_weight_in_the_end():
     assert total_variation(drawn(found.tokens[0]), target) < 0.07
 
 
-@pytest.mark.parametrize("rival", [smc, lookahead])
+@pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
 @pytest.mark.parametrize(
     ("steps", "changes"),
     [
@@ -277,7 +302,7 @@ def test_the_queue_goes_through_the_committed_positions_by_confidence():
     assert turns == [([0, 1], [2, 1], [1, 4]), ([0, 1], [3, 3], [2, 6])]
 
 
-@pytest.mark.parametrize("rival", [smc, lookahead])
+@pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
 def test_an_answer_is_that_of_its_prompt_alone(rival):
     denoiser, reward = TinyDenoiser(4, V), Table()
     together = rival(denoiser, reward, PROMPTS, configured(4), beta=0.5)
@@ -290,6 +315,7 @@ def test_an_answer_is_that_of_its_prompt_alone(rival):
     ("rival", "options", "message"),
     [
         (smc, {"beta": 0}, "beta: got 0"),
+        (self_smc, {"beta": 1e7}, "beta: got 10000000.0"),
         (lookahead, {"beta": math.nan}, "beta: got nan"),
         (lookahead, {"candidates": 0}, "candidates: got 0"),
         (smc, {"keys": [1]}, "keys: got"),
@@ -302,9 +328,22 @@ def test_settings_out_of_range_are_refused(rival, options, message):
     assert denoiser.calls == 0
 
 
-@pytest.mark.parametrize("rival", [smc, lookahead])
+@pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
 def test_rewards_that_are_not_finite_are_refused(rival):
     reward = Table()
     reward.score = lambda prompts, responses: torch.full((len(responses),), torch.nan)
     with pytest.raises(ValueError, match="not finite"):
         rival(TinyDenoiser(4, V), reward, PROMPTS, configured(2))
+
+
+def test_damped_steps_grow_with_what_is_known():
+    config = SamplingConfig(GuidanceConfig("aps", 2, 0.8), new_tokens=4, denoising_steps=4)
+    steps = damped(config).guided_steps()
+    levels = [1 - 0.999 * i / 4 for i in (2, 3)] + [0]  # the first of four commits nothing
+    for (_, guidance), left in zip(steps, levels, strict=True):
+        assert guidance.step_size == pytest.approx(0.8 * (1 - left), rel=1e-6)
+        assert guidance.but(step_size=0.8) == config.guidance
+    assert damped().guidance_at(steps[-1][0]) == GuidanceConfig()
+    twice = damped(damped(config)).guided_steps()
+    assert twice[0][1].step_size == pytest.approx(0.8 * (1 - levels[0]) ** 2, rel=1e-6)
+    assert damped(config).trajectories == config.trajectories

@@ -154,7 +154,8 @@ Methods = Annotated[
     typer.Option(
         "--methods",
         "--method",
-        help="Some of the experiment's methods, with commas. By default all.",
+        help="Some of the experiment's methods, with commas. By default all; main has rivals too, "
+        "which are run when they are named: damped, smc, self_smc, lookahead.",
         show_default=False,
     ),
 ]

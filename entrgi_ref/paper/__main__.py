@@ -179,7 +179,7 @@ def _declared(
         cluster = cluster_of(engine, ray_address, ray_actors, gpus=where != "cpu")
         dtype_of(dtype, device_of(where))
         chosen = names_list(methods)
-        guided = not chosen or any(name in GUIDED for name in chosen)
+        guided = not chosen or any(name in (*GUIDED, "damped") for name in chosen)
         steps = 3 if gradient_steps is None else gradient_steps
         require_precision(dtype, authors, steps if guided else 0)
         base = SamplingConfig(

@@ -7,7 +7,8 @@ this text says what it promises.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,25 +42,57 @@ def smc(
     be copies of one.
 
     A step costs a call of the mask predictor and a reward for each particle; the answers are scored
-    once more. `beta` is in units of
-    the reward, in [1e-6, 1e6]. `keys` as those of `generate`, which also says what raises
-    `ValueError`. Source: Singhal et al. 2025 (arXiv 2501.06848); resampling: ours.
+    once more. `beta` is in units of the reward, in [1e-6, 1e6]. `keys` as those of `generate`,
+    which also says what raises `ValueError`. Source: Singhal et al. 2025 (arXiv 2501.06848);
+    resampling: ours.
     """
     config = config or SamplingConfig()
     checks.temperature(beta, "beta")
     boards = Boards.of(denoiser, prompts, config, keys)
     rows = torch.arange(len(boards.response), device=boards.response.device)
-    promised = torch.zeros_like(rows, dtype=torch.float64)
+
+    def promise(promised: Float[Tensor, "S"], written: Written) -> Float[Tensor, "S"]:
+        return boards.scores(reward, boards.completed(written.after), rows)
+
+    steer(boards, promise, beta)
+    return boards.generation(reward)
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What a step has written, of all particles."""
+
+    before: Float[Tensor, "n V"]
+    """The logits that the tokens were drawn from, at the positions that were masked."""
+    tokens: Int[Tensor, "n"]
+    masked: Bool[Tensor, "S N"]
+    """Where nothing was written before the step."""
+    committed: Bool[Tensor, "S N"]
+    """Where the step has written: some of `masked`."""
+    after: Float[Tensor, "m V"]
+    """The logits at the positions that are masked now."""
+
+
+Promise = Callable[[Float[Tensor, "S"], Written], Float[Tensor, "S"]]
+"""What particles promise after a step, of what they promised before it and of what it has written.
+Before the first step it is 0."""
+
+
+def steer(boards: Boards, promise: Promise, beta: float) -> None:
+    """Write the answers, and after each step let those go on that have gained in promise."""
+    promised = torch.zeros(len(boards.response), dtype=torch.float64, device=boards.response.device)
     logits = boards.predict()
     for step in boards.steps:
-        drawn, _, committed = boards.next(step, logits)
+        before, masked = logits, boards.masked
+        drawn, _, committed = boards.next(step, before)
         boards.write(drawn.tokens, committed)
         logits = boards.predict()
-        rewards = boards.scores(reward, boards.completed(logits), rows).double()
-        chosen = survivors((rewards - promised) / beta, boards.draws, step.index, len(prompts))
+        written = Written(before, drawn.tokens, masked, committed, logits)
+        now = promise(promised, written).double()
+        gain = (now - promised) / beta
+        chosen = survivors(gain, boards.draws, step.index, len(boards.prompts))
         logits = logits[rows_at(boards.masked, chosen)]
-        boards.response, promised = boards.response[chosen], rewards[chosen]
-    return boards.generation(reward)
+        boards.response, promised = boards.response[chosen], now[chosen]
 
 
 def survivors(

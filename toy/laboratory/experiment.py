@@ -53,6 +53,8 @@ class Experiment:
     help: str
     group: str | None = None
     """`exact` for `python -m toy exact NAME`."""
+    first_seed: int = 1
+    """By default."""
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -60,12 +62,20 @@ EXPERIMENTS: dict[str, Experiment] = {
         "toy.laboratory.gradient",
         "Estimators of the gradient against the exact one: bias, variance and direction.",
         "exact",
+        first_seed=101,  # smaller ones were looked at before
     ),
     "distribution": Experiment(
         "toy.laboratory.distribution",
         "What every sampler really draws, against the tilted target and at matched KL.",
         "exact",
+        first_seed=201,  # smaller ones were looked at before
     ),
+    "rivals": Experiment(
+        "toy.laboratory.rivals",
+        "Guidance, damped guidance, SMC, self-rewarding SMC and lookahead at equal compute, on "
+        "several trained pairs: a seed is one of training.",
+        first_seed=31,  # smaller ones were looked at before
+    )
 }
 
 
@@ -112,11 +122,11 @@ def command(name: str, experiment: Experiment) -> Callable[..., None]:
             bool, typer.Option("--quick", help="A small version, within a minute.")
         ] = False,
         first_seed: Annotated[
-            int, typer.Option(min=0, help="The first language's; the others follow.")
-        ] = 1,
+            int, typer.Option(min=0, help="The first unit's; the others follow.")
+        ] = experiment.first_seed,
         units: Annotated[
             int | None,
-            typer.Option(min=1, help="Languages of each kind, in place of the experiment's own."),
+            typer.Option(min=1, help="How many (of each kind), in place of the experiment's own."),
         ] = None,
         threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
         out: Annotated[

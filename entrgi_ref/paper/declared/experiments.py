@@ -15,8 +15,14 @@ LABELS = {
     "expectation": "Expectation",
     "aps": "APS",
     "entrgi": "EntRGi",
+    "damped": "EntRGi, damped",
+    "smc": "SMC",
+    "self_smc": "Self-rewarding SMC",
+    "lookahead": "Lookahead",
 }
-METHODS = tuple(LABELS)
+RIVALS = ("damped", "smc", "self_smc", "lookahead")
+"""Methods of `entrgi_ref.rivals`, at EntRGi's compute: see `methods.py`."""
+METHODS = tuple(name for name in LABELS if name not in RIVALS)
 GUIDED = ("expectation", "aps", "entrgi")
 MAIN = "main"
 ALL_REWARDS = "all"
@@ -41,6 +47,8 @@ class Experiment:
     """M; None is that of the settings."""
     observed: bool = False
     """Whether the errors E and the entropies are recorded."""
+    beside: tuple[str, ...] = ()
+    """Methods that are run only when they are named."""
 
     def variants(self, rewards: tuple[str, ...], main: str) -> list[Mapping[str, str | int]]:
         """What differs between the cells of one method and benchmark."""
@@ -58,7 +66,7 @@ class Experiment:
 EXPERIMENTS = {
     experiment.name: experiment
     for experiment in (
-        Experiment("main", "the main table", METHODS),
+        Experiment("main", "the main table", METHODS, beside=RIVALS),
         Experiment(
             "error-by-step",
             "Figure 2: errors and entropy by step",

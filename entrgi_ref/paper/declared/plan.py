@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from ...checks import choice, integer
 from ...config import SamplingConfig
+from .costs import Costs
 from .experiments import EXPERIMENTS, Cell, Experiment
+from .methods import Method
 from .testbed import Testbed
 
 
@@ -53,8 +56,9 @@ class Plan:
             raise ValueError(
                 f"gradient_steps: got 0, expected 1 or more: {name} shows their errors"
             )
+        known = (*experiment.methods, *experiment.beside)
         for method in methods:
-            choice("methods", method, experiment.methods)
+            choice("methods", method, known)
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"seeds: got {list(seeds)}, expected different integers")
         for seed in seeds:
@@ -63,7 +67,7 @@ class Plan:
         if prompts < 1:
             raise ValueError(f"prompts: got {prompts}, expected an integer of at least 1")
         size = None if batch_size == "auto" else _batch_size(batch_size)
-        kept = tuple(m for m in experiment.methods if m in methods) or experiment.methods
+        kept = tuple(m for m in known if m in methods) or experiment.methods
         return cls(experiment, base, tuple(seeds), prompts, size, kept)
 
     def cells(self, testbed: Testbed) -> Iterator[Cell]:
@@ -82,18 +86,22 @@ class Plan:
 
     def settings(self, testbed: Testbed, cell: Cell) -> SamplingConfig:
         """The settings of a cell."""
+        return self.method(testbed, cell).config
+
+    def method(self, testbed: Testbed, cell: Cell) -> Method:
+        """The method of a cell, with its settings."""
         base = replace(self.base, seed=cell.seed)
         if "gradient_steps" in cell.variant:
             base = base.guided(steps=int(cell.variant["gradient_steps"]))
-        if cell.method not in ("bon", "bon_equal_compute"):
-            return base.guided(weight=cell.method)
-        unguided = base.guided(steps=0)
-        if cell.method == "bon":
-            return unguided
-        # Of all prompts of the benchmark, so that a run may be given more of them.
-        (benchmark,) = [b for b in testbed.benchmarks if b.name == cell.benchmark]
-        costs = testbed.costs(self.reward(testbed, cell), benchmark.prompts, self.base.new_tokens)
-        return replace(unguided, trajectories=costs.equal_trajectories(base, unguided))
+
+        @cache
+        def costs() -> Costs:
+            # Of all prompts of the benchmark, so that a run may be given more of them.
+            (benchmark,) = [b for b in testbed.benchmarks if b.name == cell.benchmark]
+            reward = self.reward(testbed, cell)
+            return testbed.costs(reward, benchmark.prompts, self.base.new_tokens)
+
+        return Method.of(cell.method, base, costs)
 
     @staticmethod
     def reward(testbed: Testbed, cell: Cell) -> str:

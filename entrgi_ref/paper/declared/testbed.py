@@ -54,7 +54,7 @@ class Testbed(Protocol):
         """One of the reward models."""
 
     def costs(self, reward: str, prompts: Sequence[str], new_tokens: int) -> Costs:
-        """What each network costs per sequence, for Best-of-N at equal compute."""
+        """What each network costs per sequence, for methods at equal compute."""
 
     def gold(self, prompt: str, response: str) -> float | None:
         """The score that a program gives an answer, if there is one."""
@@ -171,7 +171,7 @@ class DreamTestbed:
 
     def costs(self, reward: str, prompts: Sequence[str], new_tokens: int) -> Costs:
         """By the mean length of the prompts. With the prefix cache a gradient step reads the
-        response alone.
+        response alone; a text that is scored is read with its prompt.
         """
         denoiser, judge = self.denoiser(), self.reward(reward)
         tokens = int(denoiser.encode(prompts).valid.sum())
@@ -179,6 +179,7 @@ class DreamTestbed:
         return Costs(
             denoiser=length * _parameters(denoiser.network),
             reward=new_tokens * _parameters(judge.network),
+            text=length * _parameters(judge.network),
         )
 
     def gold(self, prompt: str, response: str) -> float | None:

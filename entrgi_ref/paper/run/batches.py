@@ -6,7 +6,6 @@ was interrupted computes the same batches again and writes what is missing.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,9 +16,9 @@ import torch
 from ...commands.memory import out_of_memory
 from ...commands.options import interrupted
 from ...commands.provenance import commit, versions
-from ...config import SamplingConfig
-from ...denoising import Generation, generate
+from ...denoising import Generation
 from ..declared.experiments import Cell
+from ..declared.methods import Method
 from ..declared.plan import Plan
 from ..declared.testbed import Testbed
 from .errors_by_prompt import ErrorsByPrompt
@@ -84,7 +83,7 @@ class Answerer:
 
     def __post_init__(self) -> None:
         self._declaration = self.plan.declaration(self.testbed)
-        self._settings: dict[str, SamplingConfig] = {}
+        self._methods: dict[str, Method] = {}
         self._fits: dict[str, int] = {}
         """Cell, whatever its seed -> the most prompts that have not yet run out of memory."""
 
@@ -92,14 +91,14 @@ class Answerer:
         """The records of a batch, in order. What fails is a record too."""
         # A network that cannot be loaded ends the run: it is not the fault of the prompts.
         self.testbed.reward(self.plan.reward(self.testbed, batch.cell))
-        yield from self._records(batch, self._config(batch.cell))
+        yield from self._records(batch, self._method(batch.cell))
 
-    def _config(self, cell: Cell) -> SamplingConfig:
-        if repr(cell) not in self._settings:
-            self._settings[repr(cell)] = self.plan.settings(self.testbed, cell)
-        return self._settings[repr(cell)]
+    def _method(self, cell: Cell) -> Method:
+        if repr(cell) not in self._methods:
+            self._methods[repr(cell)] = self.plan.method(self.testbed, cell)
+        return self._methods[repr(cell)]
 
-    def _records(self, batch: Batch, config: SamplingConfig) -> Iterator[Record]:
+    def _records(self, batch: Batch, method: Method) -> Iterator[Record]:
         """The records of a batch; prompt by prompt if it fails, in halves if it does not fit."""
         kind = repr(replace(batch.cell, seed=0))
         size = min(self._fits.get(kind, len(batch.prompts)), len(batch.prompts))
@@ -107,7 +106,7 @@ class Answerer:
             part = batch.part(start, size)
             alone = len(part.prompts) == 1
             try:
-                yield from self._generated(part, config)
+                yield from self._generated(part, method)
             except Exception as error:
                 if interrupted(error):
                     raise
@@ -122,33 +121,34 @@ class Answerer:
                 empty_cache()
             if alone:
                 self.say(f"failed: {reason}")
-                yield self._failed(part, config, reason)
+                yield self._failed(part, method, reason)
             elif full:
                 self._fits[kind] = len(part.prompts) // 2
                 self.say(
                     f"out of memory with {len(part.prompts)} prompts, going on with "
                     f"{self._fits[kind]}"
                 )
-                yield from self._records(part, config)
+                yield from self._records(part, method)
             else:
                 self.say(f"a batch failed, its prompts are tried one by one: {reason}")
                 for i in range(len(part.prompts)):
-                    yield from self._records(part.part(i, 1), config)
+                    yield from self._records(part.part(i, 1), method)
 
-    def _generated(self, batch: Batch, config: SamplingConfig) -> list[Record]:
+    def _generated(self, batch: Batch, method: Method) -> list[Record]:
         denoiser = self.testbed.denoiser()
         reward = self.testbed.reward(self.plan.reward(self.testbed, batch.cell))
         errors = None
         if self.plan.experiment.observed:
-            errors = ErrorsByPrompt(len(batch.prompts), config.trajectories, reward.embeddings)
+            K = method.config.trajectories
+            errors = ErrorsByPrompt(len(batch.prompts), K, reward.embeddings)
         start = time.perf_counter()
         rows = getattr(self.testbed, "vocabulary_batch", None)  # no testbed must know it
-        generation = generate(
-            denoiser, reward, batch.prompts, config, observe=errors, vocabulary_batch=rows
+        generation = method.answer(
+            denoiser, reward, batch.prompts, observe=errors, vocabulary_batch=rows
         )
         seconds = time.perf_counter() - start
         return [
-            self._record(batch, i, config)
+            self._record(batch, i, method)
             | {
                 "status": "ok",
                 "reason": None,
@@ -165,16 +165,16 @@ class Answerer:
         scores = {} if None in gold else {"gold": gold}
         return {"responses": responses, "rewards": generation.rewards[i].tolist(), **scores}
 
-    def _failed(self, batch: Batch, config: SamplingConfig, reason: str) -> Record:
+    def _failed(self, batch: Batch, method: Method, reason: str) -> Record:
         failed = {"status": "failed", "reason": reason, "responses": [], "rewards": []}
-        return self._record(batch, 0, config) | failed | {"errors": None, "timing": {}}
+        return self._record(batch, 0, method) | failed | {"errors": None, "timing": {}}
 
-    def _record(self, batch: Batch, i: int, config: SamplingConfig) -> Record:
+    def _record(self, batch: Batch, i: int, method: Method) -> Record:
         return {
             **batch.identity(i),
             "prompt": batch.prompts[i],
             "settings": {
-                **json.loads(config.to_json()),
+                **method.settings,
                 "denoiser": self._declaration["denoiser"],
                 "reward": self.plan.reward(self.testbed, batch.cell),
             },

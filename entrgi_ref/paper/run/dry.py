@@ -7,7 +7,7 @@ over rates that are assumed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from ...commands.files import write_text
 from ...commands.provenance import commit, versions
 from ...models.listed import listed
 from ..declared.costs import Costs
+from ..declared.experiments import LABELS
 from ..declared.memory import BYTES, Memory, predicted_memory
+from ..declared.methods import SAMPLED, Method
 from ..declared.plan import Plan
 from ..declared.published import SHAPES
 from ..declared.shapes import Sizes
@@ -227,8 +229,7 @@ def dry(
         tables[name] = {"config": reward.source, "rows": rows}
         lines += ["", reward.line(Sizes.of(reward.config).as_reward)]
         lines += _parts(forecast.memory(size, K, N), f"{size} prompts x K = {K}, N = {N}, {dtype}")
-        if "bon_equal_compute" in plan.methods:
-            lines.append(_equal_compute(plan, forecast, size))
+        lines += _equal_compute(plan, forecast, size)
         lines += ["", *_shown(rows, lengths), "", *_times(rows, N, most)]
     return "\n".join(lines), {
         "assumed": {name: getattr(assumed, name) for name in assumed.__dataclass_fields__},
@@ -259,20 +260,28 @@ def _parts(memory: Memory, title: str) -> list[str]:
     ]
 
 
-def _equal_compute(plan: Plan, forecast: Forecast, size: int) -> str:
-    """Best-of-N at equal compute has a K of its own."""
+def _equal_compute(plan: Plan, forecast: Forecast, size: int) -> Iterator[str]:
+    """Best-of-N at equal compute has a K of its own, and so have rivals without gradients."""
     denoiser = Sizes.of(forecast.denoiser.config)
     N = plan.base.new_tokens
+    length, reward = forecast.assumed.prompt_tokens + N, Sizes.of(forecast.reward.config).in_layers
     costs = Costs(
-        denoiser=(forecast.assumed.prompt_tokens + N)
-        * (denoiser.as_denoiser - denoiser.vocabulary * denoiser.width),
-        reward=N * Sizes.of(forecast.reward.config).in_layers,
+        denoiser=length * (denoiser.as_denoiser - denoiser.vocabulary * denoiser.width),
+        reward=N * reward,
+        text=length * reward,
     )
     base = plan.base.guided(steps=forecast.gradient_steps)
-    unguided = base.guided(steps=0)
-    K = costs.equal_trajectories(base, unguided)
-    peak = forecast.memory(size, K, N, gradient_steps=0).peak
-    return f"  Best-of-N at equal compute, K = {K}, without gradients: {'':12}{peak / GIB:8.2f} GiB"
+    for name in plan.methods:
+        if name == "bon_equal_compute" or name in SAMPLED:
+            method = Method.of(name, base, lambda: costs)
+            K = method.config.trajectories
+            memory = forecast.memory(size, K, N, gradient_steps=0)
+            # Rivals hold the tables of a step while texts are scored and the next is predicted.
+            held = 2 * memory.table + memory.working if name in SAMPLED else memory.working
+            many = ", ".join(f"{n} = {v:g}" for n, v in method.options.items() if n != "beta")
+            what = f"  {LABELS[name].replace(', e', ' at e')}, K = {K}{many and f', {many}'}"
+            peak = (memory.weights + held) / GIB
+            yield f"{f'{what}, without gradients:':69}{peak:8.2f} GiB"
 
 
 def cell(row: Mapping[str, Any]) -> str:

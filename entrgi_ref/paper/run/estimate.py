@@ -38,23 +38,31 @@ def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:
     if not todo:
         return f"nothing is left to do in {out}"
     cells = {repr(batch.cell): batch.cell for batch in todo}
-    settings = {name: plan.settings(testbed, cell) for name, cell in cells.items()}
-    steps = {name: tuple(gradient_steps_of(config)) for name, config in settings.items()}
-    work = [
-        Job(batch.prompts, settings[repr(batch.cell)], steps[repr(batch.cell)]) for batch in todo
-    ]
+    methods = {name: plan.method(testbed, cell) for name, cell in cells.items()}
+    steps = {name: tuple(gradient_steps_of(method.config)) for name, method in methods.items()}
+    work = []
+    for batch in todo:
+        name = repr(batch.cell)
+        method = methods[name]
+        work.append(Job(batch.prompts, method.config, steps[name], texts=method.texts))
     jobs, seconds = Calibration(testbed, _lengths(testbed, work)).seconds(work)
     largest = max(jobs, key=lambda job: job.positions)
     return (
-        f"{len(settings)} cells, {sum(len(batch.prompts) for batch in todo)} prompts in "
+        f"{len(methods)} cells, {sum(len(batch.prompts) for batch in todo)} prompts in "
         f"{len(todo)} batches\n"
         f"{sum(len(job.gradient_steps) for job in work)} forward passes of the mask predictor, "
         f"{sum(sum(job.gradient_steps) for job in work)} forward and as many backward passes of "
-        "the reward model, of one batch each\n"
+        f"the reward model, of one batch each{_scored(work)}\n"
         f"about {duration(seconds)} on one {testbed.device}\n"
         f"the largest batch has {largest.rows} trajectories of {largest.length} tokens; peak "
         f"memory with it: {_peak_memory()}"
     )
+
+
+def _scored(work: Sequence[Job]) -> str:
+    """How often rivals have their texts scored."""
+    times = sum(job.texts for job in work)
+    return f", and {times} scores of a text for each trajectory of a batch" if times else ""
 
 
 def _lengths(testbed: Testbed, work: Sequence[Job]) -> dict[str, int]:
@@ -78,6 +86,8 @@ class Job:
     """M at each denoising step."""
     length: int = 0
     """Tokens of a trajectory: of the longest prompt, to which others are padded, and an answer."""
+    texts: int = 0
+    """How many are scored on the way to each answer."""
 
     @property
     def rows(self) -> int:
@@ -144,6 +154,8 @@ class Calibration:
         default_factory=dict
     )
     """Prompts, K and M -> the seconds of a call without its steps, and those of a step."""
+    scored: dict[tuple[tuple[str, ...], int], float] = field(default_factory=dict)
+    """Prompts and K -> the seconds in which a finished text of each trajectory is scored."""
 
     def seconds(self, work: Sequence[Job]) -> tuple[list[Job], float]:
         """The batches as they would be computed, and the seconds of all of them.
@@ -160,7 +172,9 @@ class Calibration:
             guided = [job for job in jobs if any(job.gradient_steps)]
             # The largest first: if it is refused, all that has been measured may be another.
             corners, climbing = _corners(jobs), _corners(guided)
-            failed = next((job for job in corners + climbing if not self._measure(job)), None)
+            scoring = _corners([job for job in jobs if job.texts])
+            some = corners + climbing + scoring
+            failed = next((job for job in some if not self._measure(job)), None)
             if failed is None:
                 break
             reason = self._reason
@@ -168,11 +182,13 @@ class Calibration:
         alone = self._cost(corners, lambda job: self._of(job, 0)[0])
         first = self._cost(climbing, lambda job: self._of(job, _tried(job))[0])
         climb = self._cost(climbing, self._per_gradient_step)
+        score = self._cost(scoring, self._score)
         total = 0.0
         for job in jobs:
             size, steps = (job.rows, job.positions), job.gradient_steps
             begun = first if any(steps) else alone
             total += begun.of(*size) + len(steps) * plain.of(*size) + sum(steps) * climb.of(*size)
+            total += job.texts * score.of(*size)
         return jobs, total
 
     def parts(self, job: Job) -> list[Job]:
@@ -194,6 +210,8 @@ class Calibration:
         try:
             for M in {0, _tried(job)}:
                 self._of(job, M)
+            if job.texts:
+                self._score(job)
             return True
         except (ValueError, RuntimeError) as error:
             full = out_of_memory(error)
@@ -236,6 +254,21 @@ class Calibration:
     def _per_gradient_step(self, job: Job) -> float:
         M = _tried(job)
         return max(0.0, self._of(job, M)[1] - self._of(job, 0)[1]) / M
+
+    def _score(self, job: Job) -> float:
+        """The seconds in which finished texts are scored, one of each trajectory."""
+        key = job.prompts, job.config.trajectories
+        if key not in self.scored:
+            denoiser = self.testbed.denoiser()
+            reward = self.testbed.reward(self.testbed.main_reward)
+            once = replace(job.config, denoising_steps=1)  # this warms up, too
+            found = generate(denoiser, reward, job.prompts, once)
+            texts = [text for answers in found.responses for text in answers]
+            prompts = [prompt for prompt in job.prompts for _ in range(job.config.trajectories)]
+            start = time.perf_counter()
+            reward.score(prompts, texts)
+            self.scored[key] = time.perf_counter() - start
+        return self.scored[key]
 
     @staticmethod
     def _cost(jobs: Sequence[Job], seconds: Callable[[Job], float]) -> Cost:

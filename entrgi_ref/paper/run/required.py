@@ -122,6 +122,7 @@ ANSWERS = {
         "order": str,
         "guidance": {"steps": int, "step_size": float},
         "reward": str,
+        "options?": {"beta?": float, "candidates?": int},
     },
 }
 JUDGEMENT = {

@@ -25,9 +25,13 @@ STYLES = {
     "expectation": ("Expectation", "#0072B2", "s"),
     "aps": ("APS", "#D55E00", "^"),
     "entrgi": ("EntRGi", "#009E73", "o"),
+    "damped": ("EntRGi, damped", "#000000", "*"),
+    "smc": ("SMC", "#CC79A7", "v"),
+    "self_smc": ("Self-rewarding SMC", "#E69F00", "P"),
+    "lookahead": ("Lookahead", "#56B4E9", "X"),
 }
 """Label, colour and marker of each method: Okabe and Ito's colours, which people with any kind of
-colour vision can tell apart."""
+colour vision can tell apart, but for their yellow, which hardly shows on white; and two greys."""
 
 
 def of(run: Run) -> list[str]:
@@ -99,7 +103,8 @@ def _title(benchmark: str) -> str:
 
 def main(run: Run) -> Figure:
     """A dot per method with its standard error, for each benchmark and measure."""
-    figure, axes = _grid(len(run.benchmarks), len(run.measures), height=2.2)
+    height = 2.2 + 0.25 * max(0, len(run.methods) - 5)
+    figure, axes = _grid(len(run.benchmarks), len(run.measures), height=height)
     figure.supxlabel(_bars(run), fontsize=8)
     for row, benchmark in zip(axes, run.benchmarks, strict=True):
         for axis, name in zip(row, run.measures, strict=True):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...commands.files import require_writable, write_text
-from ..declared.experiments import LABELS
+from ..declared.experiments import LABELS, METHODS, RIVALS
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
 from ..run.records import earlier_layout, key_of
@@ -22,7 +22,7 @@ from .comparable import differences, is_the_papers
 from .summary import JudgedBy, Run, place_of
 from .tables import Table
 
-OURS = ("bon_equal_compute",)
+OURS = ("bon_equal_compute", *RIVALS)
 """Methods that are not in the paper."""
 
 
@@ -69,7 +69,9 @@ def _main(run: Run, benchmark: str) -> Table:
         if beside and name in OF_THE_PAPER:
             heads.append(f"{label.partition(' (')[0]}, published")
     rows = []
-    for method in LABELS if beside else run.methods:  # so that what is not measured is seen
+    # What is not measured is seen; rivals are only if they have been.
+    methods = [m for m in LABELS if m in METHODS or m in run.methods] if beside else run.methods
+    for method in methods:
         row = [LABELS[method], _trajectories(run, benchmark, method)]
         for name in labels:
             row.append(_measured(run, name, benchmark=benchmark, method=method))
@@ -164,6 +166,9 @@ def _notes(run: Run) -> Iterator[str]:
     yield from _fewer_seeds(run)
     yield from _makers(run)
     yield from _judges(run)
+    if any(method in RIVALS for method in run.methods):
+        names = ", ".join(LABELS[method] for method in run.methods if method in RIVALS)
+        yield f"Rivals ({names}) have the compute of EntRGi, counted as positions x parameters."
     if run.toy:
         yield "Nothing is published for the toy; its gold score takes the place of LMUnit."
         return
