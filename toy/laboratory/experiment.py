@@ -75,7 +75,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Guidance, damped guidance, SMC, self-rewarding SMC and lookahead at equal compute, on "
         "several trained pairs: a seed is one of training.",
         first_seed=31,  # smaller ones were looked at before
-    )
+    ),
 }
 
 
@@ -122,8 +122,14 @@ def command(name: str, experiment: Experiment) -> Callable[..., None]:
             bool, typer.Option("--quick", help="A small version, within a minute.")
         ] = False,
         first_seed: Annotated[
-            int, typer.Option(min=0, help="The first unit's; the others follow.")
-        ] = experiment.first_seed,
+            int | None,
+            typer.Option(
+                min=0,
+                help="The first language's; the others follow. By default "
+                f"{experiment.first_seed}; with --quick 1, so that nobody sees the others early.",
+                show_default=False,
+            ),
+        ] = None,
         units: Annotated[
             int | None,
             typer.Option(min=1, help="How many (of each kind), in place of the experiment's own."),
@@ -139,8 +145,9 @@ def command(name: str, experiment: Experiment) -> Callable[..., None]:
         from entrgi_ref.commands.provenance import commit
 
         torch.set_num_threads(threads)
+        first = first_seed if first_seed is not None else 1 if quick else experiment.first_seed
         folder = out or Path("results") / (f"{full}-quick" if quick else full)
-        design: Design = importlib.import_module(experiment.module).design(quick, first_seed, units)
+        design: Design = importlib.import_module(experiment.module).design(quick, first, units)
         start = time.perf_counter()
         made_with = {"commit": commit(), "torch": torch.__version__}
         found = results(design, folder, made_with, typer.echo)
