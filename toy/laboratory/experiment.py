@@ -125,8 +125,8 @@ def command(name: str, experiment: Experiment) -> Callable[..., None]:
             int | None,
             typer.Option(
                 min=0,
-                help="The first language's; the others follow. By default "
-                f"{experiment.first_seed}; with --quick 1, so that nobody sees the others early.",
+                help="The first unit's; the others follow. By default each experiment's own; with "
+                "--quick 1, so that nobody sees those of the full set early.",
                 show_default=False,
             ),
         ] = None,
