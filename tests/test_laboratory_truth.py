@@ -146,13 +146,15 @@ def test_estimates_of_kl_come_near_with_more_draws():
     rng = np.random.default_rng(3)
     p, s = rng.dirichlet(np.ones(200)), rng.dirichlet(np.ones(200))
     wanted = truth.divergence(s, np.log(p))
-    errors = {}
+    errors, bias = {}, {}
     for n in (500, 5_000, 50_000):
         drawn = rng.multinomial(n, s, size=40).astype(float)
         found = np.array([truth.estimated_divergence(one, np.log(p)) for one in drawn])
         errors[n] = math.sqrt(((found - wanted) ** 2).mean())
+        bias[n] = abs(found.mean() - wanted)
     assert errors[500] > 2 * errors[5_000] > 4 * errors[50_000]
     assert errors[50_000] < 0.01
+    assert bias[5_000] < 199 / (2 * 5_000) / 2
     # Half a nat for each answer but one: without it the estimate is too large by so much.
     plain = [(x / n) @ (np.log(x / n, where=x > 0, out=np.zeros(200)) - np.log(p)) for x in drawn]
     assert np.mean(plain) - wanted == pytest.approx(199 / (2 * n), rel=0.3)

@@ -35,6 +35,7 @@ def test_importing_the_package_loads_torch_and_nothing_heavy():
         *("entrgi_ref", "entrgi_ref.paper"),
         *(f"entrgi_ref.paper {c}" for c in ("list", "plan", "run", "judge", "report", "export")),
         *("toy", "toy watch", "toy train", "toy spread", "toy gradients", "toy ledger", "toy run"),
+        *("toy exact gradient", "toy exact distribution", "toy rivals"),
     ],
 )
 def test_help_costs_no_more_than_importing_torch_and_half_a_second(command):

@@ -1,5 +1,10 @@
 """The laboratory: methods against the truth, and against their rivals.
 
-experiment.py    what its commands share: units of work, kept one by one, and the record
-rivals.py        guidance and its rivals at equal compute
+experiment.py      what its commands share: units of work, kept one by one, and the record
+languages.py       languages by seed with exact conditionals, and reward models trained on them
+truth.py           what is true, by counting, in numpy alone
+gradient.py        `exact gradient`: estimators against the exact gradient
+sampling.py        every method as a sampler, with a dial for its strength
+distribution.py    `exact distribution`: what samplers draw, at matched KL
+rivals.py          `rivals`: methods at equal compute on trained pairs of the toy
 """
