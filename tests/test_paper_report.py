@@ -454,6 +454,7 @@ def test_both_panels_of_figure_2_and_the_histograms_of_figure_3(tmp_path):
         assert y[:, 0].tolist() == pytest.approx(found[0]["error_edges"])
 
 
+@draws
 def test_figure_5_is_the_change_against_one_step_over_all_sizes(tmp_path):
     variants = [{"reward": r, "gradient_steps": M} for r in ("0.6B", "4B") for M in (1, 2, 8)]
     declaration = PAPER | {"experiment": "gradient-steps"}
@@ -478,6 +479,7 @@ def test_figure_5_is_the_change_against_one_step_over_all_sizes(tmp_path):
         assert row[3] == f"{found.mean:.2f}".replace("-", "−")
 
 
+@draws
 def test_figure_4_is_by_size(tmp_path):
     variants = [{"reward": r} for r in ("4B", "0.6B", "1.7B")]
     declaration = PAPER | {"experiment": "reward-size"}
