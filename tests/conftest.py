@@ -23,6 +23,7 @@ MODULES = [
 jaxtyping.install_import_hook(MODULES, "typecheck.check")
 
 os.environ["OMP_NUM_THREADS"] = "1"  # commands that tests start would each take every core
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # and those of two threads would wait by computing
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")

@@ -5,10 +5,13 @@ still.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 
+import pytest
 from typer.testing import CliRunner
 
 from building.records import ROOT
@@ -58,6 +61,20 @@ def start(words, launcher=(sys.executable,)):
         cwd=ROOT,
         env=environment,
     )
+
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["entrgi_ref.paper.__main__", "entrgi_ref.models"])
+
+
+def fork(words):
+    """The same process, of one that has imported everything: it begins at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["entrgi_ref.paper", *words])  # processes take over
+        module = {"run_name": "__main__", "alter_sys": True}
+        process = FORKS.Process(target=runpy.run_module, args=("entrgi_ref.paper",), kwargs=module)
+        process.start()
+    return process
 
 
 def lines(folder):

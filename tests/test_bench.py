@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("as_users_run_it")  # its tokenizer is none
 
 FEW = Sizes(width=16, layers=1, inner=32, heads=2, key_value_heads=1, head=8)
 SMALL = Shape(50, 6, 2, 2, 4, 6, FEW, FEW, gradient_steps=2)
+TOY = ("bench", "--shape", "toy", "--threads", "1")
 PARTS = {"denoiser", "reward_forward", "reward_backward", "rest"} | {
     *("softmax", "nucleus", "draw", "entropy", "gradient", "adam")
 }
@@ -34,7 +35,7 @@ KEYS = (
 
 def test_a_record_has_what_a_reader_needs(tmp_path, monkeypatch):
     monkeypatch.setitem(SHAPES, "toy", SMALL)
-    text = invoke("bench", "--shape", "toy", "--rounds", "2", "--json", tmp_path / "bench.json")
+    text = invoke(*TOY, "--rounds", "2", "--json", tmp_path / "bench.json")
     found = json.loads((tmp_path / "bench.json").read_text())
     assert set(KEYS) <= set(found)
     assert set(found["parts"]) == PARTS
@@ -98,7 +99,7 @@ def test_scaling_has_a_line_for_each_size(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "SIZES", few)
     monkeypatch.setitem(SHAPES, "toy", replace(SMALL, denoising_steps=1))
     file = tmp_path / "bench.json"
-    text = invoke("bench", "--shape", "toy", "--rounds", "1", "--scaling", "--json", file)
+    text = invoke(*TOY, "--rounds", "1", "--scaling", "--json", file)
     lines = json.loads(file.read_text())["scaling"]
     assert [line["values"] for line in lines] == [[4, 8, 16], [50, 100, 200]]
     assert all(len(line["seconds"]) == 3 for line in lines)

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -71,16 +72,27 @@ def test_markers_of_runnable_blocks_stand_above_one():
 
 
 @pytest.mark.xdist_group("quick")
+@pytest.mark.usefixtures("as_users_run_it")
 @pytest.mark.parametrize(("page", "command"), RUNNABLE)
-def test_shell_blocks_run(page, command, tmp_path):
-    """In their quick variants, which stand beside them."""
+def test_shell_blocks_run(page, command, tmp_path, monkeypatch):
+    """In their quick variants, which stand beside them; the toy's as a process of its own, the
+    others as `python -m` runs a module.
+    """
     command = command.format(tmp=tmp_path, benchmark=benchmark_file(tmp_path))
-    words = shlex.split(command)
-    assert words[0] == "python"
-    done = subprocess.run(
-        [sys.executable, *words[1:]], capture_output=True, text=True, cwd=ROOT, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
+    python, *words = shlex.split(command)
+    assert python == "python"
+    if words[0] != "-m" or words[1:] == ["toy", "watch", "--quick"]:
+        run = [sys.executable, *words]
+        done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=240)
+        assert done.returncode == 0, done.stderr
+        return
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", words[1:])
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)  # stays at one, as elsewhere
+    monkeypatch.delitem(sys.modules, f"{words[1]}.__main__", raising=False)  # as a process has it
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    assert not end.value.code
 
 
 def test_commands_and_options_of_shell_blocks_exist():

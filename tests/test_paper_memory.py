@@ -169,7 +169,7 @@ def test_what_some_rows_at_a_time_take_is_predicted(monkeypatch, size):
 
 @pytest.mark.parametrize("size", [1, 3, 8, 100])
 def test_what_some_trajectories_at_a_time_take_is_predicted(size):
-    case = (700, TINY, (128, 512, 12, 4, 4, 32), "qwen3", "float32", [60, 60], 4, 48)
+    case = (700, TINY, (128, 512, 6, 4, 4, 32), "qwen3", "float32", [60, 60], 4, 24)
     assert ratio(case, 2, micro_batch=size) == pytest.approx(1, abs=0.06)
 
 

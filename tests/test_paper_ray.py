@@ -30,8 +30,13 @@ pytestmark = pytest.mark.xdist_group("ray")  # one cluster
 ONE = Cluster(actors=1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ray():
+def started(test):
+    """It takes a cluster, which takes long to start."""
+    return pytest.mark.slow(pytest.mark.usefixtures("cluster_of_two")(test))
+
+
+@pytest.fixture(scope="module")
+def cluster_of_two():
     """Of two GPUs, as far as Ray knows. Its processes find the networks of the tests."""
     ray = pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
@@ -39,7 +44,7 @@ def ray():
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
         ray.init(address="local", num_cpus=2, num_gpus=2, **options)
-    yield ray
+    yield
     ray.shutdown()
 
 
@@ -59,6 +64,7 @@ def alone(tmp_path_factory):
     return by_key(folder)
 
 
+@started
 def test_an_actor_that_dies_costs_nothing_but_time(tmp_path, alone):
     """One is killed, and one loses its device, each with all answers of a batch in hand."""
     testbed = Watched(folder=tmp_path, deaths=("killed", "lost"))
@@ -69,7 +75,7 @@ def test_an_actor_that_dies_costs_nothing_but_time(tmp_path, alone):
     assert len(list((tmp_path / "records").glob("*.jsonl"))) == 1  # the driver alone writes
 
 
-@pytest.mark.slow
+@started
 def test_a_batch_that_kills_every_actor_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "RESTARTS", 0)
     with pytest.raises(ValueError, match="ray: an actor died and is not started again") as error:
@@ -78,7 +84,7 @@ def test_a_batch_that_kills_every_actor_ends_the_run(tmp_path, monkeypatch):
     assert lines(tmp_path) == []
 
 
-@pytest.mark.slow
+@started
 def test_failing_prompts_and_full_memory_travel(tmp_path, capsys):
     denoiser = FailingDenoiser(1)
     denoiser.most_rows = 4  # two prompts of two trajectories
@@ -94,7 +100,7 @@ def test_failing_prompts_and_full_memory_travel(tmp_path, capsys):
     assert "10 prompts in" in said.out
 
 
-@pytest.mark.slow
+@started
 def test_a_part_done_run_is_gone_on_with(tmp_path, alone):
     """Also in the middle of a batch; and with as many threads as a single process."""
     torch.set_num_threads(2)
@@ -113,7 +119,7 @@ def test_a_part_done_run_is_gone_on_with(tmp_path, alone):
     assert lines(tmp_path / "ray") == before
 
 
-@pytest.mark.slow
+@started
 def test_a_process_started_by_hand_shares_the_work(tmp_path, alone):
     """It begins while an actor computes, and leaves it what it has in hand."""
     plan, testbed = plan_of(), Watched()
@@ -140,7 +146,7 @@ def test_a_process_started_by_hand_shares_the_work(tmp_path, alone):
     assert len(list((tmp_path / "records").glob("*.jsonl"))) == 2
 
 
-@pytest.mark.slow
+@started
 @pytest.mark.parametrize(
     ("testbed", "message"),
     [
@@ -154,7 +160,7 @@ def test_what_cannot_be_loaded_ends_the_run_and_is_not_declared(tmp_path, testbe
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@started
 def test_ctrl_c_says_what_is_kept(tmp_path, monkeypatch, alone):
     write = RunFolder.write
 
@@ -171,7 +177,7 @@ def test_ctrl_c_says_what_is_kept(tmp_path, monkeypatch, alone):
     assert by_key(tmp_path) == alone
 
 
-@pytest.mark.slow
+@started
 def test_the_command_line_on_dream(tmp_path):
     """Examined by the driver, loaded by the actor alone."""
     words = ["--methods", "entrgi", "--seeds", "1", "--prompts", "2", "--dtype", "float64"]
@@ -212,7 +218,8 @@ def test_bad_options_of_an_engine(monkeypatch):
         cluster_of("ray", None, None, gpus=True)
 
 
-def test_no_cluster_answers(tmp_path, ray, monkeypatch):
+def test_no_cluster_answers(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"

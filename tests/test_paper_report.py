@@ -42,6 +42,16 @@ PAPER = {
 }
 
 
+@pytest.fixture(autouse=True)
+def words_alone(request, monkeypatch):
+    """Figures take most of a report's time: only the tests that are marked so draw them."""
+    if not request.node.get_closest_marker("draws"):
+        monkeypatch.setattr(figures, "draw", lambda run, name, to: [])
+
+
+draws = pytest.mark.draws
+
+
 def reward_of(benchmark, method, seed, idx, k):
     return HUB.index(benchmark) + METHODS.index(method) / 7 + math.sin(seed * 31 + idx * 7 + k)
 
@@ -250,6 +260,7 @@ def test_another_number_of_seeds_is_not_comparable(tmp_path, seeds):
     assert f"NOT COMPARABLE to the published numbers: {len(seeds)} seeds instead of 3." in text
 
 
+@draws
 def test_one_seed_has_no_error_and_missing_methods_are_named(tmp_path):
     folder = written(tmp_path, seeds=(2,), names=HUB[:1])
     text = invoke("report", folder)
@@ -270,6 +281,7 @@ def test_an_unfinished_run_is_said_to_be(tmp_path):
         invoke("report", folder)
 
 
+@draws
 def test_cells_that_were_never_reached_are_missing_too(tmp_path):
     folder = written(tmp_path, methods=["bon"], seeds=[1, 2], of=4)
     assert "not finished" not in invoke("report", folder)
@@ -295,6 +307,7 @@ def test_a_file_that_is_called_like_a_benchmark_is_none_of_the_papers(tmp_path, 
     assert known == "not in the paper"
 
 
+@draws
 def test_nothing_published_stands_beside_other_experiments(tmp_path):
     variants = tuple({"reward": size} for size in published.SKYWORK)
     declaration = PAPER | {"experiment": "reward-size"}
@@ -334,6 +347,7 @@ def test_two_reward_models_in_folders_of_one_name_are_exported_apart(tmp_path):
         assert [result["idx"] for result in results] == [0, 1, 2, 3]
 
 
+@draws
 def test_latex_holds_the_same_numbers(tmp_path):
     text = invoke("report", written(tmp_path), "--to", tmp_path / "out")
     tex = (tmp_path / "out" / "report.tex").read_text()
@@ -354,6 +368,7 @@ def opens(path):
     return ""
 
 
+@draws
 def test_figures_open_and_show_every_method(tmp_path):
     found = figures.draw(Run.read(written(tmp_path)), "main", tmp_path)
     assert [path.name for path in found] == ["main.svg", "main.png"]
@@ -384,6 +399,7 @@ def test_the_main_figure_shows_mean_and_error_beside_the_methods_name(tmp_path):
                 assert points[label] == pytest.approx((found.mean, found.error))
 
 
+@draws
 @pytest.mark.parametrize("name", ["error-by-step", "error-vs-entropy"])
 def test_figures_of_errors_open(tmp_path, name):
     tiny_run(tmp_path, experiment=name, methods=["aps", "entrgi"])
@@ -437,6 +453,7 @@ def test_both_panels_of_figure_2_and_the_histograms_of_figure_3(tmp_path):
         assert y[:, 0].tolist() == pytest.approx(found[0]["error_edges"])
 
 
+@draws
 def test_figure_5_is_the_change_against_one_step_over_all_sizes(tmp_path):
     variants = [{"reward": r, "gradient_steps": M} for r in ("0.6B", "4B") for M in (1, 2, 8)]
     declaration = PAPER | {"experiment": "gradient-steps"}
@@ -461,6 +478,7 @@ def test_figure_5_is_the_change_against_one_step_over_all_sizes(tmp_path):
         assert row[3] == f"{found.mean:.2f}".replace("-", "−")
 
 
+@draws
 def test_figure_4_is_by_size(tmp_path):
     variants = [{"reward": r} for r in ("4B", "0.6B", "1.7B")]
     declaration = PAPER | {"experiment": "reward-size"}
@@ -511,6 +529,7 @@ def test_the_bars_of_figure_5_are_those_of_the_changes(tmp_path):
             assert (y, half) == pytest.approx((0, 0) if x == 1 else last)
 
 
+@draws
 def test_gold_is_that_of_the_answer_with_the_largest_reward(tmp_path):
     folder = written(tmp_path, declaration=PAPER | {"testbed": "toy"}, names=HUB[:1])
     rewritten(folder, lambda record: {"gold": [-reward for reward in record["rewards"]]})
@@ -681,6 +700,7 @@ def test_a_seed_that_failed_for_one_method_counts_for_none(tmp_path):
     assert "2 seeds instead of 3" in text
 
 
+@draws
 def test_methods_without_a_prompt_in_common_are_not_compared(tmp_path):
     folder = written(tmp_path, methods=["bon"], seeds=[1], names=HUB[:1])
     written(tmp_path, methods=["aps"], seeds=[2], names=HUB[:1])
@@ -712,6 +732,7 @@ def test_figures_of_errors_show_the_prompts_that_all_have_answered(tmp_path, nam
                 assert np.array_equal(image.get_array().filled(0), same.get_array().filled(0))
 
 
+@draws
 def test_a_method_without_any_answer_does_not_hide_the_others(tmp_path):
     folder = written(tmp_path, names=HUB[:1], of=4)
     failed = {"status": "failed", "reason": "nan", "rewards": [], "responses": []}
@@ -760,6 +781,7 @@ def test_a_report_needs_no_texts_and_no_settings(tmp_path):
 # Writing
 
 
+@draws
 def test_what_cannot_be_written_has_been_shown(tmp_path, monkeypatch):
     """And no half of a figure is left where a whole one was."""
     folder = written(tmp_path / "run", prompts=1)

@@ -175,19 +175,20 @@ def test_killed_three_times_and_started_again(tmp_path, benchmark, exact):
     moments, kills = random.Random(0), 0
     words = arguments(benchmark, tmp_path, *FAST)
     while kills < 3:
-        process = paper_runs.start(words)
+        process = paper_runs.fork(words)
         before = len(lines(tmp_path)) if tmp_path.joinpath("records").exists() else 0
         wanted = before + moments.randint(1, 5)
-        while process.poll() is None:  # until some more records are there, then some time more
+        while process.is_alive():  # until some more records are there, then some time more
             time.sleep(0.02)
             done = [f.read_bytes() for f in (tmp_path / "records").glob("*.jsonl")]
             if sum(data.count(b"\n") for data in done) >= wanted:
                 time.sleep(moments.uniform(0, 0.3))
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 break
-        kills += process.wait() == -signal.SIGKILL
-        assert process.returncode in (-signal.SIGKILL, 0), process.stdout.read()
-        if process.returncode == 0:
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        assert process.exitcode in (-signal.SIGKILL, 0)
+        if process.exitcode == 0:
             break
     assert kills == 3
     invoke(*words)
@@ -223,13 +224,14 @@ def test_two_processes_of_torchrun_share_the_work(tmp_path, benchmark, exact):
 def test_a_process_that_dies_costs_only_its_batch(tmp_path, benchmark, exact):
     """Two processes, each started by itself; one is killed with a batch in hand."""
     words = arguments(benchmark, tmp_path, *FAST)
-    victim = paper_runs.start(words)
-    while not any((tmp_path / "records").glob("*.jsonl")) and victim.poll() is None:
+    victim = paper_runs.fork(words)
+    while not any((tmp_path / "records").glob("*.jsonl")) and victim.is_alive():
         time.sleep(0.02)
-    survivor = paper_runs.start(words)
+    survivor = paper_runs.fork(words)
     victim.kill()
-    output, _ = survivor.communicate(timeout=240)
-    assert survivor.returncode == 0, output
+    victim.join()
+    survivor.join(timeout=240)
+    assert (victim.exitcode, survivor.exitcode) == (-signal.SIGKILL, 0)
     assert by_key(tmp_path) == by_key(exact)
 
 
@@ -959,7 +961,7 @@ def test_options_of_speed_reach_the_networks_and_change_no_record(
     """
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
-    parts = ("--reward-micro-batch", "1", "--vocabulary-batch", "3")
+    parts = ("--reward-micro-batch", "3", "--vocabulary-batch", "10")
     invoke(*arguments(benchmark, tmp_path, *FAST), *parts, "--compile")
     assert len(compiled) == 2  # layers
     found, expected = (

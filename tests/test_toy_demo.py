@@ -39,6 +39,8 @@ from toy.studies import FIRST_TRAINING_SEED, STUDIES, Finding
 from toy.testbed import Testbed as Toy
 from toy.testbed import gold_score, held_out_prompts, log_likelihood, valid
 
+pytestmark = pytest.mark.xdist_group("quick")  # its networks are trained once
+
 METHODS = ["bon", "bon_equal_compute", "expectation", "aps", "entrgi"]
 
 

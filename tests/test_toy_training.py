@@ -35,6 +35,8 @@ from toy.training import (
     train,
 )
 
+pytestmark = pytest.mark.xdist_group("toy_training")  # its examples are drawn once
+
 TINY_DENOISER = DenoiserRecipe(Size(16, 1), steps=12, batch=8, examples=50)
 TINY_REWARD = RewardRecipe(Size(16, 1), steps=12, batch=8, examples=50)
 TINY = SamplingConfig(GuidanceConfig(steps=2), trajectories=2, new_tokens=LENGTH, denoising_steps=4)
@@ -101,7 +103,7 @@ def test_the_mask_predictor_learns_from_what_is_not_masked():
             seen.append((tokens, masked))
             return torch.zeros(int(masked.sum()), len(VOCABULARY))
 
-    tokens, targets = replace(TINY_DENOISER, examples=4000).data(random.Random(0))
+    tokens, targets = replace(TINY_DENOISER, examples=1500).data(random.Random(0))
     loss = TINY_DENOISER.loss(Spy(), tokens, targets, torch.Generator().manual_seed(0))
     ((read, masked),) = seen
     assert (read[masked] == ID[MASK]).all()
@@ -113,17 +115,22 @@ def test_the_mask_predictor_learns_from_what_is_not_masked():
     assert share.std().item() == pytest.approx((1 / 12 + 1 / 6 / LENGTH) ** 0.5, abs=0.03)
 
 
-def test_training_never_sees_the_held_out_prompts():
+@pytest.fixture(scope="module")
+def examples():
+    """Prompts and answers of the corpus, and of the mixture that is made of the same."""
+    return tuple(make(random.Random(0), 2500) for make in (corpus, mixture))
+
+
+def test_training_never_sees_the_held_out_prompts(examples):
     train_prompts, held_out = split_prompts()
-    for examples_of in (corpus, mixture):
-        prompts, _ = examples_of(random.Random(0), 2000)
+    for prompts, _ in examples:
         assert not set(prompts) & set(held_out)
         assert set(prompts) == set(train_prompts)
 
 
-def test_the_mixture_is_what_the_recipe_says():
+def test_the_mixture_is_what_the_recipe_says(examples):
     """Half corpus, a quarter answers to another prompt, a quarter with up to 30% random words."""
-    plain, mixed = (make(random.Random(0), 4000) for make in (corpus, mixture))
+    plain, mixed = examples
     prompts = np.array([a != b for a, b in zip(plain[0], mixed[0], strict=True)])
     answers = np.array(
         [
