@@ -30,7 +30,9 @@ from .templates import (
     FamilyDenoiserRecipe,
     FamilyRewardRecipe,
     Testbed,
+    between,
     draw_language,
+    evenly,
 )
 
 Json = Any
@@ -84,12 +86,12 @@ class Plan:
     """Beside T = N."""
     judged: int = 1000
     """Answers on which a reward model is compared with the gold score."""
-    denoiser: tuple[Size, int] = (Size(64, 2), 1000)
+    denoiser: tuple[Size, int] = (Size(64, 2), 1400)
     """Of the mask predictor: its size, and the training steps that `denoiser_steps` stretches."""
     rewards: Mapping[str, tuple[Size, int]] = field(
         default_factory=lambda: {
             "small": (Size(24, 2), 800),
-            "medium": (Size(40, 4), 800),
+            "medium": (Size(40, 4), 1000),
             "large": (Size(64, 4), 1000),
         }
     )
@@ -132,8 +134,7 @@ QUICK = Plan(
 def recipes_of(plan: Plan, seed: int) -> tuple[FamilyDenoiserRecipe, dict[str, FamilyRewardRecipe]]:
     """How the networks of a language are trained: by rule, nothing is tuned for a language."""
     words = len(draw_language(seed, plan.words).vocabulary)
-    low, high = map(math.log, EMBEDDING_STD)
-    std = math.exp(random.Random(f"embeddings {seed}").uniform(low, high))
+    std = between(EMBEDDING_STD, evenly(seed, 1))
     size, steps = plan.denoiser
     denoiser = FamilyDenoiserRecipe(
         size,

@@ -321,7 +321,7 @@ def tagged(categories: Sequence[str]) -> list[str]:
 def draw_language(seed: int, words: tuple[int, int] = WORDS) -> Language:
     """The language of a seed. `words` are the bounds of its lexicon, ends and masks included."""
     rng = random.Random(f"template language {seed}")
-    size = round(math.exp(rng.uniform(math.log(words[0]), math.log(words[1]))))
+    size = round(between(words, evenly(seed, 0)))
     topics, styles = rng.randint(6, 9), rng.randint(3, 5)
     small = {"DET": 3, "ADV": 3, "CONJ": 2}
     content = size - sum(small.values()) - topics - styles - len((PLAIN, EOS, MASK))
@@ -358,6 +358,20 @@ def draw_language(seed: int, words: tuple[int, int] = WORDS) -> Language:
             may_not_follow=-rng.uniform(0.75, 1.25),
         ),
     )
+
+
+def evenly(seed: int, dimension: int) -> float:
+    """A number in [0, 1), evenly spread over consecutive seeds: few languages have to show what
+    depends on them. The two dimensions hardly go together. Source: Weyl's sequences of the golden
+    and the bronze mean.
+    """
+    step = (math.sqrt(5) - 1, math.sqrt(13) - 3)[dimension] / 2
+    return (0.5 + seed * step) % 1
+
+
+def between(bounds: tuple[float, float], share: float) -> float:
+    """The number that lies at a share of the way between two, in the logarithm."""
+    return float(bounds[0] * (bounds[1] / bounds[0]) ** share)
 
 
 def _speller(rng: random.Random) -> Callable[[], str]:
