@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entrgi_ref import SamplingConfig, generate
-from toy.laboratory import claims
-from toy.laboratory.claims import judge, spearman
+from toy.laboratory import claims, templates
+from toy.laboratory.claims import Condition, Found, judge, spearman
 from toy.laboratory.pools import best_of, curve, worth
 from toy.laboratory.templates import (
     AGREEMENTS,
@@ -22,7 +22,6 @@ from toy.laboratory.templates import (
     WORDS,
     FamilyDenoiser,
     FamilyReward,
-    Testbed,
     draw_language,
     evenly,
     reward_tokens,
@@ -199,7 +198,7 @@ def testbed():
             size: FamilyReward(language, RewardModel(Size(width, 1), V, 4 + LENGTH, 1.0))
             for size, width in (("small", 4), ("medium", 8), ("large", 12))
         }
-    return Testbed(language, FamilyDenoiser(language, predictor), models)
+    return templates.Testbed(language, FamilyDenoiser(language, predictor), models)
 
 
 def test_networks_of_a_language_work_in_generate(testbed):
@@ -247,8 +246,8 @@ def test_training_follows_the_rule_and_learns(tmp_path, monkeypatch):
     low, high = claims.EMBEDDING_STD
     assert low <= rewards["medium"].embedding_std <= high
     assert claims.recipes_of(plan, 8)[1]["medium"].embedding_std != rewards["medium"].embedding_std
-    testbed = Testbed.load(denoiser, rewards)
-    again = Testbed.load(denoiser, rewards)  # from the cache
+    testbed = templates.Testbed.load(denoiser, rewards)
+    again = templates.Testbed.load(denoiser, rewards)  # from the cache
     for one, other in zip(
         testbed.denoiser.network.parameters(), again.denoiser.network.parameters(), strict=True
     ):
@@ -261,7 +260,7 @@ def test_training_follows_the_rule_and_learns(tmp_path, monkeypatch):
     loss = denoiser.loss(testbed.denoiser.network, tokens, mask, generator)
     assert loss < 0.9 * math.log(words)
     with pytest.raises(ValueError, match="recipes of several languages"):
-        Testbed.load(replace(denoiser, seed=8), rewards)
+        templates.Testbed.load(replace(denoiser, seed=8), rewards)
 
 
 def test_reward_recipes_know_gold():
@@ -389,6 +388,14 @@ def test_verdicts(means, verdict):
     assert json.loads(json.dumps(found)) == found
 
 
+def test_languages_without_a_value_are_left_out():
+    some = units([1.0, 1.1, 1.2])
+    covariates = unrelated(some) | {"empty": {"words": 9.0}}
+    found = judge(some | {"empty": np.array([])}, covariates)
+    assert (found["verdict"], len(found["by_language"])) == ("holds", 3)
+    assert judge({"empty": np.array([])}, covariates)["verdict"] == "not measured"
+
+
 def test_a_claim_may_depend_on_a_covariate():
     means = np.linspace(-1, 1, 12)
     by_language = units(means)
@@ -400,3 +407,207 @@ def test_a_claim_may_depend_on_a_covariate():
     assert found["verdict"] == "depends on words"
     assert found["covariates"]["words"]["rho"] == pytest.approx(1)
     assert (found["above"], found["below"]) == (6, 6)
+
+
+# From results to rows
+
+
+PLAN = replace(
+    claims.QUICK, prompts=3, pool=6, short_pool=6, gradient_steps=(1, 3, 4, 8), judged=20
+)
+GOLD = {"expectation": 1.0, "constant": 2.5, "aps": 2.0, "entrgi": 3.0}
+
+
+def made_up(shift: float) -> dict:
+    """A result with known answers: gold is that of the method, with changes for size and M, plus
+    `shift`; the pool's rewards and gold scores are 0 to 5.
+    """
+
+    def run(c: Condition) -> dict:
+        gold = GOLD[c.method] + {"small": -1, "medium": 0, "large": 0.5}[c.size] + shift
+        gold += {0.2: 0.1, 0.5: 0.0, 1.0: 0.2}[c.step_size] - (c.M - 3) ** 2 / 10
+        rows = [[gold - 9, gold + prompt, gold - 9, gold - 9] for prompt in (-0.1, 0.0, 0.1)]
+        return {"rewards": [[0.0, 1.0, 0.5, 0.2]] * 3, "gold": rows, "valid": [1.0] * 3}
+
+    pool = {"gold": [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]] * 3, "valid": [0.5, 0.75, 1.0]}
+    pool |= dict.fromkeys(claims.SIZES, pool["gold"])
+    error = {"aps": 2.0, "entrgi": 0.5}
+    return {
+        "language": {"words": 100 + 10 * shift, "embedding_std": 0.5},
+        "rewards": {size: {"embedding_norm": 3.0, "corpus": 0.5} for size in claims.SIZES},
+        "costs": {size: {"denoiser": 1.0, "reward": 0.05} for size in claims.SIZES},
+        "pools": {str(T): pool for T in (LENGTH, *PLAN.denoising_steps)},
+        "runs": {c.key: run(c) for c in PLAN.conditions},
+        "errors": {
+            method: {
+                "steps": [
+                    {"step": step, "E": [E if step <= 4 else 9.0] * 3, "entropy": 2.0}
+                    for step in range(2, 17)
+                ],
+                "bins": {"1": [10, 5.0, 15.0, 8], "2.5": [5, 10.0, 5.0, 1]},
+                "band": [[4, 1.0, 3.0, 4], [4, 3.0, 1.0, 0], [0, 0.0, 0.0, 0]],
+            }
+            for method, E in error.items()
+        },
+        "seconds": {"training": 1.0, "answers": 1.0},
+    }
+
+
+@pytest.fixture(scope="module")
+def rows():
+    results = {f"language-{i}": Found(made_up(i / 10)) for i in range(4)}
+    return claims.summarise(PLAN, results)
+
+
+@pytest.mark.parametrize(
+    ("claim", "mean"),
+    [
+        # the best of 4 out of 0..5 is 5 in C(5, 3) = 10 of 15 choices, 4 in 4, 3 in 1
+        ("bon", 3.15 - (5 * 10 + 4 * 4 + 3) / 15),
+        ("expectation", 2.0),
+        ("aps", 1.0),
+        ("constant", 0.5),
+        ("size", 1.5),
+        ("moderate", 0.4),
+        ("collapse", 2.4),
+        ("early", 0.75),
+        ("soft", 0.0),  # +0.5 and -0.5; the third prompt has no such entropies
+        ("equal", 3.15 - 5),  # 4 * (15 + 15 * 6 * 0.05 + 0.05) / 15.05, rounded up: all 6
+    ],
+)
+def test_each_claim_is_its_difference(rows, claim, mean):
+    found = rows["claims"][claim]
+    assert found["mean"]["mean"] == pytest.approx(mean)
+    assert set(found["by_language"]) == {f"language-{i}" for i in range(4)}
+
+
+def test_claims_are_six_of_the_paper_and_two_of_our_own():
+    sources = [claim.source for claim in claims.CLAIMS.values()]
+    assert sources.count("not in the paper") == 2
+    assert {f"the paper's Figure {i}" for i in (2, 3, 4, 5)} < set(sources)
+    assert list(claims.CLAIMS)[:3] == ["bon", "expectation", "aps"]
+
+
+def test_rows_of_the_methods_and_steps(rows):
+    best_of_4 = (5 * 10 + 4 * 4 + 3) / 15
+    methods = rows["methods"]
+    assert methods["aps, large"]["gold_best"]["mean"] == pytest.approx(2.65 - best_of_4)
+    assert methods["aps, large"]["gold_mean"]["mean"] == pytest.approx(2.65 - 6.75 - 2.5)
+    assert methods["entrgi, small"]["top1"]["mean"] == pytest.approx(1 - best_of_4)
+    assert methods["entrgi, small"]["average"]["mean"] == pytest.approx(0.425 - 2.5)
+    equal = methods["bon_equal_compute, medium"]
+    assert equal["gold_best"]["mean"] == pytest.approx(5 - best_of_4)
+    assert equal["gold_mean"]["mean"] == 0
+    assert {M: row["best_in"] for M, row in rows["steps"].items()} == {
+        "1": 0,
+        "3": 4,
+        "4": 0,
+        "8": 0,
+    }
+    assert rows["steps"]["8"]["gold_best"]["mean"] == pytest.approx(-2.1)
+    soft = [(row["nats"], row["soft"], row["E"], row["D"]) for row in rows["errors"]["by_entropy"]]
+    assert soft == [(1, 0.8, 0.5, 1.5), (2.5, 0.2, 2.0, 1.0)]
+
+
+def test_rows_of_the_map(rows):
+    place = next(r for r in rows["map"] if (r["size"], r["M"], r["T"]) == ("medium", 1, LENGTH))
+    # gold 2.6 to 2.9; the best of 1 has 2.5, of 2 (0*0 + 1*1 + ... + 5*5) / 15
+    assert place["worth"] == [2, 2, 2, 2]
+    cheap, dear = (place["at_cost_ratio"][ratio] for ratio in ("0.03", "2"))
+    assert cheap["K"] == 5  # 4 * (15 + 30 * 0.03 + 0.03) / 15.03, rounded up
+    assert cheap["pool_too_small"] == 0
+    assert cheap["gain"]["mean"] == pytest.approx(2.75 - (5 * 5 + 4) / 6)
+    assert dear["K"] == 6
+    assert dear["pool_too_small"] == 4
+    assert dear["gain"]["mean"] == pytest.approx(2.75 - 5)
+    assert dear["pays_in"] == 0
+    never = Found(made_up(9))
+    assert claims.place(Condition(), [never])["worth"] == [None]
+    thirds = rows["by_quality"]
+    assert [third["pairs"] for third in thirds] == [4, 4, 4]
+
+
+def test_the_tables_say_what_the_rows_say(rows):
+    text = claims.markdown(json.loads(json.dumps(rows)))
+    assert (
+        "| EntRGi is better than APS (the paper's main claim) | +1.00 [+1.00, +1.00] points | "
+        in text
+    )
+    assert "| 4 of 4 | 4, 0 | — | holds |" in text
+    assert "| medium, M = 1, η = 0.5, T = 16 | 2 | " in text
+    assert "≤ −2.25 (0 of 4)" in text
+    tables = text.split("\n\n")
+    assert len(tables) == 4
+    for table in tables:
+        assert len({line.count(" | ") for line in table.splitlines()}) == 1
+
+
+# One language, measured
+
+
+def test_a_small_language_is_measured_and_judged(testbed, monkeypatch):
+    """Also: what is kept is what `generate` gives, and a unit depends on nothing else."""
+    monkeypatch.setattr(claims.Testbed, "load", lambda *_: testbed)
+    full = Condition.config.fget
+    short = property(lambda condition: replace(full(condition), denoising_steps=2))
+    monkeypatch.setattr(Condition, "config", short)
+    plan = replace(
+        PLAN, words=SMALL, pool=4, short_pool=4, gradient_steps=(1, 3, 4, 8), denoising_steps=(1,)
+    )
+    found = json.loads(json.dumps(claims.measure(plan, 7)))
+    summary, rows = claims.Design(plan, 7, 1).summary({"language-7": found})
+    assert "from 1 to 4 nats the soft part dominates" in summary
+    assert json.loads(json.dumps(rows))["languages"]["language-7"]["words"] <= 120
+    c = Condition("aps", "small")
+    prompts = testbed.held_out_prompts(3)
+    again = generate(testbed.denoiser, testbed.rewards["small"], prompts, c.config)
+    run = found["runs"][c.key]
+    assert np.array(run["rewards"]) == pytest.approx(again.rewards.numpy(), abs=1e-4)
+    for prompt, gold, responses in zip(prompts, run["gold"], again.responses, strict=True):
+        assert gold == [testbed.gold_score(prompt, response) for response in responses]
+    pool = found["pools"]["16"]
+    assert np.array(pool["gold"]).shape == np.array(pool["large"]).shape == (3, 4)
+
+
+def test_errors_are_counted_where_they_are(testbed):
+    kept = []
+    by_prompt = claims.ErrorsByPrompt(2)
+
+    def observe(record):
+        kept.append(record)
+        by_prompt(record)
+
+    config = replace(Condition(M=2, T=3).config, trajectories=2)
+    prompts = testbed.held_out_prompts(2)
+    generate(testbed.denoiser, testbed.rewards["small"], prompts, config, observe=observe)
+    found = by_prompt.found()
+    E, D, inside = [[], []], [[], []], []
+    for record, step in zip(kept, found["steps"], strict=True):
+        assert step["step"] == record.step + 1
+        of = record.masked.nonzero()[:, 0] // 2
+        for prompt in (0, 1):
+            here = record.E[:, of == prompt]
+            assert step["E"][prompt] == pytest.approx(here.mean().item(), abs=1e-4)
+            band = (record.entropy[:, of == prompt] - 2.5).abs() <= 1.5
+            E[prompt].append(here[band].sum().item())
+            D[prompt].append(record.D[:, of == prompt][band].sum().item())
+        inside.append(int(((record.entropy - 2.5).abs() <= 1.5).sum()))
+    band = np.array(found["band"])
+    assert band[:, 0].sum() == sum(inside)
+    assert band[:, 1] == pytest.approx(np.sum(E, 1), rel=1e-3)
+    assert band[:, 2] == pytest.approx(np.sum(D, 1), rel=1e-3)
+    total = sum(record.E.numel() for record in kept)
+    assert sum(sums[0] for sums in found["bins"].values()) == total
+
+
+def test_the_design():
+    full, quick = claims.design(False, 101, None), claims.design(True, 5, None)
+    assert (full.units[0], full.units[-1], len(full.seeds)) == ("language-101", "language-112", 12)
+    assert quick.units == ["language-5"]
+    assert len(claims.design(False, 3, 2).units) == 2
+    assert full.settings == claims.design(False, 107, 6).settings  # so that two can share a folder
+    assert json.loads(json.dumps(full.settings))["sampling"]["temperature"] == 0.7
+    conditions = full.plan.conditions
+    assert len({c.key for c in conditions}) == len(conditions) == 31
+    for size, M in itertools.product(claims.SIZES, (1, 2, 3, 4, 6, 8)):
+        assert Condition(size=size, M=M) in conditions

@@ -515,8 +515,12 @@ def judge(
     the sign; `does not hold` if the interval is below 0. Else `depends on ...` if the difference
     goes with a covariate (Spearman's correlation, p < 0.05 divided by their number), `depends on
     the language` if at least two languages' own intervals over prompts are on either side of 0,
-    and `not told apart` in what is left.
+    and `not told apart` in what is left. Languages without a value are left out; `not measured` if
+    that is all of them.
     """
+    by_language = {unit: values for unit, values in by_language.items() if len(values)}
+    if not by_language:
+        return {"verdict": "not measured", "by_language": {}}
     own = {unit: bootstrap(values) for unit, values in by_language.items()}
     means = np.array([estimate.mean for estimate in own.values()])
     mean = student(means)
@@ -749,9 +753,12 @@ def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def claims_table(rows: Json) -> str:
     """Each claim, and what became of it."""
-    languages = len(rows["languages"])
     lines = []
     for claim in rows["claims"].values():
+        languages = len(claim["by_language"])
+        if not languages:
+            lines.append([claim["text"], *["—"] * 4, claim["verdict"]])
+            continue
         goes_with = [
             f"{name} {found['rho']:+.2f}".replace("-", "−")
             for name, found in claim["covariates"].items()
