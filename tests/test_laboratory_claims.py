@@ -25,6 +25,7 @@ from toy.laboratory.templates import (
     draw_language,
     evenly,
     reward_tokens,
+    word_vectors,
 )
 from toy.language import EOS, LENGTH, Prompt
 from toy.networks import MaskPredictor, RewardModel, Size
@@ -236,13 +237,13 @@ def test_training_follows_the_rule_and_learns(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_CACHE", str(tmp_path))
     plan = replace(
         claims.QUICK,
-        denoiser=(Size(16, 1), 60),
-        rewards={"medium": (Size(8, 1), 60)},
+        denoiser=(Size(16, 1), 40),
+        rewards={"medium": (Size(8, 1), 20)},
         examples=400,
     )
     denoiser, rewards = claims.recipes_of(plan, 7)
     words = len(draw_language(7, plan.words).vocabulary)
-    assert denoiser.steps == plan.denoiser_steps(60, words)
+    assert denoiser.steps == plan.denoiser_steps(40, words)
     low, high = claims.EMBEDDING_STD
     assert low <= rewards["medium"].embedding_std <= high
     assert claims.recipes_of(plan, 8)[1]["medium"].embedding_std != rewards["medium"].embedding_std
@@ -263,21 +264,69 @@ def test_training_follows_the_rule_and_learns(tmp_path, monkeypatch):
         templates.Testbed.load(replace(denoiser, seed=8), rewards)
 
 
-def test_reward_recipes_know_gold():
+def test_reward_recipes_know_gold_and_its_parts():
     _, rewards = claims.recipes_of(replace(claims.QUICK, examples=50), 7)
     recipe = rewards["small"]
-    tokens, scores = recipe.data(random.Random(0))
-    assert scores.mean().item() == pytest.approx(0, abs=1e-5)
-    assert scores.std().item() == pytest.approx(1, rel=1e-5)
+    tokens, targets = recipe.data(random.Random(0))
     language = draw_language(7, recipe.words)
     words = [[language.vocabulary[id] for id in row] for row in tokens.tolist()]
-    gold = [language.gold(Prompt(*row[:3]), row[3:-1]) for row in words]
-    assert np.corrcoef(gold, scores.numpy())[0, 1] == pytest.approx(1)
+    gold = np.array([language.gold(Prompt(*row[:3]), row[3:-1]) for row in words])
+    expected = (gold - gold.mean()) / gold.std(ddof=1)
+    assert targets[:, -1].numpy() == pytest.approx(expected, abs=1e-5)
+    assert targets[:, :-1].sum(1).numpy() == pytest.approx(gold / gold.std(ddof=1), abs=1e-5)
+    for row, points in zip(words, targets.tolist(), strict=True):
+        for position, word in enumerate(row[:-1]):
+            if word in language.nouns or word in language.adjectives:
+                assert points[position] == 0  # the prompt
+            if word == language.determiners[2] and row[position - 1] not in language.determiners:
+                assert points[position] <= 0  # nothing is given for it, or for an illegal place
     assert all(row[-1] == EOS for row in words)
     train = set(language.split[0])
     assert all(Prompt(*row[:3]) in train for row in words)
     ids = language.encode_prompts([" ".join(words[0][:3])])
     assert reward_tokens(language, ids, tokens[:1, 3:-1]).equal(tokens[:1])
+
+
+def test_the_loss_of_a_reward_model_by_hand():
+    _, rewards = claims.recipes_of(replace(claims.QUICK, examples=4), 7)
+    recipe = rewards["small"]
+    network = recipe.build()
+    tokens, targets = recipe.data(random.Random(0))
+    read = network.transformer(network.embedding(tokens))
+    gold = network(network.embedding(tokens))
+    parts = torch.stack([network.parts(read[:, i]).squeeze(-1) for i in range(3, 20)], 1)
+    expected = ((gold - targets[:, 20]) ** 2).mean() + 5 * ((parts - targets[:, 3:20]) ** 2).mean()
+    torch.testing.assert_close(recipe.loss(network, tokens, targets, None), expected)
+
+
+def test_words_of_one_topic_start_alike():
+    language = draw_language(9)
+    vectors = word_vectors(9, WORDS, 24, 5000)
+    assert vectors.shape == (len(language.vocabulary), 24)
+    assert vectors.std().item() == pytest.approx(1, rel=1e-4)
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+
+    def alike(some, others):
+        return float(
+            (
+                vectors[[*map(language.ids.get, some)]]
+                @ vectors[[*map(language.ids.get, others)]].T
+            ).mean()
+        )
+
+    first, second, *_ = language.nouns.values()
+    assert alike(first, first) > alike(first, second) + 0.1
+    assert alike(first, second) > alike(first, language.verbs) + 0.1
+
+
+def test_embeddings_start_at_their_scale():
+    _, rewards = claims.recipes_of(replace(claims.QUICK, examples=100), 7)
+    recipe = rewards["medium"]
+    network = recipe.build()
+    assert network.embedding.weight.std().item() == pytest.approx(recipe.embedding_std, rel=0.01)
+    for layer in network.transformer.layers.layers:
+        queries, keys, _ = layer.self_attn.in_proj_weight.chunk(3)
+        assert queries.equal(keys)
 
 
 # Best-of-K

@@ -90,9 +90,9 @@ class Plan:
     """Of the mask predictor: its size, and the training steps that `denoiser_steps` stretches."""
     rewards: Mapping[str, tuple[Size, int]] = field(
         default_factory=lambda: {
-            "small": (Size(24, 2), 800),
-            "medium": (Size(40, 4), 1000),
-            "large": (Size(64, 4), 1000),
+            "small": (Size(16, 2), 800),
+            "medium": (Size(32, 2), 800),
+            "large": (Size(64, 2), 800),
         }
     )
     examples: int = 40_000
@@ -123,9 +123,9 @@ QUICK = Plan(
     judged=200,
     denoiser=(Size(32, 2), 300),
     rewards={
-        "small": (Size(12, 1), 150),
-        "medium": (Size(24, 2), 150),
-        "large": (Size(32, 2), 250),
+        "small": (Size(12, 2), 200),
+        "medium": (Size(24, 2), 200),
+        "large": (Size(32, 2), 200),
     },
     examples=5_000,
 )
@@ -146,7 +146,13 @@ def recipes_of(plan: Plan, seed: int) -> tuple[FamilyDenoiserRecipe, dict[str, F
     )
     rewards = {
         name: FamilyRewardRecipe(
-            size, steps, seed, examples=plan.examples, embedding_std=std, words=plan.words
+            size,
+            steps,
+            seed,
+            learning_rate=6e-3,
+            examples=plan.examples,
+            embedding_std=std,
+            words=plan.words,
         )
         for name, (size, steps) in plan.rewards.items()
     }
