@@ -42,12 +42,23 @@ def bootstrap(
     return Estimate(float(of(values.mean(0, keepdims=True))[0]), float(low), float(high))
 
 
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+STUDENT = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+    *(2.040, 2.037, 2.035, 2.032, 2.030, 2.028, 2.026, 2.024, 2.023),
+)
 """The 97.5% quantile of Student's t for 1, 2, ... degrees of freedom."""
 
 
 def student(values: Numbers) -> Estimate:
-    """The mean of 2 to 10 repeats with Student's interval, of a single one without (nan)."""
-    mean, n = float(values.mean()), len(values)
+    """The mean of 2 to 40 repeats with Student's interval, of a single one without (nan).
+
+    `ValueError` for none or more.
+    """
+    n = len(values)
+    if not 1 <= n <= len(STUDENT) + 1:
+        raise ValueError(f"values: got {n}, expected 1 to {len(STUDENT) + 1} repeats")
+    mean = float(values.mean())
     half = STUDENT[n - 2] * float(values.std(ddof=1)) / n**0.5 if n > 1 else float("nan")
     return Estimate(mean, mean - half, mean + half)

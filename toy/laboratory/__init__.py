@@ -7,4 +7,7 @@ gradient.py        `exact gradient`: estimators against the exact gradient
 sampling.py        every method as a sampler, with a dial for its strength
 distribution.py    `exact distribution`: what samplers draw, at matched KL
 rivals.py          `rivals`: methods at equal compute on trained pairs of the toy
+templates.py       a family of template languages, each with networks of its own
+claims.py          `claims`: the paper's claims on them
+pools.py           best-of-K for every K, from one pool of answers
 """

@@ -54,7 +54,7 @@ class Experiment:
     group: str | None = None
     """`exact` for `python -m toy exact NAME`."""
     first_seed: int = 1
-    """By default."""
+    """By default: of seeds that nobody looked at while the experiment was made."""
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -75,6 +75,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Guidance, damped guidance, SMC, self-rewarding SMC and lookahead at equal compute, on "
         "several trained pairs: a seed is one of training.",
         first_seed=31,  # smaller ones were looked at before
+    ),
+    "claims": Experiment(
+        "toy.laboratory.claims",
+        "The paper's claims, each judged on languages of a family, with networks of their own.",
+        first_seed=101,
     ),
 }
 
