@@ -43,12 +43,15 @@ MADE = {"commit": "abc", "torch": "2"}
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path):
-    whole = experiment.results(Squares(), tmp_path / "whole", MADE, lambda _: None)
+    whole, _ = experiment.results(Squares(), tmp_path / "whole", MADE, lambda _: None)
     stopped = Squares(units=("2", "3"))
     experiment.results(stopped, tmp_path / "parts", MADE, lambda _: None)
     said = []
     rest = Squares()
-    assert experiment.results(rest, tmp_path / "parts", MADE, said.append) == whole
+    found, seconds = experiment.results(rest, tmp_path / "parts", MADE, said.append)
+    assert found == whole
+    kept = [json.loads(path.read_text()) for path in (tmp_path / "parts" / "units").iterdir()]
+    assert seconds == pytest.approx(sum(one["seconds"] for one in kept))
     assert (stopped.measured, rest.measured) == (["2", "3"], ["4"])
     assert len(said) == 1
     assert said[0].startswith("4: done in ")
@@ -160,5 +163,5 @@ def test_rivals_are_summed_up_over_pairs():
     one, rows = rivals.design(True, 40, None).summary({"40": made_up(1.5)})
     assert rows["smc"]["measures"]["top1"] == {"mean": 1.5, "low": None, "high": None}
     assert "1 pair of quick networks, of the training seeds 40" in one
-    with pytest.raises(ValueError, match="units: got 11, expected at most 10"):
-        rivals.design(False, 31, 11)
+    with pytest.raises(ValueError, match="units: got 41, expected at most 40"):
+        rivals.design(False, 31, 41)

@@ -36,6 +36,7 @@ from entrgi_ref import (
 from entrgi_ref.paper.declared.experiments import LABELS
 from toy import figures as toy_figures
 from toy.demo import BASE
+from toy.laboratory.gradient import GRID
 from toy.statistics import Estimate
 from toy.testbed import Testbed, held_out_prompts
 
@@ -383,6 +384,41 @@ def gradients(palette: Palette) -> Figure:
     axis.set_yticks([-i for i in range(len(found))], [LABELS.get(m, m) for m in found])
     axis.set(xlabel="cosine to the exact gradient\nfilled: mean of many draws; hollow: one draw")
     axis.grid(axis="x")
+    return figure
+
+
+@drawing
+def directions(palette: Palette) -> Figure:
+    """Cosine to the exact gradient against a constant weight, of the mean over draws and of one
+    draw, with EntRGi at its mean weight: on enumerable and on wide languages.
+    """
+    figure, axes = _panels(3.6, 3.6, height=3.0)
+    found = records.read("exact-gradient")["rows"]
+    for axis, (family, of) in zip(axes, found.items(), strict=True):
+        estimators = next(iter(of["rewards"].values()))["estimators"]
+        for measure, style, face, label in (
+            ("cosine_of_mean", "-", None, "mean of draws"),
+            ("cosine_of_one", "--", "none", "one draw"),
+        ):
+            at = [Estimate(**estimators[f"w = {w:g}"][measure]) for w in GRID]
+            axis.plot(GRID, [e.mean for e in at], style, color=palette.ink, lw=1.2, label=label)
+            low, high = [e.low for e in at], [e.high for e in at]
+            axis.fill_between(GRID, low, high, color=palette.quiet, alpha=0.18, lw=0)
+            ours, colour = Estimate(**estimators["entrgi"][measure]), palette.method["entrgi"]
+            axis.errorbar(
+                of["w"]["mean"],
+                ours.mean,
+                yerr=[[ours.mean - ours.low], [ours.high - ours.mean]],
+                fmt="o",
+                color=colour,
+                markerfacecolor=face or colour,
+                capsize=2,
+                label="EntRGi, at its mean weight" if face is None else None,
+            )
+        axis.set(title=f"{family}: {of['languages']} languages", xlabel="constant weight w")
+        axis.grid(axis="y")
+    axes[0].set(ylabel="cosine to the exact gradient")
+    axes[0].legend(frameon=False)
     return figure
 
 

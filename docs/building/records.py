@@ -24,6 +24,7 @@ from entrgi_ref.paper.declared.experiments import LABELS  # noqa: E402
 from entrgi_ref.paper.declared.published import SKYWORK  # noqa: E402
 from entrgi_ref.paper.run import dry  # noqa: E402
 from toy import dial, ledger, spread  # noqa: E402
+from toy.laboratory import gradient as exact_gradient  # noqa: E402
 from toy.leading import markdown as leading_table  # noqa: E402
 from toy.statistics import Estimate, student  # noqa: E402
 from toy.table import REWARD_AND_GOLD, Row, means  # noqa: E402
@@ -243,6 +244,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tricks": tricks,
     "parts": parts,
     "leading": leading,
+    "exact-gradient": lambda: exact_gradient.markdown(read("exact-gradient")["rows"]),
 }
 BLOCK = re.compile(r"(<!-- record: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -86,8 +86,9 @@ EXPERIMENTS: dict[str, Experiment] = {
 
 def results(
     design: Design, folder: Path, made_with: Mapping[str, Json], say: Callable[[str], None]
-) -> dict[str, Json]:
-    """The result of every unit: read where it is there already, else measured and kept.
+) -> tuple[dict[str, Json], float]:
+    """The result of every unit: read where it is there already, else measured and kept. And the
+    seconds that all of them took, whenever that was.
 
     `ValueError` if the folder's results are of other settings or of other code.
     """
@@ -105,17 +106,18 @@ def results(
     else:
         write_text(file, json.dumps(about, indent=1) + "\n")
     found: dict[str, Json] = {}
+    total = 0.0
     for i, unit in enumerate(design.units):
         kept = folder / "units" / f"{unit}.json"
         start = time.perf_counter()
-        if kept.exists():
-            found[unit] = json.loads(kept.read_text())
-        else:
-            found[unit] = json.loads(json.dumps(design.measure(unit)))
-            write_text(kept, json.dumps(found[unit]) + "\n")
-            took = f"{time.perf_counter() - start:.0f} s"
-            say(f"{unit}: done in {took}, {i + 1} of {len(design.units)}")
-    return found
+        if not kept.exists():
+            result = design.measure(unit)
+            seconds = round(time.perf_counter() - start, 1)
+            write_text(kept, json.dumps({"seconds": seconds, "result": result}) + "\n")
+            say(f"{unit}: done in {seconds:.0f} s, {i + 1} of {len(design.units)}")
+        read = json.loads(kept.read_text())
+        found[unit], total = read["result"], total + read["seconds"]
+    return found, total
 
 
 def command(name: str, experiment: Experiment) -> Callable[..., None]:
@@ -153,9 +155,8 @@ def command(name: str, experiment: Experiment) -> Callable[..., None]:
         first = first_seed if first_seed is not None else 1 if quick else experiment.first_seed
         folder = out or Path("results") / (f"{full}-quick" if quick else full)
         design: Design = importlib.import_module(experiment.module).design(quick, first, units)
-        start = time.perf_counter()
         made_with = {"commit": commit(), "torch": torch.__version__}
-        found = results(design, folder, made_with, typer.echo)
+        found, seconds = results(design, folder, made_with, typer.echo)
         text, rows = design.summary(found)
         typer.echo(f"\n{text}\n\nWritten: {folder / 'run.json'}")
         record = {
@@ -165,7 +166,7 @@ def command(name: str, experiment: Experiment) -> Callable[..., None]:
             "seeds": list(design.seeds),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "machine": f"{platform.machine()}, {threads} threads of a CPU",
-            "seconds": round(time.perf_counter() - start, 1),
+            "seconds": round(seconds, 1),
             "rows": rows,
         }
         write_text(folder / "run.json", json.dumps(record, indent=1) + "\n")
