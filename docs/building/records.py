@@ -39,8 +39,8 @@ def read(name: str) -> dict[str, Any]:
 
 def value(name: str, path: str) -> Any:
     """What a record holds at a path of keys and indices with dots between, such as
-    `rows.entrgi.average.0`. In a list of rows a method's name is an index too. A dot inside of a key is
-    written ~.
+    `rows.entrgi.average.0`. In a list of rows a method's name is an index too. A dot inside of a
+    key is written ~.
     """
     found: Any = read(name)
     for key in (part.replace("~", ".") for part in path.split(".")):
