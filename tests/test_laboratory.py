@@ -162,6 +162,9 @@ def test_rivals_are_summed_up_over_pairs():
     assert rivals.same_sign(np.array([-1.0, -2.0, 0.5])) == pytest.approx(2 / 3)
     one, rows = rivals.design(True, 40, None).summary({"40": made_up(1.5)})
     assert rows["smc"]["measures"]["top1"] == {"mean": 1.5, "low": None, "high": None}
+    slow = {name: {**row, "seconds_per_prompt": 9.0} for name, row in made_up(1.0).items()}
+    _, uneven = design.summary({"31": slow, "32": made_up(1.0)})
+    assert uneven["smc"]["timing"]["seconds_per_prompt"]["low"] == 0
     assert "1 pair of quick networks, of the training seeds 40" in one
     with pytest.raises(ValueError, match="units: got 41, expected at most 40"):
         rivals.design(False, 31, 41)

@@ -92,7 +92,9 @@ class Rivals:
             rows[name] = {key: first[key] for key in ("trajectories", "options", "cost_ratio")}
             rows[name] |= {"measures": {}, "differences": {}, "same_sign": {}}
             seconds = np.array([unit[name]["seconds_per_prompt"] for unit in units])
-            rows[name]["timing"] = {"seconds_per_prompt": recorded(student(seconds))}
+            took = student(seconds)
+            took = replace(took, low=float(np.maximum(took.low, 0)))  # nan, of one unit, stays nan
+            rows[name]["timing"] = {"seconds_per_prompt": recorded(took)}
             for measure in REWARD_AND_GOLD:
                 mine, other = (
                     np.array([unit[method]["measures"][measure] for unit in units])
