@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from ..dial import Constant
 from ..language import LENGTH
 from ..networks import Size
 from ..statistics import Estimate, Numbers, bootstrap, student
-from .pools import best_of, curve, worth
+from .pools import curve, worth
 from .templates import (
     WORDS,
     FamilyDenoiserRecipe,
@@ -344,17 +345,18 @@ class Found:
         values = pool["gold"] if measure.startswith("gold") else pool[size]
         if measure in ("gold_mean", "average"):
             return np.array(values).mean(1)
-        pairs = zip(pool[size], values, strict=True)
-        return np.array([best_of(np.array(r), np.array(v), K) for r, v in pairs])
+        return self.curves(size, measure, T)[:, K - 1]
 
-    def gold_curve(self, size: str, T: int = LENGTH) -> Numbers:
-        """The gold of Best-of-K's pick for each K of the pool, mean over prompts."""
-        if (size, T) not in self._curves:
+    def curves(self, size: str, measure: str = "gold_best", T: int = LENGTH) -> Numbers:
+        """`gold_best` or `top1` of Best-of-K: a row for each prompt, a column for each K."""
+        if (size, measure, T) not in self._curves:
             pool = self.result["pools"][str(T)]
-            pairs = zip(pool[size], pool["gold"], strict=True)
-            found = [curve(np.array(r), np.array(g)) for r, g in pairs]
-            self._curves[size, T] = np.mean(found, 0)
-        return self._curves[size, T]
+            values = pool["gold"] if measure == "gold_best" else pool[size]
+            pairs = zip(pool[size], values, strict=True)
+            self._curves[size, measure, T] = np.array(
+                [curve(np.array(r), np.array(v)) for r, v in pairs]
+            )
+        return self._curves[size, measure, T]
 
     def costs(self, size: str) -> Costs:
         """What the networks cost per sequence."""
@@ -364,9 +366,7 @@ class Found:
         """K of Best-of-K at a condition's compute, and whether the pool is too small for it: then K
         is the pool's, and Best-of-K has less compute than it is due.
         """
-        costs = costs or self.costs(condition.size)
-        unguided = condition._replace(M=0).config
-        K = costs.equal_trajectories(condition.config, unguided)
+        K = at_equal_compute(condition, costs or self.costs(condition.size))
         answers = len(self.result["pools"][str(condition.T)]["gold"][0])
         return min(K, answers), answers < K
 
@@ -403,6 +403,13 @@ class Found:
             "words": float(language["words"]),
             "embedding norm": self.result["rewards"][MAIN]["embedding_norm"],
         }
+
+
+@cache
+def at_equal_compute(condition: Condition, costs: Costs) -> int:
+    """The number of unguided answers that cost as much as K guided ones."""
+    unguided = condition._replace(M=0).config
+    return costs.equal_trajectories(condition.config, unguided)
 
 
 def over_sizes(of: Callable[[str], Numbers]) -> Numbers:
@@ -710,7 +717,7 @@ def place(condition: Condition, found: Iterable[Found]) -> Json:
             float((f.by_prompt(condition) - f.drawn(4, size, T=T)).mean()) for f in found
         ),
         "worth": [
-            worth(f.gold_curve(size, T), float(f.by_prompt(condition).mean())) for f in found
+            worth(f.curves(size, T=T).mean(0), float(f.by_prompt(condition).mean())) for f in found
         ],
         "at_cost_ratio": at,
     }
