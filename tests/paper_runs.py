@@ -72,7 +72,8 @@ def fork(words):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["entrgi_ref.paper", *words])  # processes take over
         module = {"run_name": "__main__", "alter_sys": True}
-        process = FORKS.Process(target=runpy.run_module, args=("entrgi_ref.paper",), kwargs=module)
+        options = {"kwargs": module, "daemon": True}  # it does not outlive the tests
+        process = FORKS.Process(target=runpy.run_module, args=("entrgi_ref.paper",), **options)
         process.start()
     return process
 

@@ -106,6 +106,7 @@ def test_commands_and_options_of_shell_blocks_exist():
                     continue
                 words = [w for w in re.split(r"\s+", found[2].strip()) if w]
                 command = words[:1] if words and re.fullmatch("[a-z]+", words[0]) else []
+                command = words[:2] if command == ["exact"] else command
                 key = (found[1], *command)
                 if key not in help_texts:
                     app = importlib.import_module(f"{found[1]}.__main__").app

@@ -184,9 +184,13 @@ def settle(page):
     page.wait_for_timeout(50)
 
 
+NARROW = pytest.mark.xdist_group("narrow")  # by the other worker, in its own browser
+VIEWS = [("light", 1280), pytest.param("dark", 390, marks=NARROW)]
+
+
 @browsing
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize(("scheme", "width"), VIEWS)
 def test_every_page_in_a_browser(browser, server, axe, name, scheme, width):
     """Opened in one of the palettes, then switched to the other one."""
     context = browser.new_context(

@@ -139,7 +139,7 @@ def provenance() -> str:
         record = records.read(path.stem)
         lines.append(
             f"| [{path.stem}](records/{path.name}) | `{record['command']}` | {record['commit']} "
-            f"| {record['testbed']} |"
+            f"| {record.get('testbed', 'languages by seed')} |"
         )
     return "\n".join(lines)
 
@@ -232,8 +232,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Replace a page's macros."""
+    up = "../" * page.file.src_uri.count("/")
     try:
-        return expand(markdown)
+        return expand(markdown).replace("](assets/drawn/", f"]({up}assets/drawn/")
     except Exception as error:
         raise RuntimeError(f"{page.file.src_uri}: {error}") from error
 

@@ -39,10 +39,11 @@ def read(name: str) -> dict[str, Any]:
 
 def value(name: str, path: str) -> Any:
     """What a record holds at a path of keys and indices with dots between, such as
-    `rows.entrgi.average.0`. In a list of rows a method's name is an index too.
+    `rows.entrgi.average.0`. In a list of rows a method's name is an index too. A dot inside of a
+    key is written ~.
     """
     found: Any = read(name)
-    for key in path.split("."):
+    for key in (part.replace("~", ".") for part in path.split(".")):
         if isinstance(found, list) and not key.lstrip("-").isdigit():
             (found,) = [row for row in found if row.get("method") == key]
         else:
