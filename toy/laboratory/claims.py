@@ -91,9 +91,9 @@ class Plan:
     """Of the mask predictor: its size, and the training steps that `denoiser_steps` stretches."""
     rewards: Mapping[str, tuple[Size, int]] = field(
         default_factory=lambda: {
-            "small": (Size(16, 2), 800),
-            "medium": (Size(32, 2), 800),
-            "large": (Size(64, 2), 800),
+            "small": (Size(24, 2), 1200),
+            "medium": (Size(40, 2), 1200),
+            "large": (Size(64, 2), 1200),
         }
     )
     examples: int = 40_000
@@ -150,7 +150,7 @@ def recipes_of(plan: Plan, seed: int) -> tuple[FamilyDenoiserRecipe, dict[str, F
             size,
             steps,
             seed,
-            learning_rate=6e-3,
+            learning_rate=3e-3,
             examples=plan.examples,
             embedding_std=std,
             words=plan.words,
