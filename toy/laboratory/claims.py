@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import typer
 
 from entrgi_ref import DenoisingRecord, SamplingConfig, generate
@@ -93,7 +94,7 @@ class Plan:
         default_factory=lambda: {
             "small": (Size(24, 2), 1200),
             "medium": (Size(40, 2), 1200),
-            "large": (Size(64, 2), 1200),
+            "large": (Size(64, 2), 1600),
         }
     )
     examples: int = 40_000
@@ -116,19 +117,19 @@ FULL = Plan()
 QUICK = Plan(
     words=(75, 120),
     prompts=8,
-    pool=32,
-    short_pool=32,
+    pool=24,
+    short_pool=24,
     gradient_steps=(1, 3, 4, 8),
     step_sizes=(1.0,),
     denoising_steps=(8,),
     judged=200,
-    denoiser=(Size(32, 2), 300),
+    denoiser=(Size(48, 2), 550),
     rewards={
         "small": (Size(12, 2), 200),
         "medium": (Size(24, 2), 200),
         "large": (Size(32, 2), 200),
     },
-    examples=5_000,
+    examples=6_000,
 )
 
 
@@ -199,8 +200,9 @@ def is_traced(condition: Condition) -> bool:
 
 
 def facts(testbed: Testbed, embedding_std: float) -> Json:
-    """What was drawn for a language."""
+    """What was drawn for a language, and the mean gold of its corpus at held-out prompts."""
     language = testbed.language
+    corpus = language.corpus(random.Random(f"gold {language.seed}"), language.split[1], 500)
     return {
         "words": len(language.vocabulary),
         "topics": len(language.nouns),
@@ -211,6 +213,7 @@ def facts(testbed: Testbed, embedding_std: float) -> Json:
         "points": language.points._asdict(),
         "habits": language.habits._asdict(),
         "embedding_std": embedding_std,
+        "corpus_gold": float(np.mean([language.gold(p, a) for p, a in zip(*corpus, strict=True)])),
     }
 
 
@@ -882,7 +885,12 @@ class Design:
         return {**asdict(self.plan), "sampling": json_of(Condition().config)}
 
     def measure(self, unit: str) -> Json:
-        return measure(self.plan, int(unit.removeprefix("language-")))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # more of them only wait for each other: networks are too small
+        try:
+            return measure(self.plan, int(unit.removeprefix("language-")))
+        finally:
+            torch.set_num_threads(threads)
 
     def summary(self, results: Mapping[str, Json]) -> tuple[str, Json]:
         rows = summarise(self.plan, {unit: Found(result) for unit, result in results.items()})
