@@ -12,9 +12,11 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import typer
 
 from entrgi_ref import DenoisingRecord, SamplingConfig, generate
@@ -24,7 +26,7 @@ from ..dial import Constant
 from ..language import LENGTH
 from ..networks import Size
 from ..statistics import Estimate, Numbers, bootstrap, student
-from .pools import best_of, curve, worth
+from .pools import curve, worth
 from .templates import (
     WORDS,
     FamilyDenoiserRecipe,
@@ -90,9 +92,9 @@ class Plan:
     """Of the mask predictor: its size, and the training steps that `denoiser_steps` stretches."""
     rewards: Mapping[str, tuple[Size, int]] = field(
         default_factory=lambda: {
-            "small": (Size(16, 2), 800),
-            "medium": (Size(32, 2), 800),
-            "large": (Size(64, 2), 800),
+            "small": (Size(24, 2), 1200),
+            "medium": (Size(40, 2), 1200),
+            "large": (Size(64, 2), 1600),
         }
     )
     examples: int = 40_000
@@ -115,19 +117,19 @@ FULL = Plan()
 QUICK = Plan(
     words=(75, 120),
     prompts=8,
-    pool=32,
-    short_pool=32,
+    pool=24,
+    short_pool=24,
     gradient_steps=(1, 3, 4, 8),
     step_sizes=(1.0,),
     denoising_steps=(8,),
     judged=200,
-    denoiser=(Size(32, 2), 300),
+    denoiser=(Size(48, 2), 550),
     rewards={
         "small": (Size(12, 2), 200),
         "medium": (Size(24, 2), 200),
         "large": (Size(32, 2), 200),
     },
-    examples=5_000,
+    examples=6_000,
 )
 
 
@@ -149,7 +151,7 @@ def recipes_of(plan: Plan, seed: int) -> tuple[FamilyDenoiserRecipe, dict[str, F
             size,
             steps,
             seed,
-            learning_rate=6e-3,
+            learning_rate=3e-3,
             examples=plan.examples,
             embedding_std=std,
             words=plan.words,
@@ -198,8 +200,9 @@ def is_traced(condition: Condition) -> bool:
 
 
 def facts(testbed: Testbed, embedding_std: float) -> Json:
-    """What was drawn for a language."""
+    """What was drawn for a language, and the mean gold of its corpus at held-out prompts."""
     language = testbed.language
+    corpus = language.corpus(random.Random(f"gold {language.seed}"), language.split[1], 500)
     return {
         "words": len(language.vocabulary),
         "topics": len(language.nouns),
@@ -210,6 +213,7 @@ def facts(testbed: Testbed, embedding_std: float) -> Json:
         "points": language.points._asdict(),
         "habits": language.habits._asdict(),
         "embedding_std": embedding_std,
+        "corpus_gold": float(np.mean([language.gold(p, a) for p, a in zip(*corpus, strict=True)])),
     }
 
 
@@ -344,17 +348,18 @@ class Found:
         values = pool["gold"] if measure.startswith("gold") else pool[size]
         if measure in ("gold_mean", "average"):
             return np.array(values).mean(1)
-        pairs = zip(pool[size], values, strict=True)
-        return np.array([best_of(np.array(r), np.array(v), K) for r, v in pairs])
+        return self.curves(size, measure, T)[:, K - 1]
 
-    def gold_curve(self, size: str, T: int = LENGTH) -> Numbers:
-        """The gold of Best-of-K's pick for each K of the pool, mean over prompts."""
-        if (size, T) not in self._curves:
+    def curves(self, size: str, measure: str = "gold_best", T: int = LENGTH) -> Numbers:
+        """`gold_best` or `top1` of Best-of-K: a row for each prompt, a column for each K."""
+        if (size, measure, T) not in self._curves:
             pool = self.result["pools"][str(T)]
-            pairs = zip(pool[size], pool["gold"], strict=True)
-            found = [curve(np.array(r), np.array(g)) for r, g in pairs]
-            self._curves[size, T] = np.mean(found, 0)
-        return self._curves[size, T]
+            values = pool["gold"] if measure == "gold_best" else pool[size]
+            pairs = zip(pool[size], values, strict=True)
+            self._curves[size, measure, T] = np.array(
+                [curve(np.array(r), np.array(v)) for r, v in pairs]
+            )
+        return self._curves[size, measure, T]
 
     def costs(self, size: str) -> Costs:
         """What the networks cost per sequence."""
@@ -364,9 +369,7 @@ class Found:
         """K of Best-of-K at a condition's compute, and whether the pool is too small for it: then K
         is the pool's, and Best-of-K has less compute than it is due.
         """
-        costs = costs or self.costs(condition.size)
-        unguided = condition._replace(M=0).config
-        K = costs.equal_trajectories(condition.config, unguided)
+        K = at_equal_compute(condition, costs or self.costs(condition.size))
         answers = len(self.result["pools"][str(condition.T)]["gold"][0])
         return min(K, answers), answers < K
 
@@ -403,6 +406,13 @@ class Found:
             "words": float(language["words"]),
             "embedding norm": self.result["rewards"][MAIN]["embedding_norm"],
         }
+
+
+@cache
+def at_equal_compute(condition: Condition, costs: Costs) -> int:
+    """The number of unguided answers that cost as much as K guided ones."""
+    unguided = condition._replace(M=0).config
+    return costs.equal_trajectories(condition.config, unguided)
 
 
 def over_sizes(of: Callable[[str], Numbers]) -> Numbers:
@@ -710,7 +720,7 @@ def place(condition: Condition, found: Iterable[Found]) -> Json:
             float((f.by_prompt(condition) - f.drawn(4, size, T=T)).mean()) for f in found
         ),
         "worth": [
-            worth(f.gold_curve(size, T), float(f.by_prompt(condition).mean())) for f in found
+            worth(f.curves(size, T=T).mean(0), float(f.by_prompt(condition).mean())) for f in found
         ],
         "at_cost_ratio": at,
     }
@@ -875,7 +885,12 @@ class Design:
         return {**asdict(self.plan), "sampling": json_of(Condition().config)}
 
     def measure(self, unit: str) -> Json:
-        return measure(self.plan, int(unit.removeprefix("language-")))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # more of them only wait for each other: networks are too small
+        try:
+            return measure(self.plan, int(unit.removeprefix("language-")))
+        finally:
+            torch.set_num_threads(threads)
 
     def summary(self, results: Mapping[str, Json]) -> tuple[str, Json]:
         rows = summarise(self.plan, {unit: Found(result) for unit, result in results.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,22 +19,24 @@ def best_of(rewards: Numbers, values: Numbers, K: int) -> float:
     n = len(rewards)
     if not 1 <= K <= n:
         raise ValueError(f"K: got {K}, expected 1 to {n}, the answers in the pool")
-    order = np.argsort(rewards, kind="stable")
-    _, start, count = np.unique(rewards[order], return_index=True, return_counts=True)
-    means = np.add.reduceat(values[order], start) / count
-    # the best is among the first i answers in C(i, K) of the C(n, K) choices
-    within = np.array([_share(int(i), K, n) for i in (0, *(start + count))])
-    return float(means @ np.diff(within))
-
-
-def _share(i: int, K: int, n: int) -> float:
-    """C(i, K) / C(n, K)."""
-    return math.comb(i, K) / math.comb(n, K)
+    return float(curve(rewards, values)[K - 1])
 
 
 def curve(rewards: Numbers, values: Numbers) -> Numbers:
     """`best_of` for K from 1 to n."""
-    return np.array([best_of(rewards, values, K) for K in range(1, len(rewards) + 1)])
+    order = np.argsort(rewards, kind="stable")
+    _, start, count = np.unique(rewards[order], return_index=True, return_counts=True)
+    means = np.add.reduceat(values[order], start) / count
+    # the best is among the worst i answers in C(i, K) of the C(n, K) choices
+    within = _shares(len(rewards))[:, [0, *(start + count)]]
+    return np.asarray(np.diff(within) @ means)
+
+
+@lru_cache(maxsize=8)
+def _shares(n: int) -> Numbers:
+    """C(i, K) / C(n, K) in row K - 1 and column i: the product of (i - j) / (n - j) over j < K."""
+    i, j = np.arange(n + 1), np.arange(n)[:, None]
+    return np.cumprod(np.maximum(i - j, 0) / (n - j), axis=0)
 
 
 def worth(curve: Numbers, value: float) -> int | None:

@@ -432,14 +432,15 @@ class FamilyDenoiserRecipe(DenoiserRecipe):
 def word_vectors(
     seed: int, words: tuple[int, int], width: int, examples: int
 ) -> Float[Tensor, "V d"]:
-    """Vectors of a language's words, alike if the words keep the same company: in a sentence with
-    its prompt, on the left and on the right. Of standard deviation 1.
+    """Vectors of a language's words, alike if the words keep the same company. Of standard
+    deviation 1; what is left of the width is 0.
 
-    The leading singular vectors of the positive mutual information, counted in `examples` sentences
-    of the corpus: what the embeddings of a pretrained model know of a language, cheaply.
+    The leading singular vectors of the positive mutual information with the words of the prompt, by
+    place, and with the commonest words on the left and on the right, counted in `examples`
+    sentences of the corpus: what a pretrained model's embeddings know of a language, cheaply.
     """
     U, S = _company(seed, words, examples)
-    vectors = U[:, :width] * S[:width].sqrt()
+    vectors = F.pad(U[:, :width] * S[:width].sqrt(), (0, max(0, width - U.shape[1])))
     return vectors / vectors.std()
 
 
@@ -449,22 +450,38 @@ def _company(seed: int, words: tuple[int, int], examples: int) -> tuple[Tensor, 
     rng = random.Random(f"vectors {seed}")
     prompts, answers = language.corpus(rng, language.split[0], examples)
     tokens = torch.cat([language.encode(prompts), language.encode(answers)], 1)
-    V, L = len(language.vocabulary), tokens.shape[1]
-    beside = [(i - 1, i) for i in range(PROMPT_LENGTH + 1, L)]
-    tables = []
-    for pairs in (list(itertools.permutations(range(L), 2)), beside, [(j, i) for i, j in beside]):
-        one, other = torch.tensor(pairs).T
-        both = (tokens[:, one] * V + tokens[:, other]).flatten()
-        counts = torch.bincount(both, minlength=V * V).view(V, V).float()
-        chance = counts.sum(1, keepdim=True) * counts.sum(0) / counts.sum()
-        tables.append((counts / chance.clamp(min=1e-9)).clamp(min=1).log())
-    table = torch.cat(tables, 1)
+    V = len(language.vocabulary)
+    places = tokens[:, :PROMPT_LENGTH] + V * torch.arange(PROMPT_LENGTH)
+    common = tokens[:, PROMPT_LENGTH:].flatten().bincount(minlength=V).topk(COMMON_WORDS).indices
+    before, after = tokens[:, PROMPT_LENGTH:-1], tokens[:, PROMPT_LENGTH + 1 :]
+    table = torch.cat(
+        [
+            _information(tokens[:, :, None], places[:, None, :], (V, V * PROMPT_LENGTH)),
+            _information(after, before, (V, V))[:, common],
+            _information(before, after, (V, V))[:, common],
+        ],
+        1,
+    )
+    table = table[:, table.any(0)]
     U, S, _ = torch.linalg.svd(table - table.mean(0), full_matrices=False)
     return U, S
 
 
+def _information(
+    words: Int[Tensor, "..."], company: Int[Tensor, "..."], shape: tuple[int, int]
+) -> Float[Tensor, "V C"]:
+    """The positive part of log p(word, company) / (p(word) p(company)), counted."""
+    pairs = (words * shape[1] + company).flatten()
+    counts = pairs.bincount(minlength=shape[0] * shape[1]).view(shape).float()
+    chance = counts.sum(1, keepdim=True) * counts.sum(0) / counts.sum()
+    return (counts / chance.clamp(min=1e-9)).clamp(min=1).log()
+
+
 VECTOR_EXAMPLES = 20_000
 """Sentences from which `word_vectors` are counted, if a recipe has as many."""
+COMMON_WORDS = 20
+VECTOR_NOISE = 0.3
+"""The standard deviation of what tells words of the same company apart, over that of the rest."""
 
 
 class TaughtRewardModel(RewardModel):
@@ -502,7 +519,8 @@ class FamilyRewardRecipe(RewardRecipe):
         basis = torch.linalg.qr(torch.randn(self.size.width, self.size.width))[0]
         examples = min(VECTOR_EXAMPLES, self.examples)
         vectors = word_vectors(self.seed, self.words, self.size.width, examples) @ basis
-        network.embedding.weight.data.copy_(vectors * self.embedding_std)
+        vectors += VECTOR_NOISE * torch.randn(vectors.shape)
+        network.embedding.weight.data.copy_(vectors / vectors.std() * self.embedding_std)
         return network
 
     def data(self, rng: random.Random) -> tuple[Tensor, Tensor]:
