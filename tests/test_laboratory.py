@@ -73,16 +73,22 @@ def test_results_of_other_settings_or_code_are_not_mixed(tmp_path, design, made,
     assert [path.name for path in (tmp_path / "units").iterdir()] == ["2.json"]
 
 
-def test_the_command_prints_and_records(tmp_path, monkeypatch):
-    given = []
+@pytest.fixture
+def given(monkeypatch):
+    """What the design of the module `of_squares` is asked for."""
+    asked = []
 
     def design(quick, first_seed, units):
-        given.append((quick, first_seed, units))
+        asked.append((quick, first_seed, units))
         return Squares()
 
     module = ModuleType("of_squares")
     module.design = design
     monkeypatch.setitem(sys.modules, "of_squares", module)
+    return asked
+
+
+def test_the_command_prints_and_records(tmp_path, given):
     app = typer.Typer()
     one = experiment.Experiment("of_squares", "Squares numbers.")
     app.command("squares")(experiment.command("squares", one))
@@ -95,6 +101,16 @@ def test_the_command_prints_and_records(tmp_path, monkeypatch):
     assert record["rows"] == {"2": 4, "3": 9, "4": 16}
     assert (record["seeds"], record["settings"]) == ([2, 3, 4], {"power": 2})
     assert {"command", "commit", "versions", "machine", "seconds"} <= record.keys()
+
+
+def test_quick_looks_at_no_language_of_the_full_set(tmp_path, given):
+    one = experiment.Experiment("of_squares", "Squares numbers.", first_seed=7)
+    app = typer.Typer()
+    app.command("squares")(experiment.command("squares", one))
+    for words in (["--quick"], []):
+        run = CliRunner().invoke(app, [*words, "--out", str(tmp_path / f"out{len(words)}")])
+        assert run.exit_code == 0, run.output
+    assert given == [(True, 1, None), (False, 7, None)]
 
 
 # Rivals

@@ -23,7 +23,7 @@ from toy.laboratory.languages import (
     RewardKind,
     Wide,
 )
-from toy.laboratory.sampling import Damped, Samplers, ScoreFunction
+from toy.laboratory.sampling import CHANGES, Samplers, ScoreFunction
 
 BRIEF = RewardKind(width=8, layers=1, steps=15)
 LANGUAGE = Enumerable(7, 3, 3)
@@ -247,12 +247,16 @@ def test_one_word_at_a_time_in_any_order_is_the_language_itself():
     assert truth.divergence(together, LANGUAGE.log_p.numpy()) > 0.01
 
 
-def test_damped_guidance_takes_steps_that_fall_with_what_is_masked():
-    guidance = GuidanceConfig("entrgi", 3, 2.0)
-    sizes = [Damped(guidance)(step).step_size for step in schedule(4, 4)]
-    assert sizes == [2 * step.t for step in schedule(4, 4)]
-    assert sizes[0] == 2
-    assert sizes == sorted(sizes, reverse=True)
+def test_step_sizes_fade_or_grow():
+    """fading: eta t; damped: eta (1 - s), and so the other way."""
+    config = SamplingConfig(GuidanceConfig("entrgi", 3, 2.0), 1, 4, 4, skip_empty_steps=False)
+    sizes = {
+        name: [guidance.step_size for _, guidance in change(config).guided_steps()]
+        for name, change in CHANGES.items()
+    }
+    assert sizes["fading"] == [2 * step.t for step in schedule(4, 4)]
+    assert sizes["fading"] == sorted(sizes["fading"], reverse=True)
+    assert sizes["damped"] == sorted(sizes["damped"])
 
 
 def test_the_score_function_climbs_the_exact_gradient(reward):

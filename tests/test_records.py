@@ -136,3 +136,41 @@ def test_claims_about_the_dial():
         assert mine["low"] < other["high"]
         assert mine["mean"] <= other["mean"]
     assert at["entropy", 8]["top1"] > at["entropy", 3]["top1"] > at["entropy", 1]["top1"]
+
+
+def test_claims_about_the_exact_gradient():
+    """Each sentence of the page's list."""
+    rows = records.read("exact-gradient")["rows"]
+    small, wide = (
+        rows[family]["rewards"]["base"]["estimators"] for family in ("enumerable", "wide")
+    )
+    languages = {family: rows[family]["languages"] for family in rows}
+
+    def mean(estimators, name, measure="cosine_of_mean"):
+        return estimators[name][measure]["mean"]
+
+    constants = [name for name in small if name.startswith("w = ")]
+    best = max(constants, key=lambda name: mean(small, name))
+    assert best in ("w = 0.375", "w = 0.5", "w = 0.625")
+    for name in ("w = 0.5", "matched"):
+        assert small[name]["entrgi_ahead_mean"] < languages["enumerable"] / 2
+        assert small[name]["entrgi_ahead_one"] < languages["enumerable"] / 2
+    for name in ("w = 0", "matched"):
+        assert wide[name]["entrgi_ahead_mean"] == languages["wide"]
+        assert wide[name]["entrgi_ahead_one"] <= languages["wide"] / 2
+    for name in ("w = 0.25", "w = 0.375"):
+        assert mean(wide, name) >= mean(wide, "entrgi")
+    for estimators in (small, wide):
+        relaxations = [*constants, "entrgi", "matched", "nucleus", "sqrt", "square"]
+        assert min(relaxations, key=lambda n: mean(estimators, n, "cosine_of_one")) == "w = 1"
+        assert mean(estimators, "entrgi x 4", "cosine_of_one") > mean(
+            estimators, "entrgi", "cosine_of_one"
+        )
+    easy = rows["wide"]["rewards"]["small embeddings"]["estimators"]
+    assert mean(easy, "w = 0", "cosine_of_one") > max(
+        mean(wide, name, "cosine_of_one") for name in relaxations
+    )
+    assert easy["w = 0"]["entrgi_ahead_one"] < languages["wide"] / 2
+    assert mean(small, "loo", "bias") == pytest.approx(0, abs=1e-6)
+    asked = mean(small, "words asked", "cosine_of_one")
+    assert asked == max(mean(small, name, "cosine_of_one") for name in small)

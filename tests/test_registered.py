@@ -1,4 +1,4 @@
-"""docs/preregistered.md: what it asks was written before it was run."""
+"""docs/preregistered.md: what it asks was written before it was run, and has not changed since."""
 
 import json
 import re
@@ -13,39 +13,64 @@ STUDIES = {"exact-distribution": ("a", "b", "c", "d", "e")}
 """The record of each registered study, and the questions that it answers."""
 
 
-def git(*words):
-    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+def questions(text):
+    """The text of each question, by its letter."""
+    return dict(re.findall(r"^## \((\w)\) (.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+
+
+def asked_before(root, letters, commit):
+    """Raise `AssertionError` unless the page of a record's commit asks the questions as the page of
+    today does, and an earlier commit asked them.
+    """
+    now = questions((root / PAGE).read_text(encoding="utf-8"))
+    for when in (commit, f"{commit}^"):
+        shown = subprocess.run(
+            ["git", "-C", str(root), "show", f"{when}:{PAGE}"], capture_output=True, text=True
+        )
+        then = questions(shown.stdout)
+        for letter in letters:
+            assert letter in then, f"{when} does not ask ({letter})"
+            assert then[letter] == now[letter], f"{when} asks ({letter}) in other words"
 
 
 def test_every_question_has_its_study_and_its_parts():
-    text = (ROOT / PAGE).read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## \((\w)\) (.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
-    assert sorted(sections) == sorted(q for asked in STUDIES.values() for q in asked)
-    for body in sections.values():
+    found = questions((ROOT / PAGE).read_text(encoding="utf-8"))
+    assert sorted(found) == sorted(q for asked in STUDIES.values() for q in asked)
+    for body in found.values():
         for part in ("Hypothesis", "Design", "Success"):
             assert f"*{part}" in body
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", [n for n in STUDIES if (RECORDS / f"{n}.json").exists()])
 def test_a_record_is_of_code_that_came_after_the_question(name):
-    path = RECORDS / f"{name}.json"
-    if not path.exists():
-        pytest.skip("not run yet")
-    if git("rev-parse", "--is-inside-work-tree").returncode:
-        pytest.skip("no checkout")
-    if git("rev-parse", "--is-shallow-repository").stdout.strip() == "true":
-        pytest.skip("a shallow clone does not know what came first")
-    commit = json.loads(path.read_text(encoding="utf-8"))["commit"]
-    for question in STUDIES[name]:
-        asked = git("log", "--format=%H", "-S", f"{{ #{question} }}", "--", PAGE).stdout.split()
-        assert asked, question
-        assert not git("merge-base", "--is-ancestor", asked[-1], commit).returncode, question
-
-
-def test_the_order_is_seen():
-    """A commit before the question is none of its descendants."""
-    first = git("rev-list", "--max-parents=0", "HEAD").stdout.split()
-    asked = git("log", "--format=%H", "-S", "{ #a }", "--", PAGE).stdout.split()
-    if not asked:
+    commit = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))["commit"]
+    known = subprocess.run(["git", "-C", str(ROOT), "cat-file", "-e", f"{commit}^"])
+    if known.returncode:
         pytest.skip("no history at hand")
-    assert git("merge-base", "--is-ancestor", asked[-1], first[0]).returncode
+    asked_before(ROOT, STUDIES[name], commit)
+
+
+def test_the_order_and_every_change_are_seen(tmp_path):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        run = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
+
+    def committed(text):
+        (tmp_path / PAGE).parent.mkdir(exist_ok=True)
+        (tmp_path / PAGE).write_text(text)
+        git("add", "-A")
+        git("commit", "--allow-empty", "-m", "a")
+        return git("rev-parse", "HEAD")
+
+    git("init")
+    before = committed("nothing\n")
+    asking = committed("## (a) Is it so? { #a }\n\nBy how much.\n")
+    after = committed("## (a) Is it so? { #a }\n\nBy how much.\n")
+    asked_before(tmp_path, "a", after)
+    for commit in (before, asking):
+        with pytest.raises(AssertionError, match="does not ask"):
+            asked_before(tmp_path, "a", commit)
+    committed("## (a) Is it so? { #a }\n\nBy anything at all.\n")
+    with pytest.raises(AssertionError, match="in other words"):
+        asked_before(tmp_path, "a", after)

@@ -793,7 +793,8 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
         main()
     assert end.value.code == 130
     said = capsys.readouterr().err.strip()
-    assert said == "stopped: trained networks are kept in the cache, no results have been written"
+    kept = "trained networks are kept, and units of the laboratory that are done"
+    assert said == f"stopped: {kept}"
 
 
 # Infilling

@@ -263,7 +263,10 @@ experiment.add_to(app)
 
 def main() -> None:
     """Run the command line; wrong input is one line, not a traceback."""
-    run_app(app, kept="trained networks are kept in the cache, no results have been written")
+    run_app(
+        app,
+        kept="trained networks are kept, and units of the laboratory that are done",
+    )
 
 
 if __name__ == "__main__":

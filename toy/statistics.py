@@ -49,6 +49,8 @@ STUDENT = (
     *(2.040, 2.037, 2.035, 2.032, 2.030, 2.028, 2.026, 2.024, 2.023),
 )
 """The 97.5% quantile of Student's t for 1, 2, ... degrees of freedom."""
+MOST = len(STUDENT) + 1
+"""Repeats of which `student` knows the interval."""
 
 
 def student(values: Numbers) -> Estimate:
@@ -57,8 +59,8 @@ def student(values: Numbers) -> Estimate:
     `ValueError` for none or more.
     """
     n = len(values)
-    if not 1 <= n <= len(STUDENT) + 1:
-        raise ValueError(f"values: got {n}, expected 1 to {len(STUDENT) + 1} repeats")
+    if not 1 <= n <= MOST:
+        raise ValueError(f"values: got {n}, expected 1 to {MOST} repeats")
     mean = float(values.mean())
     half = STUDENT[n - 2] * float(values.std(ddof=1)) / n**0.5 if n > 1 else float("nan")
     return Estimate(mean, mean - half, mean + half)

@@ -7,6 +7,7 @@ a claim is about methods, and a language with its networks is one example of whe
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import time
@@ -25,7 +26,8 @@ from entrgi_ref.paper.declared.costs import Costs
 from ..dial import Constant
 from ..language import LENGTH
 from ..networks import Size
-from ..statistics import Estimate, Numbers, bootstrap, student
+from ..statistics import MOST, Estimate, Numbers, bootstrap, student
+from .experiment import Json
 from .pools import curve, worth
 from .templates import (
     WORDS,
@@ -37,7 +39,6 @@ from .templates import (
     evenly,
 )
 
-Json = Any
 SIZES = ("small", "medium", "large")
 MAIN = "medium"
 GUIDED = ("expectation", "constant", "aps", "entrgi")
@@ -882,7 +883,7 @@ class Design:
     @property
     def settings(self) -> Mapping[str, Json]:
         """Not the seeds: they are the units' names, so two processes can share a folder."""
-        return {**asdict(self.plan), "sampling": json_of(Condition().config)}
+        return {**asdict(self.plan), "sampling": json.loads(Condition().config.to_json())}
 
     def measure(self, unit: str) -> Json:
         threads = torch.get_num_threads()
@@ -897,13 +898,9 @@ class Design:
         return markdown(rows), rows
 
 
-def json_of(config: SamplingConfig) -> Json:
-    """Settings as JSON keeps them."""
-    import json
-
-    return json.loads(config.to_json())
-
-
 def design(quick: bool, first_seed: int, units: int | None) -> Design:
-    """The experiment `python -m toy claims`."""
-    return Design(QUICK if quick else FULL, first_seed, units or (1 if quick else 12))
+    """The experiment `python -m toy claims`. `units` are languages, at most `MOST`."""
+    count = units or (1 if quick else 12)
+    if count > MOST:
+        raise ValueError(f"units: got {count}, expected at most {MOST} languages")
+    return Design(QUICK if quick else FULL, first_seed, count)

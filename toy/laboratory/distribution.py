@@ -30,7 +30,7 @@ WIDE = (4096, 6)
 SMOOTHING = 0.02
 """Two words that are written together may be an impossible pair: here such pairs are unlikely."""
 GUIDED = ("expectation", "aps", "entrgi", "w = 0.5", "matched")
-ALL = (*GUIDED, "damped", "loo", "lookahead", "smc")
+ALL = (*GUIDED, "damped", "fading", "loo", "lookahead", "smc")
 WIDE_METHODS = (*GUIDED, "lookahead", "smc")
 LEVELS = (0.5, 1.0, 1.5)
 """KL from the language at which methods are compared, in nats."""
@@ -342,6 +342,7 @@ LABELS = {
     "matched": "constant: EntRGi's mean",
     "loo": "REINFORCE, leave one out",
     "damped": "EntRGi, damped",
+    "fading": "EntRGi, fading",
     "entrgi": "EntRGi",
     "aps": "APS",
     "expectation": "Expectation",

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from entrgi_ref import (
@@ -66,20 +66,19 @@ def power(logits: Float[Tensor, "n V"], exponent: float) -> Float[Tensor, "n"]:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A board, and all that is drawn at it: `words` are the possible ones of each masked position,
-    `draws` all combinations of them.
-    """
+    """A board, the logits at its masked positions, and the words that are possible there."""
 
-    tokens: Float[Tensor, "N"]
-    masked: Float[Tensor, "N"]
+    tokens: Int[Tensor, "N"]
+    masked: Bool[Tensor, "N"]
     logits: Float[Tensor, "n V"]
-    words: list[Tensor]
+    words: list[Int[Tensor, "words"]]
 
     @property
-    def draws(self) -> Tensor:
+    def draws(self) -> Int[Tensor, "draws n"]:
+        """Every combination of possible words."""
         return torch.cartesian_prod(*self.words).view(-1, len(self.words))
 
-    def boards(self, draws: Tensor) -> Tensor:
+    def boards(self, draws: Int[Tensor, "draws n"]) -> Int[Tensor, "draws N"]:
         """The board with each combination written into it."""
         board = self.tokens.expand(len(draws), -1)
         return board.masked_scatter(self.masked.expand_as(board), draws)

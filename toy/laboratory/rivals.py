@@ -20,15 +20,13 @@ from entrgi_ref.paper.declared.experiments import LABELS
 from entrgi_ref.paper.declared.methods import BETA, Method
 
 from ..demo import BASE
-from ..statistics import STUDENT, Estimate, Numbers, student
+from ..statistics import MOST, Estimate, Numbers, student
 from ..table import MEASURES, REWARD_AND_GOLD
 from ..testbed import Testbed, gold_score, held_out_prompts
 from .experiment import Json
 
 AGAINST = "bon_equal_compute"
 UNITS = 5
-MOST = len(STUDENT) + 1
-"""Units of which `student` knows the interval."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from entrgi_ref import DenoisingRecord, GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.relaxation import WeightFunction
-from entrgi_ref.rivals import lookahead, smc
+from entrgi_ref.rivals import damped, lookahead, smc
 from entrgi_ref.schedule import Step
 from toy.dial import Constant
 
@@ -75,13 +75,25 @@ class ScoreFunction:
 
 
 @dataclass(frozen=True)
-class Damped:
-    """eta falls with what is still masked: at noise level t it is eta t."""
+class Fading:
+    """eta falls with what is still masked: at noise level t it is eta t. The other way round than
+    `entrgi_ref.rivals.damped`.
+    """
 
     guidance: GuidanceConfig
 
     def __call__(self, step: Step) -> GuidanceConfig:
         return self.guidance.but(step_size=self.guidance.step_size * step.t)
+
+
+def fading(config: SamplingConfig) -> SamplingConfig:
+    """Settings whose eta fades."""
+    return replace(config, guidance=Fading(config.constant_guidance))
+
+
+Change = Callable[[SamplingConfig], SamplingConfig] | None
+CHANGES = {"damped": damped, "fading": fading}
+"""EntRGi with another step size at each denoising step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +124,12 @@ class Samplers:
         )
 
     def guided(
-        self, weight: str | WeightFunction, M: int, eta: float, damped: bool = False
+        self, weight: str | WeightFunction, M: int, eta: float, change: Change = None
     ) -> Int[Tensor, "draws N"]:
-        """Answers under guidance."""
+        """Answers under guidance, whose step size may change from step to step."""
         guidance = GuidanceConfig(weight, M, eta, dtype="float64")
-        config = replace(self.base, guidance=Damped(guidance) if damped else guidance)
+        config = replace(self.base, guidance=guidance)
+        config = change(config) if change else config
         found = generate(ExactDenoiser(self.language), self.reward, [PROMPT], config)
         return found.tokens[0]
 
@@ -183,9 +196,9 @@ class Samplers:
             if name in weights:
                 guided = partial(self.guided, weights[name])
                 found[name] = {_place(M, eta): partial(guided, M, eta) for M, eta in places}
-            elif name == "damped":
-                damped = partial(self.guided, "entrgi", 3, damped=True)
-                found[name] = {_place(3, eta): partial(damped, eta) for eta in STEP_SIZES}
+            elif name in CHANGES:
+                changed = partial(self.guided, "entrgi", 3, change=CHANGES[name])
+                found[name] = {_place(3, eta): partial(changed, eta) for eta in STEP_SIZES}
             elif name == "loo":
                 found[name] = {
                     _place(3, eta): partial(self.score_function, 3, eta) for eta in STEP_SIZES

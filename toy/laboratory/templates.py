@@ -28,7 +28,7 @@ from entrgi_ref import Prompts, checks, prompt_key
 from entrgi_ref.paper.declared.costs import Costs
 
 from ..language import EOS, LENGTH, MASK, Prompt
-from ..models import PROMPT_LENGTH, plain_attention
+from ..models import PROMPT_LENGTH, _AtStep, plain_attention
 from ..networks import MaskPredictor, RewardModel, Size
 from ..testbed import count_parameters
 from ..training import DenoiserRecipe, RewardRecipe, Track, cached, no_progress
@@ -643,24 +643,6 @@ class _Bound:
     def at(self, response: Int[Tensor, "S N"], masked: Bool[Tensor, "S N"]) -> _AtStep:
         tokens = reward_tokens(self.language, self.prompt, response)
         return _AtStep(self.network, tokens, F.pad(masked, (PROMPT_LENGTH, 1), value=False))
-
-
-@dataclass(frozen=True, eq=False)
-class _AtStep:
-    network: RewardModel
-    tokens: Int[Tensor, "S read"]
-    masked: Bool[Tensor, "S read"]
-
-    @property
-    def embeddings(self) -> Float[Tensor, "V d"]:
-        return self.network.embedding.weight
-
-    def __call__(
-        self, mixed: Float[Tensor, "n d"], likeliest: Int[Tensor, "n"]
-    ) -> Float[Tensor, "S"]:
-        embedded = self.network.embedding(self.tokens).masked_scatter(self.masked[..., None], mixed)
-        with plain_attention():
-            return self.network(embedded)
 
 
 @dataclass(frozen=True, eq=False)
