@@ -702,6 +702,8 @@ def test_the_design():
     assert (full.units[0], full.units[-1], len(full.seeds)) == ("language-101", "language-112", 12)
     assert quick.units == ["language-5"]
     assert len(claims.design(False, 3, 2).units) == 2
+    with pytest.raises(ValueError, match="units: got 41, expected at most 40 languages"):
+        claims.design(False, 3, 41)
     assert full.settings == claims.design(False, 107, 6).settings  # so that two can share a folder
     assert json.loads(json.dumps(full.settings))["sampling"]["temperature"] == 0.7
     conditions = full.plan.conditions

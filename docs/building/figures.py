@@ -418,7 +418,7 @@ def directions(palette: Palette) -> Figure:
         axis.set(title=f"{family}: {of['languages']} languages", xlabel="constant weight w")
         axis.grid(axis="y")
     axes[0].set(ylabel="cosine to the exact gradient")
-    axes[0].legend(frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
