@@ -76,6 +76,17 @@ def test_results_of_other_settings_or_code_are_not_mixed(tmp_path, design, made,
     assert [path.name for path in (tmp_path / "units").iterdir()] == ["2.json"]
 
 
+@pytest.mark.parametrize("name", ["settings.json", "units/3.json"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+    (tmp_path / name).write_bytes(b'{"seconds": \xff')
+    with pytest.raises(ValueError, match=rf"out: .*{name} is damaged .*: remove it"):
+        experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+    (tmp_path / name).write_text("{")
+    with pytest.raises(ValueError, match=rf"out: .*{name} is damaged .*: remove it"):
+        experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+
+
 @pytest.fixture
 def given(monkeypatch):
     """What the design of the module `of_squares` is asked for."""

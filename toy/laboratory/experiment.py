@@ -90,13 +90,13 @@ def results(
     """The result of every unit: read where it is there already, else measured and kept. And the
     seconds that all of them took, whenever that was.
 
-    `ValueError` if the folder's results are of other settings or of other code.
+    `ValueError` if the folder's results are of other settings or of other code, or damaged.
     """
     require_writable(folder)
     about = json.loads(json.dumps({**made_with, "settings": design.settings}))
     file = folder / "settings.json"
     if file.exists():
-        before = json.loads(file.read_text())
+        before = _read(file)
         for name in about:
             if before.get(name) != about[name]:
                 raise ValueError(
@@ -115,9 +115,16 @@ def results(
             seconds = round(time.perf_counter() - start, 1)
             write_text(kept, json.dumps({"seconds": seconds, "result": result}) + "\n")
             say(f"{unit}: done in {seconds:.0f} s, {i + 1} of {len(design.units)}")
-        read = json.loads(kept.read_text())
+        read = _read(kept)
         found[unit], total = read["result"], total + read["seconds"]
     return found, total
+
+
+def _read(file: Path) -> Json:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"out: {file} is damaged ({error}): remove it") from error
 
 
 def command(name: str, experiment: Experiment) -> Callable[..., None]:
