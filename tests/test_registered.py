@@ -9,7 +9,11 @@ import pytest
 from building.records import RECORDS, ROOT
 
 PAGE = "docs/preregistered.md"
-STUDIES = {"exact-distribution": ("a", "b", "c", "d", "e")}
+STUDIES = {
+    "exact-distribution": ("a", "b", "c", "d", "e"),
+    "claims": ("f", "g"),
+    "rivals": ("h",),
+}
 """The record of each registered study, and the questions that it answers."""
 
 
