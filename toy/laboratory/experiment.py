@@ -74,12 +74,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         "toy.laboratory.rivals",
         "Guidance, damped guidance, SMC, self-rewarding SMC and lookahead at equal compute, on "
         "several trained pairs: a seed is one of training.",
-        first_seed=31,  # smaller ones were looked at before
+        first_seed=41,  # smaller ones were looked at before
     ),
     "claims": Experiment(
         "toy.laboratory.claims",
         "The paper's claims, each judged on languages of a family, with networks of their own.",
-        first_seed=101,
+        first_seed=101,  # smaller ones were looked at before
     ),
 }
 
