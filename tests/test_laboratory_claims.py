@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entrgi_ref import SamplingConfig, generate
-from toy.laboratory import claims, templates
-from toy.laboratory.claims import Condition, Found, judge, spearman
+from toy.laboratory import claims, measured, templates
+from toy.laboratory.claims import judge
+from toy.laboratory.measured import Condition, Found
 from toy.laboratory.pools import best_of, curve, worth
 from toy.laboratory.templates import (
     AGREEMENTS,
@@ -30,7 +31,7 @@ from toy.laboratory.templates import (
 )
 from toy.language import EOS, LENGTH, Prompt
 from toy.networks import MaskPredictor, RewardModel, Size
-from toy.statistics import STUDENT, student
+from toy.statistics import STUDENT, spearman, student
 
 SEEDS = st.integers(0, 10_000)
 SMALL = (75, 120)
@@ -248,17 +249,19 @@ def test_hard_embeddings_get_the_final_score(testbed):
 def test_training_follows_the_rule_and_learns(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_CACHE", str(tmp_path))
     plan = replace(
-        claims.QUICK,
+        measured.QUICK,
         denoiser=(Size(16, 1), 40),
         rewards={"medium": (Size(8, 1), 20)},
         examples=400,
     )
-    denoiser, rewards = claims.recipes_of(plan, 7)
+    denoiser, rewards = measured.recipes_of(plan, 7)
     words = len(draw_language(7, plan.words).vocabulary)
     assert denoiser.steps == plan.denoiser_steps(40, words)
-    low, high = claims.EMBEDDING_STD
+    low, high = measured.EMBEDDING_STD
     assert low <= rewards["medium"].embedding_std <= high
-    assert claims.recipes_of(plan, 8)[1]["medium"].embedding_std != rewards["medium"].embedding_std
+    assert (
+        measured.recipes_of(plan, 8)[1]["medium"].embedding_std != rewards["medium"].embedding_std
+    )
     testbed = templates.Testbed.load(denoiser, rewards)
     again = templates.Testbed.load(denoiser, rewards)  # from the cache
     for one, other in zip(
@@ -277,7 +280,7 @@ def test_training_follows_the_rule_and_learns(tmp_path, monkeypatch):
 
 
 def test_mask_predictors_see_masks_and_are_asked_for_what_they_hide():
-    denoiser, _ = claims.recipes_of(replace(claims.QUICK, examples=64), 7)
+    denoiser, _ = measured.recipes_of(replace(measured.QUICK, examples=64), 7)
     tokens, mask = denoiser.data(random.Random(0))
     language = draw_language(7, denoiser.words)
     seen = {}
@@ -298,7 +301,7 @@ def test_mask_predictors_see_masks_and_are_asked_for_what_they_hide():
 
 
 def test_reward_recipes_know_gold_and_its_parts():
-    _, rewards = claims.recipes_of(replace(claims.QUICK, examples=50), 7)
+    _, rewards = measured.recipes_of(replace(measured.QUICK, examples=50), 7)
     recipe = rewards["small"]
     tokens, targets = recipe.data(random.Random(0))
     language = draw_language(7, recipe.words)
@@ -321,7 +324,7 @@ def test_reward_recipes_know_gold_and_its_parts():
 
 
 def test_the_loss_of_a_reward_model_by_hand():
-    _, rewards = claims.recipes_of(replace(claims.QUICK, examples=4), 7)
+    _, rewards = measured.recipes_of(replace(measured.QUICK, examples=4), 7)
     recipe = rewards["small"]
     network = recipe.build()
     tokens, targets = recipe.data(random.Random(0))
@@ -361,7 +364,7 @@ def test_information_by_hand():
 
 
 def test_embeddings_start_at_their_scale():
-    _, rewards = claims.recipes_of(replace(claims.QUICK, examples=2000), 7)
+    _, rewards = measured.recipes_of(replace(measured.QUICK, examples=2000), 7)
     recipe = rewards["medium"]
     network = recipe.build()
     table = network.embedding.weight.detach()
@@ -509,7 +512,7 @@ def test_a_claim_may_depend_on_a_covariate():
 
 
 PLAN = replace(
-    claims.QUICK, prompts=3, pool=6, short_pool=6, gradient_steps=(1, 3, 4, 8), judged=20
+    measured.QUICK, prompts=3, pool=6, short_pool=6, gradient_steps=(1, 3, 4, 8), judged=20
 )
 GOLD = {"expectation": 1.0, "constant": 2.5, "aps": 2.0, "entrgi": 3.0}
 
@@ -526,12 +529,12 @@ def made_up(shift: float) -> dict:
         return {"rewards": [[0.0, 1.0, 0.5, 0.2]] * 3, "gold": rows, "valid": [1.0] * 3}
 
     pool = {"gold": [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]] * 3, "valid": [0.5, 0.75, 1.0]}
-    pool |= dict.fromkeys(claims.SIZES, [[0.0, 0.1, 0.2, 0.3, 0.4, 0.5]] * 3)
+    pool |= dict.fromkeys(measured.SIZES, [[0.0, 0.1, 0.2, 0.3, 0.4, 0.5]] * 3)
     error = {"aps": 2.0, "entrgi": 0.5}
     return {
         "language": {"words": 100 + 10 * shift, "embedding_std": 0.5},
-        "rewards": {size: {"embedding_norm": 3.0, "corpus": 0.5} for size in claims.SIZES},
-        "costs": {size: {"denoiser": 1.0, "reward": 0.05} for size in claims.SIZES},
+        "rewards": {size: {"embedding_norm": 3.0, "corpus": 0.5} for size in measured.SIZES},
+        "costs": {size: {"denoiser": 1.0, "reward": 0.05} for size in measured.SIZES},
         "pools": {str(T): pool for T in (LENGTH, *PLAN.denoising_steps)},
         "runs": {c.key: run(c) for c in PLAN.conditions},
         "errors": {
@@ -645,7 +648,7 @@ def test_the_tables_say_what_the_rows_say(rows):
 
 def test_a_small_language_is_measured_and_judged(testbed, monkeypatch):
     """Also: what is kept is what `generate` gives, and a unit depends on nothing else."""
-    monkeypatch.setattr(claims.Testbed, "load", lambda *_: testbed)
+    monkeypatch.setattr(measured.Testbed, "load", lambda *_: testbed)
     full = Condition.config.fget
     short = property(lambda condition: replace(full(condition), denoising_steps=2))
     monkeypatch.setattr(Condition, "config", short)
@@ -653,7 +656,7 @@ def test_a_small_language_is_measured_and_judged(testbed, monkeypatch):
     plan = replace(
         PLAN, words=SMALL, pool=4, short_pool=4, gradient_steps=(1, 3, 4, 8), denoising_steps=(1,)
     )
-    found = json.loads(json.dumps(claims.measure(plan, 7)))
+    found = json.loads(json.dumps(measured.measure(plan, 7)))
     summary, rows = claims.Design(plan, 7, 1).summary({"language-7": found})
     assert "from 1 to 4 nats the soft part dominates" in summary
     assert json.loads(json.dumps(rows))["languages"]["language-7"]["words"] <= 120
@@ -671,7 +674,7 @@ def test_a_small_language_is_measured_and_judged(testbed, monkeypatch):
 def test_errors_are_counted_where_they_are():
     """Two prompts, two trajectories each, three gradient steps, entropies from 0 to 5 nats."""
     rng = torch.Generator().manual_seed(0)
-    by_prompt = claims.ErrorsByPrompt(2)
+    by_prompt = measured.ErrorsByPrompt(2)
     sums = np.zeros((2, 4))
     bins: dict[float, int] = {}
     for step in (1, 2):
@@ -708,5 +711,5 @@ def test_the_design():
     assert json.loads(json.dumps(full.settings))["sampling"]["temperature"] == 0.7
     conditions = full.plan.conditions
     assert len({c.key for c in conditions}) == len(conditions) == 31
-    for size, M in itertools.product(claims.SIZES, (1, 2, 3, 4, 6, 8)):
+    for size, M in itertools.product(measured.SIZES, (1, 2, 3, 4, 6, 8)):
         assert Condition(size=size, M=M) in conditions

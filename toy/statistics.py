@@ -64,3 +64,28 @@ def student(values: Numbers) -> Estimate:
     mean = float(values.mean())
     half = STUDENT[n - 2] * float(values.std(ddof=1)) / n**0.5 if n > 1 else float("nan")
     return Estimate(mean, mean - half, mean + half)
+
+
+def spearman(x: Numbers, y: Numbers, seed: int = 0) -> tuple[float, float]:
+    """The rank correlation, and the share of 10,000 shufflings in which it is as far from 0.
+
+    Nan and 1 if there are fewer than 4 pairs, or if either does not vary.
+    """
+    if len(x) < 4 or not np.ptp(x) or not np.ptp(y):
+        return float("nan"), 1.0
+    a, b = (_standardised(_ranks(values)) for values in (x, y))
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permuted(np.tile(b, (10_000, 1)), axis=1) @ a
+    rho = float(a @ b)
+    return rho, float((1 + (np.abs(shuffled) >= abs(rho) - 1e-12).sum()) / 10_001)
+
+
+def _ranks(values: Numbers) -> Numbers:
+    """Ranks from 0; equal values share their mean rank."""
+    below = (values[:, None] > values).sum(1)
+    return below + ((values[:, None] == values).sum(1) - 1) / 2
+
+
+def _standardised(values: Numbers) -> Numbers:
+    centred = values - values.mean()
+    return centred / np.linalg.norm(centred)

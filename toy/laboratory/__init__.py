@@ -8,6 +8,7 @@ sampling.py        every method as a sampler, with a dial for its strength
 distribution.py    `exact distribution`: what samplers draw, at matched KL
 rivals.py          `rivals`: methods at equal compute on trained pairs of the toy
 templates.py       a family of template languages, each with networks of its own
-claims.py          `claims`: the paper's claims on them
+measured.py        what is measured of each of them
+claims.py          `claims`: the paper's claims, judged on that
 pools.py           best-of-K for every K, from one pool of answers
 """
