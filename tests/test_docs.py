@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib.colors import rgb_to_hsv, to_rgb
 from paper_runs import benchmark_file
 from typer.testing import CliRunner
 
@@ -20,7 +21,9 @@ from entrgi_ref import EQUATIONS, IMPLEMENTATIONS
 from entrgi_ref.paper.declared.benchmarks import HUB
 from entrgi_ref.paper.declared.published import TOP1
 from entrgi_ref.paper.shown import report
+from entrgi_ref.paper.shown.figures import STYLES
 from entrgi_ref.relaxation import __doc__ as LETTERS
+from toy import figures as toy_figures
 
 DOCS = ROOT / "docs"
 PAGES = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.glob("**/*.md"))
@@ -33,6 +36,26 @@ def text_of(page):
 def test_every_page_is_in_the_navigation():
     listed = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert sorted(listed) == PAGES
+
+
+def test_a_method_has_one_colour_everywhere():
+    """Its light and its dark shade have one hue; no other method has either, on any page."""
+    light, dark = figures.PALETTES["light"].method, figures.PALETTES["dark"].method
+    assert set(STYLES) < set(light) == set(dark)
+    shades = [colour.lower() for colour in (*light.values(), *dark.values())]
+    assert len(set(shades)) == len(shades)
+    for method, (_, colour, marker) in STYLES.items():
+        assert light[method] == colour
+        assert toy_figures.MARKERS[method] == marker
+
+    def hue(colour):
+        h, _, saturation = rgb_to_hsv(to_rgb(colour))
+        return h if saturation > 0.2 else None  # a grey has none
+
+    for method in light:
+        a, b = hue(light[method]), hue(dark[method])
+        if a is not None and b is not None:
+            assert abs(a - b) < 0.06, method
 
 
 # Python and shell

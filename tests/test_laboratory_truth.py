@@ -459,6 +459,62 @@ def test_methods_are_compared_between_the_places_of_a_dial():
     assert (found["aps"]["languages"], found["aps"]["ahead"]) == (3, 0)
 
 
+def registered(gain, misread, languages=9):
+    """Rows of a record in which EntRGi is ahead by what `gain` says for a language's number."""
+    methods = {name: {} for name in distribution.ALL}
+    of = {
+        "curves": methods,
+        "by_language": [
+            {
+                "rms": [misread(i)] * 5,
+                "reward_at_1": {name: 1.0 + gain(i) * (name == "entrgi") for name in methods},
+            }
+            for i in range(languages)
+        ],
+    }
+    return {"enumerable": of, "wide": of}
+
+
+@pytest.mark.parametrize(
+    ("gain", "ahead"),
+    [
+        (lambda i: 0.5 + i / 100, True),
+        (lambda i: 5.0 if i < 5 else -0.01, False),  # five of nine are not two thirds
+        (lambda i: 0.01 if i < 8 else -1.0, False),  # an interval on both sides of 0
+        (lambda i: -0.5 - i / 100, False),
+    ],
+)
+def test_registered_comparisons_are_answered_as_they_say(gain, ahead):
+    found = {
+        (of.question, of.family, of.first, of.other): of
+        for of in distribution.answers(registered(gain, lambda i: 0.0))
+    }
+    assert sorted({question for question, *_ in found}) == ["a", "b", "c", "e"]
+    gains = [gain(i) for i in range(9)]
+    for (*_, first, other), of in found.items():
+        sign = 1 if first == "entrgi" else -1
+        assert "entrgi" in (first, other)
+        assert of.difference.mean == pytest.approx(sign * np.mean(gains))
+        assert (of.ahead, of.languages) == (sum(sign * g > 0 for g in gains), 9)
+        if sign == 1:
+            assert of.is_ahead is ahead
+    assert found["c", "enumerable", "damped", "entrgi"].is_ahead is (max(gains) < 0)
+
+
+def test_languages_whose_dials_do_not_reach_are_left_out():
+    rows = registered(lambda i: 1.0 + i, lambda i: -float(i))
+    assert distribution.unreliability(rows)[::2] == (pytest.approx(-1.0), 9)
+    rows["wide"]["by_language"][3]["reward_at_1"]["aps"] = None
+    rows["enumerable"]["by_language"][0]["reward_at_1"]["expectation"] = None
+    found = {(of.family, of.other): of for of in distribution.answers(rows)}
+    assert found["wide", "aps"].languages == 8
+    assert found["wide", "aps"].difference.mean == pytest.approx((45 - 4) / 8)
+    assert distribution.unreliability(rows)[2] == 8
+    text = distribution.answers_table(rows)
+    assert "rank correlation −1.00" in text
+    assert text.count("| yes |") == 4  # (a) twice, (e) twice
+
+
 def test_the_segment_ends_at_answers(reward):
     """At the hard end the reward model reads real words: over all of q, its mean is the mean."""
     found = distribution.segment(LANGUAGE, reward)

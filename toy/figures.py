@@ -13,14 +13,28 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from entrgi_ref.paper.declared.experiments import LABELS
+from entrgi_ref.paper.shown.figures import STYLES
 
 from .table import Row
 
-COLOURS = {"expectation": "#0072B2", "aps": "#D55E00", "entrgi": "#009E73"}
-"""Okabe and Ito's colours, which people with any kind of colour vision can tell apart."""
-DARK_COLOURS = {"expectation": "#56B4E9", "aps": "#E69F00", "entrgi": "#2CC89B"}
+COLOURS = {method: colour for method, (_, colour, _) in STYLES.items()} | {"constant": "#8b5e3c"}
+"""As in the figures of a run: Okabe and Ito's colours, which people with any kind of colour vision
+can tell apart."""
+DARK_COLOURS = {
+    "constant": "#c9a27e",
+    "bon": "#a3adb8",
+    "bon_equal_compute": "#7d8791",
+    "expectation": "#5aa2f0",
+    "aps": "#ff8a3c",
+    "entrgi": "#2cc89b",
+    "damped": "#ffffff",
+    "smc": "#e6a0c8",
+    "self_smc": "#f0e442",
+    "lookahead": "#a8e0ff",
+}
+"""The same hues, lighter."""
 INK, DARK_INK = "#1b1f24", "#e8ecf0"
-MARKERS = {"expectation": "s", "aps": "^", "entrgi": "o"}
+MARKERS = {method: marker for method, (_, _, marker) in STYLES.items()} | {"constant": "p"}
 
 
 Curves = Mapping[str, Sequence[Sequence[float]]]

@@ -36,6 +36,7 @@ from entrgi_ref import (
 from entrgi_ref.paper.declared.experiments import LABELS
 from toy import figures as toy_figures
 from toy.demo import BASE
+from toy.laboratory import distribution
 from toy.laboratory.gradient import GRID
 from toy.statistics import Estimate
 from toy.testbed import Testbed, held_out_prompts
@@ -48,23 +49,23 @@ class Palette:
     ink: str
     quiet: str
     method: dict[str, str]
-    soft: str
-    hard: str
-    mixed: str
+
+    @property
+    def soft(self) -> str:
+        return self.method["expectation"]
+
+    @property
+    def hard(self) -> str:
+        return self.method["aps"]
+
+    @property
+    def mixed(self) -> str:
+        return self.method["entrgi"]
 
 
 PALETTES = {
-    "light": Palette(
-        toy_figures.INK, "#59636e", dict(toy_figures.COLOURS), "#0072B2", "#D55E00", "#009E73"
-    ),
-    "dark": Palette(
-        toy_figures.DARK_INK,
-        "#a3adb8",
-        dict(toy_figures.DARK_COLOURS),
-        "#56B4E9",
-        "#E69F00",
-        "#2CC89B",
-    ),
+    "light": Palette(toy_figures.INK, "#59636e", toy_figures.COLOURS),
+    "dark": Palette(toy_figures.DARK_INK, "#a3adb8", toy_figures.DARK_COLOURS),
 }
 
 
@@ -419,6 +420,88 @@ def directions(palette: Palette) -> Figure:
         axis.grid(axis="y")
     axes[0].set(ylabel="cosine to the exact gradient")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+SHOWN = {
+    "expectation": "expectation",
+    "w = 0.5": "constant",
+    "aps": "aps",
+    "entrgi": "entrgi",
+    "loo": "loo",
+    "smc": "smc",
+    "lookahead": "lookahead",
+}
+"""The methods of `frontier`, and whose colour each has."""
+
+
+@drawing
+def frontier(palette: Palette) -> Figure:
+    """Mean reward of each method against what it pays for it, a point for each place of its dial:
+    on enumerable languages KL, beside the least KL and the curve of Best-of-K; on wide languages
+    log-likelihood.
+    """
+    figure, axes = _panels(4.2, 3.4, height=3.6)
+    found = records.read("exact-distribution")["rows"]
+    for axis, (family, of) in zip(axes, found.items(), strict=True):
+        for name, kind, colour, style in (
+            ("tilted", "least KL for the reward", palette.ink, "-"),
+            ("best_of", "Best-of-K, exact", palette.method["bon"], ":"),
+        ):
+            if name in of:
+                line = [(p["kl"]["mean"], p["reward"]["mean"]) for p in of[name].values()]
+                axis.plot(*zip(*line, strict=True), style, color=colour, lw=1.4, label=kind)
+        for name, method in SHOWN.items():
+            curve = of["curves"].get(name, {})
+            points = [of["unguided"]] + [
+                point for place, point in curve.items() if place.startswith(("M = 3,", "beta"))
+            ]
+            if curve:
+                axis.plot(
+                    [point["kl"]["mean"] for point in points],
+                    [point["reward"]["mean"] for point in points],
+                    color=palette.method.get(method, palette.quiet),
+                    marker=toy_figures.MARKERS.get(method, "."),
+                    markersize=4,
+                    lw=1,
+                    label=distribution.LABELS.get(name, name),
+                )
+        axis.set(title=f"{family}: {of['languages']} languages")
+        axis.grid()
+    axes[0].set(ylabel="mean reward (standard deviations of gold)", xlabel="KL from the language")
+    axes[1].set(xlabel="log-likelihood given up (nats)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+@drawing
+def ahead(palette: Palette) -> Figure:
+    """Each method's reward less EntRGi's at the same KL of 1 nat, with 95% intervals over the
+    languages, enumerable and wide.
+    """
+    figure, axes = _panels(4.4, 3.0, height=3.0)
+    found = records.read("exact-distribution")["rows"]
+    names = list(found["enumerable"]["at_matched_kl"]["1"]["reward"])
+    for axis, (family, of) in zip(axes, found.items(), strict=True):
+        for i, name in enumerate(names):
+            row = of["at_matched_kl"]["1"]["reward"].get(name)
+            if row is None:
+                continue
+            estimate = Estimate(**row["difference"])
+            method = SHOWN.get(name, "constant" if name == "matched" else name)
+            axis.errorbar(
+                estimate.mean,
+                -i,
+                xerr=[[estimate.mean - estimate.low], [estimate.high - estimate.mean]],
+                fmt=toy_figures.MARKERS.get(method, "."),
+                color=palette.method.get(method, palette.quiet),
+                capsize=2,
+            )
+        axis.axvline(0, color=palette.quiet, lw=1, ls="--")
+        axis.set(title=f"{family}: {of['languages']} languages", xlabel="reward, less EntRGi's")
+        axis.grid(axis="x")
+        axis.set_yticks([-i for i in range(len(names))], [])
+    axes[0].set_yticklabels([distribution.LABELS.get(name, name) for name in names])
     return figure
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from entrgi_ref import hard_embedding, nucleus, soft_embedding, token_distribution
-from toy.statistics import Estimate, bootstrap
+from toy.statistics import Estimate, bootstrap, spearman
 
 from . import gradient, truth
 from .languages import Enumerable, NetworkReward, RewardKind, Wide
@@ -338,6 +338,89 @@ def by_language(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Answer:
+    """Of a registered comparison: at 1 nat, is the first method ahead of the other?"""
+
+    question: str
+    family: str
+    first: str
+    other: str
+    difference: Estimate
+    """The first's reward less the other's."""
+    ahead: int
+    languages: int
+
+    @property
+    def is_ahead(self) -> bool:
+        """The interval is above 0, and two thirds of the languages have the sign."""
+        return self.difference.low > 0 and self.ahead >= 2 / 3 * self.languages
+
+
+ENOUGH_RHO = 0.31
+"""The one-sided 5% point of Spearman's correlation for 30 pairs."""
+COMPARED = (
+    ("a", "enumerable", "entrgi", "matched"),
+    ("a", "wide", "entrgi", "matched"),
+    ("b", "enumerable", "lookahead", "entrgi"),
+    ("b", "enumerable", "loo", "entrgi"),
+    ("b", "wide", "lookahead", "entrgi"),
+    ("c", "enumerable", "fading", "entrgi"),
+    ("c", "enumerable", "damped", "entrgi"),
+    ("e", "wide", "entrgi", "expectation"),
+    ("e", "wide", "entrgi", "aps"),
+)
+"""What docs/preregistered.md asks: question, languages, and two methods."""
+
+
+def answers(rows: Mapping[str, Any]) -> list[Answer]:
+    """The registered comparisons of methods that were run, from a record's rows."""
+    found = []
+    for question, family, first, other in COMPARED:
+        if family not in rows or not {first, other} <= set(rows[family]["curves"]):
+            continue
+        pairs = [language["reward_at_1"] for language in rows[family]["by_language"]]
+        reached = [at for at in pairs if at[first] is not None and at[other] is not None]
+        differences = np.array([at[first] - at[other] for at in reached])
+        mean = bootstrap(differences) if reached else Estimate(*[float("nan")] * 3)
+        ahead = int((differences > 0).sum())
+        found.append(Answer(question, family, first, other, mean, ahead, len(reached)))
+    return found
+
+
+def unreliability(rows: Mapping[str, Any]) -> tuple[float, float, int]:
+    """Question (d): over the enumerable languages the rank correlation of how far the reward is off
+    at soft points with what EntRGi gains over Expectation at 1 nat; its p; how many languages.
+    """
+    misread, gain = [], []
+    for language in rows["enumerable"]["by_language"]:
+        at = language["reward_at_1"]
+        if at.get("entrgi") is not None and at.get("expectation") is not None:
+            misread.append(language["rms"][0])
+            gain.append(at["entrgi"] - at["expectation"])
+    rho, p = spearman(np.array(misread), np.array(gain))
+    return rho, p, len(gain)
+
+
+def answers_table(rows: Mapping[str, Any]) -> str:
+    """The registered questions with their answers."""
+    lines = ["| | Languages | Is | Ahead of | Reward at 1 nat, difference | Ahead in | Answer |"]
+    lines += ["| --- | --- | --- | --- | ---: | ---: | --- |"]
+    for of in answers(rows):
+        lines.append(
+            f"| ({of.question}) | {of.family} | {LABELS[of.first]} | {LABELS[of.other]} | "
+            f"{of.difference.text(3, sign=True)} | {of.ahead} of {of.languages} | "
+            f"{'yes' if of.is_ahead else 'no'} |"
+        )
+    rho, p, languages = unreliability(rows)
+    lines.append(
+        "| (d) | enumerable | EntRGi's gain over Expectation | larger if soft points are misread | "
+        f"rank correlation {rho:+.2f}, p = {p:.2f} | {languages} languages | "
+        f"{'yes' if rho > ENOUGH_RHO else 'no'} |".replace("-", "−")
+    )
+    return "\n".join(lines)
+
+
 LABELS = {
     "matched": "constant: EntRGi's mean",
     "loo": "REINFORCE, leave one out",
@@ -351,14 +434,14 @@ LABELS = {
 }
 
 
-def markdown(rows: Mapping[str, Any]) -> str:
-    """The reward at matched KL, and what each method pays at its middle setting."""
+def matched_table(rows: Mapping[str, Any]) -> str:
+    """The reward at matched KL, less EntRGi's."""
     parts = []
     for kind, found in rows.items():
-        lines = [f"{kind}: {found['languages']} languages", ""]
         levels = list(found["at_matched_kl"])
-        heads = " | ".join(f"reward at {level} nats, less EntRGi's (ahead)" for level in levels)
-        lines += [f"| Method | {heads} |", f"| --- |{' ---: |' * len(levels)}"]
+        heads = " | ".join(f"at {level} nats (ahead in)" for level in levels)
+        lines = [f"| {kind}, {found['languages']} languages | {heads} |"]
+        lines += [f"| --- |{' ---: |' * len(levels)}"]
         for name in found["curves"]:
             if name == "entrgi":
                 continue
@@ -372,7 +455,15 @@ def markdown(rows: Mapping[str, Any]) -> str:
                     else "not reached"
                 )
             lines.append(f"| {LABELS.get(name, name)} | {' | '.join(cells)} |")
-        lines += ["", "| Method | at | KL | reward | gold | KL above the least |"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def places_table(rows: Mapping[str, Any]) -> str:
+    """What each method reaches and pays at each place of its dial."""
+    parts = []
+    for kind, found in rows.items():
+        lines = [f"| {kind} | at | KL | reward | gold | KL above the least |"]
         lines += ["| --- | --- | ---: | ---: | ---: | ---: |"]
         for name, curve in found["curves"].items():
             for place, of in curve.items():
@@ -383,3 +474,8 @@ def markdown(rows: Mapping[str, Any]) -> str:
                 lines.append(f"| {LABELS.get(name, name)} | {place} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def markdown(rows: Mapping[str, Any]) -> str:
+    """What the command prints."""
+    return "\n\n".join((answers_table(rows), matched_table(rows), places_table(rows)))
