@@ -190,11 +190,17 @@ def test_rivals_are_summed_up_over_pairs():
     assert rows["smc"]["same_sign"]["top1"] == pytest.approx(2 / 3)
     assert f"| {expected.text(2, sign=True)}, 67% |" in text
     assert rivals.same_sign(np.array([-1.0, -2.0, 0.5])) == pytest.approx(2 / 3)
+    assert rivals.winners(rows, "top1") == []  # one of three pairs has another sign
     one, rows = rivals.design(True, 40, None).summary({"40": made_up(1.5)})
+    assert rivals.winners(rows, "top1") == []  # one pair has no interval
     assert rows["smc"]["measures"]["top1"] == {"mean": 1.5, "low": None, "high": None}
     slow = {name: {**row, "seconds_per_prompt": 9.0} for name, row in made_up(1.0).items()}
     _, uneven = design.summary({"31": slow, "32": made_up(1.0)})
     assert uneven["smc"]["timing"]["seconds_per_prompt"]["low"] == 0
+    _, clear = design.summary({"31": made_up(1.5), "32": made_up(1.6), "33": made_up(1.4)})
+    assert rivals.winners(clear, "top1") == ["smc"]
+    _, below = design.summary({"31": made_up(0.5), "32": made_up(0.4), "33": made_up(0.6)})
+    assert rivals.winners(below, "top1") == []
     assert "1 pair of quick networks, of the training seeds 40" in one
     with pytest.raises(ValueError, match="units: got 41, expected at most 40"):
         rivals.design(False, 31, 41)

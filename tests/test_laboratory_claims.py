@@ -12,8 +12,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from entrgi_ref import SamplingConfig, generate
+from toy.__main__ import app
+from toy.experiments import LanguageTestbed
 from toy.laboratory import claims, measured, templates
 from toy.laboratory.claims import judge
 from toy.laboratory.measured import Condition, Found
@@ -713,3 +716,36 @@ def test_the_design():
     assert len({c.key for c in conditions}) == len(conditions) == 31
     for size, M in itertools.product(measured.SIZES, (1, 2, 3, 4, 6, 8)):
         assert Condition(size=size, M=M) in conditions
+
+
+def test_the_papers_experiments_run_on_a_language(testbed, monkeypatch, tmp_path):
+    """`toy run --language`: its prompts, networks, costs and gold score, not the toy's."""
+    monkeypatch.setattr(measured.Testbed, "load", lambda *_: testbed)
+    monkeypatch.setattr(templates, "draw_language", lambda seed, words: testbed.language)
+    there = LanguageTestbed(7, quick=True)
+    (benchmark,) = there.benchmarks
+    assert list(benchmark.prompts) == testbed.held_out_prompts(templates.HELD_OUT)
+    assert there.costs("large", [], LENGTH) == testbed.costs("large")
+    declared = [LanguageTestbed(*of).declaration for of in ((7, True), (8, True), (7, False))]
+    assert len({json.dumps(one) for one in declared}) == 3
+    with pytest.raises(ValueError, match="reward: got 'huge'"):
+        there.reward("huge")
+
+    plan = "--methods aps --prompts 2 --seeds 1 --denoising-steps 2 --threads 1".split()
+    words = ["run", "reward-size", "--quick", "--language", "7", *plan, "--out", str(tmp_path)]
+    run = CliRunner().invoke(app, words)
+    assert run.exit_code == 0, run.output
+    records = [json.loads(line) for f in tmp_path.glob("**/*.jsonl") for line in f.open()]
+    assert {record["variant"]["reward"] for record in records} == set(measured.SIZES)
+    for record in records:
+        gold = [testbed.gold_score(record["prompt"], r) for r in record["responses"]]
+        assert record["gold"] == gold
+        scores = testbed.rewards[record["variant"]["reward"]].score(
+            [record["prompt"]] * 4, record["responses"]
+        )
+        assert record["rewards"] == pytest.approx(scores.tolist(), abs=1e-4)
+
+
+def test_a_language_has_networks_of_its_own_seed():
+    run = CliRunner().invoke(app, ["run", "main", "--language", "7", "--training-seed", "3"])
+    assert "training_seed: got 3 with --language" in str(run.exception)

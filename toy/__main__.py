@@ -39,7 +39,7 @@ from entrgi_ref.commands.options import (
 )
 
 from .laboratory import experiment
-from .options import EmbeddingStd, Quick, Reward, Threads, TrainingSeed, load_testbed
+from .options import EmbeddingStd, Quick, Reward, Threads, TrainingSeed, bar, load_testbed
 from .studies import FIRST_TRAINING_SEED, STUDIES, command
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -186,6 +186,15 @@ def run(
     top_p: TopP = 0.95,
     order: Order = "entropy",
     training_seed: TrainingSeed = FIRST_TRAINING_SEED,
+    language: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="A template language of the laboratory, drawn by this seed with networks of its "
+            "own, in place of the toy's language. It has 48 held-out prompts.",
+            show_default=False,
+        ),
+    ] = None,
     retry_failed: RetryFailed = False,
     other_version: OtherVersion = False,
     give_up_after: GiveUpAfter = 16,
@@ -201,13 +210,15 @@ def run(
     """
     from dataclasses import replace
 
+    import torch
+
     from entrgi_ref import GuidanceConfig
     from entrgi_ref.paper.declared.plan import Plan
     from entrgi_ref.paper.run.cluster import cluster_of
     from entrgi_ref.paper.run.start import run as run_plan
 
     from .demo import BASE
-    from .experiments import ToyTestbed
+    from .experiments import LanguageTestbed, ToyTestbed
 
     base = replace(
         BASE,
@@ -220,10 +231,23 @@ def run(
     )
     chosen = names_list(methods)
     plan = Plan.of(experiment, base, seed_list(seeds), prompts, batch_size, chosen, gradient_steps)
-    testbed = ToyTestbed(
-        lambda name: load_testbed(name, quick, training_seed, 1.0, threads), quick, training_seed
-    )
-    folder = Path("results/toy") / experiment if out is None else out
+    testbed: ToyTestbed | LanguageTestbed
+    if language is None:
+        testbed = ToyTestbed(
+            lambda name: load_testbed(name, quick, training_seed, 1.0, threads),
+            quick,
+            training_seed,
+        )
+        results = Path("results/toy")
+    else:
+        if training_seed != FIRST_TRAINING_SEED:
+            raise ValueError(
+                f"training_seed: got {training_seed} with --language, whose networks have its seed"
+            )
+        torch.set_num_threads(threads)
+        testbed = LanguageTestbed(language, quick, bar)
+        results = Path(f"results/language-{language}")
+    folder = results / experiment if out is None else out
     failed = run_plan(
         plan,
         testbed,

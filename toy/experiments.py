@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from entrgi_ref.checks import choice
 from entrgi_ref.paper.declared.benchmarks import Benchmark
 from entrgi_ref.paper.declared.costs import Costs
 
+from .laboratory import measured, templates
 from .language import split_prompts
 from .testbed import Testbed, gold_score
-from .training import REWARDS
+from .training import REWARDS, Track, no_progress
 
 Load = Callable[[str], Testbed]
 """The networks with a reward model of a size."""
@@ -77,3 +79,62 @@ class ToyTestbed:
 
     def gold(self, prompt: str, response: str) -> float | None:
         return gold_score(prompt, response)
+
+
+@dataclass(eq=False)
+class LanguageTestbed:
+    """A template language of the laboratory in the toy's place, with networks of its own."""
+
+    seed: int
+    """Of the language and of its networks."""
+    quick: bool
+    track: Track = no_progress
+
+    @cached_property
+    def _testbed(self) -> templates.Testbed:
+        plan = measured.QUICK if self.quick else measured.FULL
+        return templates.Testbed.load(*measured.recipes_of(plan, self.seed), self.track)
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        return measured.SIZES
+
+    @property
+    def main_reward(self) -> str:
+        return measured.MAIN
+
+    @property
+    def benchmarks(self) -> Sequence[Benchmark]:
+        plan = measured.QUICK if self.quick else measured.FULL
+        prompts = templates.held_out_prompts(templates.draw_language(self.seed, plan.words))
+        return [Benchmark("language", prompts, f"{len(prompts)} held-out prompts")]
+
+    @property
+    def declaration(self) -> Mapping[str, Any]:
+        return {
+            "testbed": "template language",
+            "denoiser": f"{'quick' if self.quick else 'full'}, language {self.seed}",
+            "rewards": {name: {"name": f"language-{self.seed}-{name}"} for name in self.rewards},
+            "main_reward": self.main_reward,
+            "benchmarks": {b.name: b.source for b in self.benchmarks},
+        }
+
+    @property
+    def device(self) -> str:
+        return f"cpu, {torch.get_num_threads()} threads"
+
+    def examine(self, new_tokens: int) -> None:
+        """Nothing is loaded from elsewhere."""
+
+    def denoiser(self) -> Any:
+        return self._testbed.denoiser
+
+    def reward(self, name: str) -> Any:
+        choice("reward", name, self.rewards)
+        return self._testbed.rewards[name]
+
+    def costs(self, reward: str, prompts: Sequence[str], new_tokens: int) -> Costs:
+        return self._testbed.costs(reward)
+
+    def gold(self, prompt: str, response: str) -> float | None:
+        return self._testbed.gold_score(prompt, response)

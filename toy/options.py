@@ -43,9 +43,10 @@ def load_testbed(
     from .testbed import Testbed
 
     torch.set_num_threads(threads)
+    return Testbed.load(reward, quick=quick, seed=seed, embedding_std=embedding_std, track=bar)
 
-    def track(steps: Iterable[int], label: str) -> Iterable[int]:
-        with typer.progressbar(steps, label=label) as bar:
-            yield from bar
 
-    return Testbed.load(reward, quick=quick, seed=seed, embedding_std=embedding_std, track=track)
+def bar(steps: Iterable[int], label: str) -> Iterable[int]:
+    """Progress of a training, in the terminal."""
+    with typer.progressbar(steps, label=label) as shown:
+        yield from shown

@@ -38,6 +38,7 @@ from toy import figures as toy_figures
 from toy.demo import BASE
 from toy.laboratory import distribution
 from toy.laboratory.gradient import GRID
+from toy.laboratory.rivals import AGAINST
 from toy.statistics import Estimate
 from toy.testbed import Testbed, held_out_prompts
 
@@ -502,6 +503,39 @@ def ahead(palette: Palette) -> Figure:
         axis.grid(axis="x")
         axis.set_yticks([-i for i in range(len(names))], [])
     axes[0].set_yticklabels([distribution.LABELS.get(name, name) for name in names])
+    return figure
+
+
+@drawing
+def rivals(palette: Palette) -> Figure:
+    """Each method's reward and gold score less those of Best-of-N at equal compute, of the best
+    answer and as a mean over all answers, with 95% intervals over the pairs of networks.
+    """
+    figure, axes = _panels(4.4, 3.2, height=3.2)
+    found = records.read("rivals")["rows"]
+    names = [name for name in found if name != AGAINST]
+    for axis, title, measures in (
+        (axes[0], "Reward (standard deviations)", ("top1", "average")),
+        (axes[1], "Gold score (points)", ("gold_best", "gold_mean")),
+    ):
+        for i, name in enumerate(names):
+            for measure, offset, hollow in zip(measures, (0.15, -0.15), (False, True), strict=True):
+                estimate = Estimate(**found[name]["differences"][measure])
+                axis.errorbar(
+                    estimate.mean,
+                    -i + offset,
+                    xerr=[[estimate.mean - estimate.low], [estimate.high - estimate.mean]],
+                    fmt=toy_figures.MARKERS[name],
+                    color=palette.method[name],
+                    markerfacecolor="none" if hollow else palette.method[name],
+                    capsize=2,
+                )
+        axis.axvline(0, color=palette.quiet, lw=1, ls="--")
+        axis.set(title=title, xlabel="less Best-of-N, equal compute")
+        axis.set_yticks([-i for i in range(len(names))], [])
+        axis.grid(axis="x")
+    axes[0].set_yticklabels([LABELS[name] for name in names])
+    figure.supxlabel("filled: the answer with the largest reward; hollow: mean of all", fontsize=9)
     return figure
 
 

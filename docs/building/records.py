@@ -24,6 +24,7 @@ from entrgi_ref.paper.declared.experiments import LABELS  # noqa: E402
 from entrgi_ref.paper.declared.published import SKYWORK  # noqa: E402
 from entrgi_ref.paper.run import dry  # noqa: E402
 from toy import dial, ledger, spread  # noqa: E402
+from toy.laboratory import claims, distribution, rivals  # noqa: E402
 from toy.laboratory import gradient as exact_gradient  # noqa: E402
 from toy.leading import markdown as leading_table  # noqa: E402
 from toy.statistics import Estimate, student  # noqa: E402
@@ -246,6 +247,15 @@ TABLES: dict[str, Callable[[], str]] = {
     "parts": parts,
     "leading": leading,
     "exact-gradient": lambda: exact_gradient.markdown(read("exact-gradient")["rows"]),
+    "answers": lambda: distribution.answers_table(read("exact-distribution")["rows"]),
+    "matched-kl": lambda: distribution.matched_table(read("exact-distribution")["rows"]),
+    "rivals": lambda: rivals.means_table(read("rivals")["rows"]),
+    "rivals-differences": lambda: rivals.differences_table(read("rivals")["rows"]),
+    "rivals-costs": lambda: rivals.costs_table(read("rivals")["rows"]),
+    "claims": lambda: claims.claims_table(read("claims")["rows"]),
+    "claims-methods": lambda: claims.methods_table(read("claims")["rows"]),
+    "claims-steps": lambda: claims.steps_table(read("claims")["rows"]),
+    "claims-map": lambda: claims.map_table(read("claims")["rows"]),
 }
 BLOCK = re.compile(r"(<!-- record: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

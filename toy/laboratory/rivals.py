@@ -105,24 +105,6 @@ class Rivals:
         return self._text(rows, len(units)), rows
 
     def _text(self, rows: Mapping[str, Any], units: int) -> str:
-        others = [name for name in rows if name != AGAINST]
-        means_of = {
-            name: [shown(rows[name]["measures"][measure]) for measure in REWARD_AND_GOLD]
-            for name in rows
-        }
-        against = {
-            name: [
-                f"{shown(rows[name]['differences'][measure], sign=True)}, "
-                f"{rows[name]['same_sign'][measure]:.0%}"
-                for measure in REWARD_AND_GOLD
-            ]
-            for name in others
-        }
-        costs = {
-            name: [f"{row['cost_ratio']:.2f}", shown(row["timing"]["seconds_per_prompt"], 3)]
-            for name, row in rows.items()
-        }
-        heads = [f"{MEASURES[name].label} ({MEASURES[name].unit})" for name in REWARD_AND_GOLD]
         said = "; ".join(
             f"{LABELS[name]}: {', '.join(f'{n} = {v:g}' for n, v in row['options'].items())}"
             for name, row in rows.items()
@@ -132,18 +114,66 @@ class Rivals:
         pairs = f"{units} pair{'s' * (units > 1)} of {kind} networks"
         seeds = f"{len(self.sampling_seeds)} seed{'s' * (len(self.sampling_seeds) > 1)}"
         return f"""\
-{table(rows, heads, means_of)}
+{means_table(rows)}
 
 Difference to {LABELS[AGAINST]}, pair by pair; share of the pairs that have its sign:
 
-{table(rows, heads, against)}
+{differences_table(rows)}
 
-{table(rows, ["Compute / EntRGi's", "Seconds per prompt"], costs)}
+{costs_table(rows)}
 
 {pairs}, of the training seeds {", ".join(self.units)}; {self.prompts} held-out prompts x \
 {seeds} each; brackets are Student's 95% intervals over the pairs.
 Settings: {said}.
 Compute is counted: positions x parameters, a backward pass as one forward pass, K rounded up."""
+
+
+HEADS = [f"{MEASURES[name].label} ({MEASURES[name].unit})" for name in REWARD_AND_GOLD]
+
+
+def means_table(rows: Mapping[str, Any]) -> str:
+    """Mean over the pairs of each measure."""
+    cells = {
+        name: [shown(row["measures"][measure]) for measure in REWARD_AND_GOLD]
+        for name, row in rows.items()
+    }
+    return table(rows, HEADS, cells)
+
+
+def differences_table(rows: Mapping[str, Any]) -> str:
+    """Differences to Best-of-N at equal compute."""
+    cells = {
+        name: [
+            f"{shown(row['differences'][measure], sign=True)}, {row['same_sign'][measure]:.0%}"
+            for measure in REWARD_AND_GOLD
+        ]
+        for name, row in rows.items()
+        if name != AGAINST
+    }
+    return table(rows, HEADS, cells)
+
+
+def costs_table(rows: Mapping[str, Any]) -> str:
+    """Counted compute, and time."""
+    cells = {
+        name: [f"{row['cost_ratio']:.2f}", shown(row["timing"]["seconds_per_prompt"], 3)]
+        for name, row in rows.items()
+    }
+    return table(rows, ["Compute / EntRGi's", "Seconds per prompt"], cells)
+
+
+def winners(rows: Mapping[str, Any], measure: str) -> list[str]:
+    """What docs/preregistered.md calls a success at a measure: the interval of the difference is
+    above 0 and all pairs have the sign. The method with the highest mean first.
+    """
+    found = [
+        name
+        for name, row in rows.items()
+        if name != AGAINST
+        and (row["differences"][measure]["low"] or 0) > 0
+        and row["same_sign"][measure] == 1
+    ]
+    return sorted(found, key=lambda name: -rows[name]["measures"][measure]["mean"])
 
 
 def means(answered: Sequence[Generation]) -> dict[str, float]:

@@ -699,4 +699,9 @@ class Testbed:
         checks.integer("prompts", count, 1)
         if count > HELD_OUT:
             raise ValueError(f"prompts: got {count}, expected at most {HELD_OUT}")
-        return [str(prompt) for prompt in self.language.split[1][:count]]
+        return list(held_out_prompts(self.language)[:count])
+
+
+def held_out_prompts(language: Language) -> tuple[str, ...]:
+    """The `HELD_OUT` prompts of a language that no network is trained on."""
+    return tuple(map(str, language.split[1]))
