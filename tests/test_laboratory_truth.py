@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate, interpolate
 from entrgi_ref.schedule import busy_steps, schedule
-from toy.laboratory import distribution, gradient, truth
+from toy.laboratory import distribution, gradient, infilling, truth
 from toy.laboratory.languages import (
     PROMPT,
     Enumerable,
@@ -529,3 +529,66 @@ def test_samplers_have_a_dial_each(reward):
         first = next(iter(curves[name].values()))()
         assert first.shape == (16, 3)
         assert torch.equal(first, next(iter(curves[name].values()))())
+
+
+# Infilling
+
+
+def small_gap():
+    return infilling.Gap(Wide(3, 20, 5, 0.05), 7, 3)
+
+
+def test_a_gap_is_the_language_given_its_ends():
+    """Its probabilities sum to 1, are those of whole answers but for a factor, and exact draws and
+    conditionals follow them.
+    """
+    gap = small_gap()
+    inside = torch.cartesian_prod(*[torch.arange(gap.V)] * gap.N)
+    log_p = gap.log_likelihood(inside)
+    assert float(log_p.logsumexp(0)) == pytest.approx(0, abs=1e-9)
+    whole = gap.whole(inside)
+    assert whole[:, 0].unique().tolist() == [7]
+    assert whole[:, -1].unique().tolist() == [3]
+    assert torch.equal(whole[:, 1:-1], inside)
+    apart = gap.around.log_likelihood(whole) - log_p
+    assert float(apart.std()) == pytest.approx(0, abs=1e-9)
+
+    board = torch.tensor([[4, gap.V, gap.V]])
+    q = gap.conditionals(board, board == gap.V)
+    p = log_p.exp().view(gap.V, gap.V, gap.V)[4]
+    assert torch.allclose(q[0, 1], p.sum(1) / p.sum())
+    assert torch.allclose(q[0, 2], p.sum(0) / p.sum())
+
+    drawn = gap.sample(2000, torch.Generator().manual_seed(0))
+    share = torch.bincount(drawn[:, 0], minlength=gap.V) / 2000
+    first = log_p.exp().view(gap.V, -1).sum(1)
+    assert float((share - first).abs().max()) < 0.05
+    assert gap.entropy == pytest.approx(float(-(log_p.exp() * log_p).sum()), abs=0.4)
+    assert torch.equal(gap.gold(inside), gap.around.gold(whole))
+
+
+def test_a_gaps_reward_reads_the_given_words():
+    gap = small_gap()
+    network = NetworkReward.trained(gap.around, BRIEF, 3)
+    reward = infilling.GapReward(network.network, gap=gap)
+    answers = gap.sample(4, torch.Generator().manual_seed(1))
+    assert torch.equal(reward.of(answers), network.of(gap.whole(answers)))
+    masked = torch.zeros_like(answers, dtype=torch.bool)
+    masked[:, 1] = True
+    words = answers[:, 1]
+    found = reward.at(answers, masked)(reward.embeddings[words], words)
+    assert torch.allclose(found, reward.of(answers))
+
+
+def test_a_small_infilling_study_says_what_it_should(monkeypatch):
+    monkeypatch.setattr(distribution, "WIDE", (48, 5))
+    study = infilling.InfillingDesign((5, 6), 16, ("expectation", "entrgi", "smc"), BRIEF)
+    results = {unit: study.measure(unit) for unit in study.units}
+    assert study.measure("infilling-5") == results["infilling-5"]
+    for found in results.values():
+        assert found["unguided"]["kl"] == 0
+        assert found["entropy"] >= infilling.ENOUGH
+        assert set(found["curves"]) == {"expectation", "entrgi", "smc"}
+    text, rows = study.summary(results)
+    assert rows["infilling"]["languages"] == 2
+    assert "| (i) | infilling | EntRGi | Expectation |" in text

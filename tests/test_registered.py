@@ -13,13 +13,15 @@ STUDIES = {
     "exact-distribution": ("a", "b", "c", "d", "e"),
     "claims": ("f", "g"),
     "rivals": ("h",),
+    "exact-infilling": ("i",),
 }
 """The record of each registered study, and the questions that it answers."""
 
 
 def questions(text):
     """The text of each question, by its letter."""
-    return dict(re.findall(r"^## \((\w)\) (.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    found = re.findall(r"^## \((\w)\) (.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return {letter: body.strip() for letter, body in found}
 
 
 def asked_before(root, letters, commit):

@@ -373,10 +373,12 @@ COMPARED = (
 """What docs/preregistered.md asks: question, languages, and two methods."""
 
 
-def answers(rows: Mapping[str, Any]) -> list[Answer]:
+def answers(
+    rows: Mapping[str, Any], compared: Sequence[tuple[str, str, str, str]] = COMPARED
+) -> list[Answer]:
     """The registered comparisons of methods that were run, from a record's rows."""
     found = []
-    for question, family, first, other in COMPARED:
+    for question, family, first, other in compared:
         if family not in rows or not {first, other} <= set(rows[family]["curves"]):
             continue
         pairs = [language["reward_at_1"] for language in rows[family]["by_language"]]
@@ -404,20 +406,26 @@ def unreliability(rows: Mapping[str, Any]) -> tuple[float, float, int]:
 
 def answers_table(rows: Mapping[str, Any]) -> str:
     """The registered questions with their answers."""
+    rho, p, languages = unreliability(rows)
+    said = f"rank correlation {rho:+.2f}, p = {p:.2f}".replace("-", "−")
+    last = (
+        "| (d) | enumerable | EntRGi's gain over Expectation | larger if soft points are misread "
+        f"| {said} | {languages} languages | {'yes' if rho > ENOUGH_RHO else 'no'} |"
+    )
+    return f"{comparisons_table(answers(rows))}\n{last}"
+
+
+def comparisons_table(found: Sequence[Answer]) -> str:
+    """Registered comparisons. Where no language reached 1 nat with both methods, none is made."""
     lines = ["| | Languages | Is | Ahead of | Reward at 1 nat, difference | Ahead in | Answer |"]
     lines += ["| --- | --- | --- | --- | ---: | ---: | --- |"]
-    for of in answers(rows):
+    for of in found:
+        difference = of.difference.text(3, sign=True) if of.languages else "none reached"
+        answer = ("yes" if of.is_ahead else "no") if of.languages else "open"
         lines.append(
             f"| ({of.question}) | {of.family} | {LABELS[of.first]} | {LABELS[of.other]} | "
-            f"{of.difference.text(3, sign=True)} | {of.ahead} of {of.languages} | "
-            f"{'yes' if of.is_ahead else 'no'} |"
+            f"{difference} | {of.ahead} of {of.languages} | {answer} |"
         )
-    rho, p, languages = unreliability(rows)
-    lines.append(
-        "| (d) | enumerable | EntRGi's gain over Expectation | larger if soft points are misread | "
-        f"rank correlation {rho:+.2f}, p = {p:.2f} | {languages} languages | "
-        f"{'yes' if rho > ENOUGH_RHO else 'no'} |".replace("-", "−")
-    )
     return "\n".join(lines)
 
 
@@ -463,7 +471,7 @@ def places_table(rows: Mapping[str, Any]) -> str:
     """What each method reaches and pays at each place of its dial."""
     parts = []
     for kind, found in rows.items():
-        lines = [f"| {kind} | at | KL | reward | gold | KL above the least |"]
+        lines = [f"| {kind} | at | nats paid | reward | gold | KL above the least |"]
         lines += ["| --- | --- | ---: | ---: | ---: | ---: |"]
         for name, curve in found["curves"].items():
             for place, of in curve.items():

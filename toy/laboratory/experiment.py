@@ -70,6 +70,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         "exact",
         first_seed=201,  # smaller ones were looked at before
     ),
+    "infilling": Experiment(
+        "toy.laboratory.infilling",
+        "Samplers on wide languages between two given words, where weights are small.",
+        "exact",
+        first_seed=301,  # smaller ones were looked at before
+    ),
     "rivals": Experiment(
         "toy.laboratory.rivals",
         "Guidance, damped guidance, SMC, self-rewarding SMC and lookahead at equal compute, on "
