@@ -646,6 +646,18 @@ def test_the_tables_say_what_the_rows_say(rows):
         assert len({line.count(" | ") for line in table.splitlines()}) == 1
 
 
+def test_guidance_pays_where_its_interval_and_enough_languages_say_so():
+    def place(low, pays_in):
+        return {
+            "worth": [1] * 12,
+            "at_cost_ratio": {"1": {"gain": {"low": low}, "pays_in": pays_in}},
+        }
+
+    assert claims.pays(place(0.01, 10), "1")
+    assert not claims.pays(place(0.01, 9), "1")
+    assert not claims.pays(place(-0.01, 12), "1")
+
+
 # One language, measured
 
 

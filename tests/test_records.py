@@ -10,6 +10,7 @@ import pytest
 from building import facts, records
 from building.records import RECORDS, ROOT
 from toy import dial
+from toy.laboratory import claims, distribution, infilling, rivals
 from toy.statistics import student
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -174,3 +175,104 @@ def test_claims_about_the_exact_gradient():
     assert mean(small, "loo", "bias") == pytest.approx(0, abs=1e-6)
     asked = mean(small, "words asked", "cosine_of_one")
     assert asked == max(mean(small, name, "cosine_of_one") for name in small)
+
+
+def test_claims_about_what_samplers_draw():
+    """Each sentence of the page's answers."""
+    rows = records.read("exact-distribution")["rows"]
+    of = rows["enumerable"]
+    middle = of["curves"]["entrgi"]["M = 3, eta = 0.5"]
+    assert middle["excess"]["mean"] > 0.5 * middle["kl"]["mean"]  # about twice the least
+    at_one = {
+        name: row["difference"]["mean"] for name, row in of["at_matched_kl"]["1"]["reward"].items()
+    }
+    assert min(at_one["smc"], at_one["lookahead"]) > 0.2
+    assert at_one["smc"] > at_one["lookahead"]
+    for name in ("expectation", "aps"):
+        assert of["at_matched_kl"]["1"]["reward"][name]["difference"]["high"] < 0
+    for name in ("smc", "lookahead"):  # nearer to the frontier, at a like reward
+        near = min(
+            of["curves"][name].values(),
+            key=lambda p: abs(p["reward"]["mean"] - middle["reward"]["mean"]),
+        )
+        assert near["excess"]["high"] < middle["excess"]["low"]
+    eight = of["best_of"]["8"]
+    assert eight["excess"]["mean"] < middle["excess"]["low"]
+    assert eight["reward"]["mean"] > middle["reward"]["mean"]
+
+    found = {(a.question, a.family, a.first, a.other): a for a in distribution.answers(rows)}
+    matched = found["a", "enumerable", "entrgi", "matched"]
+    assert not matched.is_ahead
+    assert matched.difference.mean < 0
+    for rival in ("lookahead", "loo"):
+        assert found["b", "enumerable", rival, "entrgi"].is_ahead
+    assert found["b", "enumerable", "loo", "entrgi"].languages == 3
+    half = of["at_matched_kl"]["0.5"]["reward"]["loo"]
+    assert half["difference"]["low"] > 0
+    assert found["c", "enumerable", "fading", "entrgi"].difference.high < 0
+    damped = found["c", "enumerable", "damped", "entrgi"].difference
+    assert damped.low < 0 < damped.high
+    assert distribution.unreliability(rows)[0] > distribution.ENOUGH_RHO
+    assert rows["wide"]["unguided"]["kl"]["low"] > max(distribution.LEVELS)
+    assert {a.languages for a in found.values() if a.family == "wide"} == {0}
+
+
+def test_claims_about_samplers_between_given_words():
+    rows = records.read("exact-infilling")["rows"]
+    for answer in distribution.answers(rows, infilling.COMPARED):
+        assert not answer.is_ahead
+        assert answer.difference.low < 0 < answer.difference.high
+    curves = rows["infilling"]["curves"]
+    smc, ours = curves["smc"]["beta = 0.5"], curves["entrgi"]["M = 3, eta = 0.5"]
+    assert smc["reward"]["mean"] >= ours["reward"]["mean"]
+    assert smc["kl"]["mean"] < ours["kl"]["mean"] / 2
+    assert rows["infilling"]["w"]["high"] < 0.35
+
+
+def test_claims_about_the_rivals():
+    """Each sentence of the page's answer and of its reasons."""
+    rows = records.read("rivals")["rows"]
+    assert rivals.winners(rows, "gold_mean") == ["self_smc", "smc", "lookahead"]
+    assert rivals.winners(rows, "gold_best") == ["self_smc"]
+    guided = ("expectation", "aps", "entrgi", "damped")
+    for measure in ("gold_mean", "gold_best"):
+        assert max(rows, key=lambda name: rows[name]["measures"][measure]["mean"]) == "self_smc"
+        assert not set(guided) & set(rivals.winners(rows, measure))
+        best = max(guided, key=lambda name: rows[name]["measures"][measure]["mean"])
+        assert best == "damped"
+        difference = rows["damped"]["differences"][measure]
+        assert difference["low"] < 0 < difference["high"]
+    best = rows["entrgi"]["differences"]["gold_best"]
+    assert best["low"] < 0 < best["high"]
+    assert rows["entrgi"]["differences"]["average"]["low"] > 0
+    assert len(records.read("rivals")["seeds"]) == 5
+
+
+def test_claims_about_the_claims():
+    """Each sentence of the page's lists, and what it says of the map."""
+    rows = records.read("claims")["rows"]
+    judged = rows["claims"]
+    verdicts = {name: claim["verdict"] for name, claim in judged.items()}
+    assert [name for name in verdicts if verdicts[name] == "holds"] == ["bon", "size", "early"]
+    assert verdicts["soft"] == "depends on words"
+    apart = [name for name in verdicts if verdicts[name] == "not told apart"]
+    assert apart == ["expectation", "aps", "moderate", "collapse", "equal", "constant"]
+    assert len(rows["languages"]) == 12
+    assert judged["expectation"]["above"] == 0
+    assert judged["moderate"]["mean"]["low"] > 0
+    assert round(judged["moderate"]["share"] * 12) == 9
+    assert 0.05 / 3 < judged["collapse"]["covariates"]["words"]["p"] < 0.05
+    assert judged["collapse"]["covariates"]["words"]["rho"] < -0.6
+    for size in ("medium", "large"):
+        gold = {m: rows["methods"][f"{m}, {size}"]["gold_best"]["mean"] for m in claims.GUIDED}
+        assert max(gold, key=gold.get) == "constant"
+
+    places = {(p["size"], p["M"], p["step_size"], p["T"]): p for p in rows["map"]}
+    paid = [(at, r) for at, p in places.items() for r in p["at_cost_ratio"] if claims.pays(p, r)]
+    assert {ratio for _, ratio in paid} == {"0.03"}
+    assert len(paid) == 6
+    assert {size for (size, *_), _ in paid} == {"medium", "large"}
+    assert {M for (_, M, *_), _ in paid} == {2, 3, 4}
+    own = {at: p["at_cost_ratio"]["the toy's"]["gain"]["mean"] for at, p in places.items()}
+    level = {at for at, gain in own.items() if gain > 0}
+    assert level == {("medium", 3, 0.5, 8), ("medium", 2, 0.5, 16), ("medium", 4, 0.5, 16)}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from entrgi_ref.paper.declared.experiments import LABELS
 from toy import figures as toy_figures
 from toy.demo import BASE
 from toy.laboratory import distribution
+from toy.laboratory.claims import pays
 from toy.laboratory.gradient import GRID
 from toy.laboratory.rivals import AGAINST
 from toy.statistics import Estimate
@@ -469,7 +471,7 @@ def frontier(palette: Palette) -> Figure:
                 )
         axis.set(title=f"{family}: {of['languages']} languages")
         axis.grid()
-    axes[0].set(ylabel="mean reward (standard deviations of gold)", xlabel="KL from the language")
+    axes[0].set(ylabel="mean reward (deviations of gold)", xlabel="KL from the language (nats)")
     axes[1].set(xlabel="log-likelihood given up (nats)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
@@ -477,11 +479,17 @@ def frontier(palette: Palette) -> Figure:
 
 @drawing
 def ahead(palette: Palette) -> Figure:
-    """Each method's reward less EntRGi's at the same KL of 1 nat, with 95% intervals over the
-    languages, enumerable and wide.
+    """Each method's reward less EntRGi's for the same price of 1 nat, with 95% intervals over the
+    languages: enumerable ones, and wide ones between given words.
     """
     figure, axes = _panels(4.4, 3.0, height=3.0)
-    found = records.read("exact-distribution")["rows"]
+    found = {
+        family: records.read(record)["rows"][family]
+        for family, record in (
+            ("enumerable", "exact-distribution"),
+            ("infilling", "exact-infilling"),
+        )
+    }
     names = list(found["enumerable"]["at_matched_kl"]["1"]["reward"])
     for axis, (family, of) in zip(axes, found.items(), strict=True):
         for i, name in enumerate(names):
@@ -500,6 +508,7 @@ def ahead(palette: Palette) -> Figure:
             )
         axis.axvline(0, color=palette.quiet, lw=1, ls="--")
         axis.set(title=f"{family}: {of['languages']} languages", xlabel="reward, less EntRGi's")
+        axis.set(ylim=(0.5 - len(names), 0.5))
         axis.grid(axis="x")
         axis.set_yticks([-i for i in range(len(names))], [])
     axes[0].set_yticklabels([distribution.LABELS.get(name, name) for name in names])
@@ -536,6 +545,76 @@ def rivals(palette: Palette) -> Figure:
         axis.grid(axis="x")
     axes[0].set_yticklabels([LABELS[name] for name in names])
     figure.supxlabel("filled: the answer with the largest reward; hollow: mean of all", fontsize=9)
+    return figure
+
+
+@drawing
+def verdicts(palette: Palette) -> Figure:
+    """Each claim as a difference that is positive if it is so: a dot for each language, and the
+    mean over the languages with its 95% interval.
+    """
+    found = records.read("claims")["rows"]["claims"].values()
+    figure = Figure(figsize=(8.0, 5.6), layout="constrained")
+    units = list(dict.fromkeys(claim["unit"] for claim in found))
+    of = {unit: [claim for claim in found if claim["unit"] == unit] for unit in units}
+    axes = list(figure.subplots(len(units), 1, height_ratios=[len(of[unit]) for unit in units]))
+    for axis, (unit, claims) in zip(axes, of.items(), strict=True):
+        for i, claim in enumerate(claims):
+            dots = [language["mean"] for language in claim["by_language"].values()]
+            axis.plot(dots, [-i] * len(dots), "o", color=palette.quiet, alpha=0.55, markersize=4)
+            mean = Estimate(**claim["mean"])
+            axis.errorbar(
+                mean.mean,
+                -i,
+                xerr=[[mean.mean - mean.low], [mean.high - mean.mean]],
+                fmt="D",
+                color=palette.mixed if claim["verdict"] == "holds" else palette.ink,
+                capsize=3,
+            )
+        axis.axvline(0, color=palette.quiet, lw=1, ls="--")
+        labels = [f"{textwrap.fill(claim['text'], 44)}\n({claim['verdict']})" for claim in claims]
+        axis.set_yticks([-i for i in range(len(claims))], labels, fontsize=8)
+        label = {"points": "gold score (points)"}.get(unit, unit)
+        axis.set(xlabel=label, ylim=(0.6 - len(claims), 0.6))
+        axis.grid(axis="x")
+    return figure
+
+
+@drawing
+def guidance_map(palette: Palette) -> Figure:
+    """Gold of EntRGi less that of Best-of-N at equal compute: a row for each setting, a column for
+    each cost of reading an answer by the reward model over a pass of the mask predictor. Bold where
+    guidance is clearly ahead.
+    """
+    rows = records.read("claims")["rows"]
+    places = rows["map"]
+    ratios = sorted(
+        places[0]["at_cost_ratio"], key=lambda r: float("inf") if r == "the toy's" else float(r)
+    )
+    gains = np.array([[p["at_cost_ratio"][r]["gain"]["mean"] for r in ratios] for p in places])
+    most = float(np.abs(gains).max())
+    figure, (axis,) = _panels(7.5, height=0.32 * len(places) + 1.1)
+    axis.imshow(gains, cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto")
+    for i, place in enumerate(places):
+        for j, ratio in enumerate(ratios):
+            at = place["at_cost_ratio"][ratio]
+            bound = "≤ " if at["pool_too_small"] else ""
+            text = f"{bound}{gains[i, j]:+.2f} ({at['pays_in']})".replace("-", "−")
+            dark = abs(gains[i, j]) > 0.6 * most
+            axis.text(
+                *(j, i, text),
+                ha="center",
+                va="center",
+                fontsize=7,
+                fontweight="bold" if pays(place, ratio) else "normal",
+                color="#ffffff" if dark else toy_figures.INK,
+            )
+    names = [f"{p['size']}, M = {p['M']}, η = {p['step_size']:g}, T = {p['T']}" for p in places]
+    axis.set_yticks(range(len(places)), names, fontsize=8)
+    axis.set_xticks(range(len(ratios)), ratios)
+    axis.set(xlabel="cost of the reward model over the mask predictor's, per sequence")
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
     return figure
 
 

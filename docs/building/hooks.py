@@ -8,6 +8,7 @@ A page may hold macros, `{{ name argument ... }}`, each of which becomes Markdow
     {{ value RECORD PATH FORMAT }}  a number of a run record
     {{ estimate RECORD PATH DIGITS [sign] }}   a number with its interval
     {{ table NAME }}                a table made from run records
+    {{ wall RECORD }}               how long a run took
     {{ figure NAME }}               a picture that is drawn at every build
     {{ symbols }} {{ letters }}     the table of symbols, and of dimension letters
     {{ published }}                 the paper's main table, as far as it is known
@@ -105,6 +106,13 @@ def table(name: str) -> str:
     return records.TABLES[name]()
 
 
+def wall(record: str) -> str:
+    """How long a run took, and on what."""
+    found = records.read(record)
+    minutes = round(found["seconds"] / 60)
+    return f"{minutes} minutes on {found['machine'].replace('1 threads', '1 thread')}"
+
+
 def figure(name: str) -> str:
     """A drawn picture, in its light and its dark version."""
     alt = html.escape(figures.DRAWN[name].alt, quote=True)
@@ -152,6 +160,7 @@ MACROS: dict[str, Callable[..., str]] = {
     "value": value,
     "estimate": estimate,
     "table": table,
+    "wall": wall,
     "figure": figure,
     "published": published,
     "provenance": provenance,

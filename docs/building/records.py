@@ -24,7 +24,7 @@ from entrgi_ref.paper.declared.experiments import LABELS  # noqa: E402
 from entrgi_ref.paper.declared.published import SKYWORK  # noqa: E402
 from entrgi_ref.paper.run import dry  # noqa: E402
 from toy import dial, ledger, spread  # noqa: E402
-from toy.laboratory import claims, distribution, rivals  # noqa: E402
+from toy.laboratory import claims, distribution, infilling, rivals  # noqa: E402
 from toy.laboratory import gradient as exact_gradient  # noqa: E402
 from toy.leading import markdown as leading_table  # noqa: E402
 from toy.statistics import Estimate, student  # noqa: E402
@@ -249,6 +249,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "exact-gradient": lambda: exact_gradient.markdown(read("exact-gradient")["rows"]),
     "answers": lambda: distribution.answers_table(read("exact-distribution")["rows"]),
     "matched-kl": lambda: distribution.matched_table(read("exact-distribution")["rows"]),
+    "answers-infilling": lambda: infilling.answers_table(read("exact-infilling")["rows"]),
+    "matched-infilling": lambda: distribution.matched_table(read("exact-infilling")["rows"]),
     "rivals": lambda: rivals.means_table(read("rivals")["rows"]),
     "rivals-differences": lambda: rivals.differences_table(read("rivals")["rows"]),
     "rivals-costs": lambda: rivals.costs_table(read("rivals")["rows"]),

@@ -310,6 +310,14 @@ def place(condition: Condition, found: Iterable[Found]) -> Json:
     }
 
 
+def pays(place: Json, ratio: str) -> bool:
+    """Whether guidance succeeds at a place of the map, as docs/preregistered.md says it: the
+    interval of its gain is above 0, and `ENOUGH` of the languages have the sign.
+    """
+    at = place["at_cost_ratio"][ratio]
+    return bool(at["gain"]["low"] > 0 and at["pays_in"] >= ENOUGH * len(place["worth"]))
+
+
 def by_quality(found: Iterable[Found]) -> list[Json]:
     """The pairs of a language and a reward size at the paper's settings, in thirds by the reward
     model's quality: what EntRGi gains over as many answers and at equal compute.
