@@ -17,7 +17,7 @@ from checkpoints import DREAM, LONG, REMOVED, REWARD, SHORT, changed, pair
 from entrgi_ref import SamplingConfig, __main__, denoising, generate
 from entrgi_ref.models import Dream, SequenceReward
 from entrgi_ref.models.checkpoints import dtype_of, locate, quiet, require_positions
-from entrgi_ref.models.dream import qwen2_config
+from entrgi_ref.models.denoiser import qwen2_config
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 HUB = {"model_type": "Dream", **json.loads((DREAM / "config.json").read_text())}

@@ -101,7 +101,7 @@ def answer(
     the best answer.
     """
     from ..config import SamplingConfig
-    from ..models import DreamCheckpoint, RewardCheckpoint
+    from ..models import DenoiserCheckpoint, RewardCheckpoint
     from ..models.checkpoints import device_of, dtype_of
 
     # All that can be known without the weights comes first.
@@ -109,7 +109,7 @@ def answer(
     settings = guidance(method, gradient_steps, step_size, optimiser, dtype)
     dtype_of(dtype, device_of(device))
     _check_prompt(prompt)
-    denoiser = DreamCheckpoint.examine(dream, revision=dream_revision)
+    denoiser = DenoiserCheckpoint.examine(dream, revision=dream_revision)
     reward_model = RewardCheckpoint.examine(
         reward, revision=reward_revision, unmatched=unmatched, adapter=reward_adapter
     )

@@ -1,6 +1,6 @@
 """The frozen networks of the paper behind the protocols of the algorithm.
 
-    dream.py        Dream-7B, a mask predictor, as a `Denoiser`
+    denoiser.py     a mask predictor as a `Denoiser`
     sequence.py     a sequence-classification reward model, as a `Reward`
     reading.py      its network, read from embeddings in two parts
     replayed.py     its work on a GPU, recorded once and replayed
@@ -13,8 +13,8 @@
 Only this room and the experiments import transformers, and `import entrgi_ref` imports neither.
 """
 
-from .dream import Dream, DreamCheckpoint
+from .denoiser import Dream, DenoiserCheckpoint
 from .sequence import RewardCheckpoint, SequenceReward
 from .vocabulary import VocabularyMap
 
-__all__ = ["Dream", "DreamCheckpoint", "RewardCheckpoint", "SequenceReward", "VocabularyMap"]
+__all__ = ["Dream", "DenoiserCheckpoint", "RewardCheckpoint", "SequenceReward", "VocabularyMap"]

@@ -16,7 +16,7 @@ from .costs import Costs
 from .published import SKYWORK
 
 if TYPE_CHECKING:
-    from ...models import Dream, DreamCheckpoint, SequenceReward
+    from ...models import Dream, DenoiserCheckpoint, SequenceReward
 
 
 class Testbed(Protocol):
@@ -110,10 +110,10 @@ class DreamTestbed:
             reward.require_room(SHORTEST, new_tokens)
 
     @cached_property
-    def _examined(self) -> DreamCheckpoint:
-        from ...models import DreamCheckpoint
+    def _examined(self) -> DenoiserCheckpoint:
+        from ...models import DenoiserCheckpoint
 
-        return DreamCheckpoint.examine(self.path)
+        return DenoiserCheckpoint.examine(self.path)
 
     @cached_property
     def declaration(self) -> Mapping[str, Any]:

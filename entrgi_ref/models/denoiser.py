@@ -25,7 +25,7 @@ from .tokenizers import conversation, load_tokenizer, padded, token_strings, wit
 
 
 @dataclass(frozen=True, eq=False)
-class DreamCheckpoint:
+class DenoiserCheckpoint:
     """All of a Dream checkpoint but its weights. Made by `examine`."""
 
     folder: Path
@@ -36,7 +36,7 @@ class DreamCheckpoint:
     """The string of each id, V of them; None for ids that the tokenizer does not know."""
 
     @classmethod
-    def examine(cls, path: str | Path, *, revision: str | None = None) -> DreamCheckpoint:
+    def examine(cls, path: str | Path, *, revision: str | None = None) -> DenoiserCheckpoint:
         """Look at a checkpoint in a folder or on the hub, without loading its weights.
 
         Raises `ValueError` if it is not there, is no Dream, has only pickled weights, or has a
@@ -138,11 +138,11 @@ class Dream:
                 call and is faster from then on. It rounds otherwise.
 
         Raises:
-            ValueError: if the device is not there, and for what `DreamCheckpoint.examine` says.
+            ValueError: if the device is not there, and for what `DenoiserCheckpoint.examine` says.
         """
         device = checkpoints.device_of(device)
         dtype = checkpoints.dtype_of(dtype, device)
-        checkpoint = DreamCheckpoint.examine(path, revision=revision)
+        checkpoint = DenoiserCheckpoint.examine(path, revision=revision)
         return checkpoint.load(dtype=dtype, device=device, compiled=compiled)
 
     @property
