@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ... import checks
 from ...commands.memory import memory
+from ...commands.pairs import SKYWORK
 from ...protocols import Denoiser, Reward
 from .benchmarks import Benchmark
 from .costs import Costs
-from .published import SKYWORK
 
 if TYPE_CHECKING:
-    from ...models import Dream, DenoiserCheckpoint, SequenceReward
+    from ...models import DenoiserCheckpoint, DiffusionLM, SequenceReward
 
 
 class Testbed(Protocol):
@@ -140,13 +140,13 @@ class DreamTestbed:
         return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
     @cached_property
-    def _denoiser(self) -> Dream:
+    def _denoiser(self) -> DiffusionLM:
         with memory(SMALLER):
             return self._examined.load(
                 dtype=self.dtype, device=self.requested_device, compiled=self.compiled
             )
 
-    def denoiser(self) -> Dream:
+    def denoiser(self) -> DiffusionLM:
         return self._denoiser
 
     def reward(self, name: str) -> SequenceReward:
