@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from checkpoints import DREAM, REMOVED, REWARD
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from entrgi_ref.__main__ import app
 from entrgi_ref.models import Dream, SequenceReward, load_denoiser
 from entrgi_ref.orders import ORDERS, Candidates, commit
 
@@ -136,6 +138,22 @@ def test_a_guided_answer_from_end_to_end(name, method):
     assert torch.equal(alone.tokens[0], guided.tokens[1])
     expected = reward.score([prompts[1]] * 2, guided.responses[1])
     assert torch.allclose(guided.rewards[1], expected)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_command_answers_by_every_family(name):
+    words = ["--denoiser", str(FOLDER / name), "--reward", str(REWARD), "--unmatched", "zero"]
+    small = "--new-tokens 4 --trajectories 2 --gradient-steps 1 --device cpu --dtype float32"
+    done = CliRunner().invoke(app, ["why?", *words, *small.split()])
+    assert done.exit_code == 0, done.output
+    denoiser = load(name, "float32")
+    reward = SequenceReward.from_pretrained(REWARD, denoiser, dtype="float32", unmatched="zero")
+    config = SamplingConfig(
+        GuidanceConfig("entrgi", 1), trajectories=2, new_tokens=4, denoising_steps=4, seed=0
+    )
+    expected = generate(denoiser, reward, ["why?"], config)
+    for score in expected.rewards[0].tolist():
+        assert f"{score:+.2f}" in done.output
 
 
 # Bad input

@@ -116,6 +116,7 @@ def load_denoiser(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     compiled: bool = False,
+    family: Family | None = None,
 ) -> DiffusionLM:
     """Load a masked diffusion language model of any family that is declared, frozen.
 
@@ -128,13 +129,14 @@ def load_denoiser(
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         compiled: whether torch should compile its layers, which takes some seconds at the first
             call and is faster from then on. It rounds otherwise.
+        family: a declaration of yours; by default the one of `FAMILIES` that config.json names.
 
     Raises:
         ValueError: if the device is not there, and for what `DenoiserCheckpoint.examine` says.
     """
     device = checkpoints.device_of(device)
     dtype = checkpoints.dtype_of(dtype, device)
-    checkpoint = DenoiserCheckpoint.examine(path, revision=revision)
+    checkpoint = DenoiserCheckpoint.examine(path, revision=revision, family=family)
     return checkpoint.load(dtype=dtype, device=device, compiled=compiled)
 
 
