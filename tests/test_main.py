@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from checkpoints import DREAM, REWARD, changed, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, __main__, denoising, generate
 from entrgi_ref.__main__ import app
+from entrgi_ref.commands import pairs
 from entrgi_ref.commands.files import write_text
 from entrgi_ref.models import checkpoints, sequence
 from entrgi_ref.watching import printable
@@ -329,3 +330,33 @@ def test_a_trajectory_that_is_done_early_has_no_nan_on_the_page(tmp_path):
     done_early = [f for panel in panels for f in panel["frames"][:-1] if not f["positions"]]
     assert done_early, "no trajectory was done early: another seed is needed"
     assert all(frame["mean_E"] == frame["mean_D"] == [] for frame in done_early)
+
+
+def test_without_networks_it_is_the_small_pair_and_says_how_large(monkeypatch):
+    """What is named instead of one of them is not announced, and nothing is if both are."""
+    asked = []
+
+    def fetch(path, revision=None):
+        asked.append(str(path))
+        return {pairs.SMALL: DREAM}.get(path) or {pairs.SKYWORK["0.6B"]: REWARD}.get(path) or path
+
+    monkeypatch.setattr(checkpoints, "locate", fetch)
+    words = "--new-tokens 2 --device cpu --trajectories 1 --method bon".split()
+    done = CliRunner().invoke(app, [PROMPT, *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert asked[:2] == [pairs.SMALL, pairs.SKYWORK["0.6B"]]
+    assert f"{pairs.SMALL} (about 1.5 GB) and {pairs.SKYWORK['0.6B']} (about 1.2 GB)" in done.stderr
+    done = CliRunner().invoke(app, [PROMPT, *words, "--denoiser", str(DREAM)])
+    assert pairs.SMALL not in done.stderr
+    assert "0.6B (about 1.2 GB)" in done.stderr
+    done = CliRunner().invoke(app, [PROMPT, *TINY, *words])
+    assert done.stderr == ""
+
+
+def test_sizes_are_those_that_there_are(monkeypatch, capfd):
+    for arguments in (["entrgi_ref", PROMPT, "--size", "huge"],):
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit):
+            __main__.main()
+    assert "size: got 'huge', expected one of" in capfd.readouterr().err
+    assert pairs.pair_of("paper").denoiser == "Dream-org/Dream-v0-Instruct-7B"

@@ -17,7 +17,7 @@ from checkpoints import DREAM, LONG, REMOVED, REWARD, SHORT, changed, pair
 from entrgi_ref import SamplingConfig, __main__, denoising, generate
 from entrgi_ref.models import Dream, SequenceReward
 from entrgi_ref.models.checkpoints import dtype_of, locate, quiet, require_positions
-from entrgi_ref.models.dream import qwen2_config
+from entrgi_ref.models.families import DREAM as FAMILY
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 HUB = {"model_type": "Dream", **json.loads((DREAM / "config.json").read_text())}
@@ -60,19 +60,19 @@ def test_dreams_configuration_as_on_the_hub():
         "max_position_embeddings": 131072,
         "max_window_layers": 28,
     }
-    config = qwen2_config(hub)
+    config = FAMILY.translated(hub)
     for field in ("hidden_size", "num_attention_heads", "vocab_size", "rms_norm_eps"):
         assert getattr(config, field) == hub[field]
     other = {"rms_norm_eps": 1e-5, "hidden_act": "gelu", "max_position_embeddings": 77}
     other |= {"initializer_range": 0.5, "tie_word_embeddings": True, "eos_token_id": 3}
     for field, value in other.items():
-        assert getattr(qwen2_config(hub | {field: value}), field) == value
+        assert getattr(FAMILY.translated(hub | {field: value}), field) == value
     assert config.rope_parameters["rope_theta"] == 1e6
     assert set(config.layer_types) == {"full_attention"}
     newer = {k: v for k, v in hub.items() if k not in ("rope_theta", "rope_scaling")}
     newer["rope_parameters"] = {"rope_theta": 1e6, "rope_type": "default"}
     newer["layer_types"] = ["full_attention"] * 28
-    assert qwen2_config(newer).to_dict() == config.to_dict()
+    assert FAMILY.translated(newer).to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_dreams_configuration_as_on_the_hub():
 def test_a_field_that_changes_the_maths_is_refused_by_name(field, value):
     config = {key: v for key, v in (HUB | {field: value}).items() if v is not REMOVED}
     with pytest.raises(ValueError, match=f"^{field}: got ") as error:
-        qwen2_config(config)
+        FAMILY.translated(config)
     refused(error, field)
 
 
@@ -108,7 +108,7 @@ def test_a_field_that_changes_the_maths_is_refused_by_name(field, value):
     [("sliding_window", 4096), ("some_switch", False), ("note", None), ("_commit_hash", "abc")],
 )
 def test_a_field_without_effect_is_not(field, value):
-    assert qwen2_config(HUB | {field: value}).hidden_size == 48
+    assert FAMILY.translated(HUB | {field: value}).hidden_size == 48
 
 
 def test_checkpoints_that_are_not_there(tmp_path):

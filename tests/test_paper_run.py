@@ -299,7 +299,7 @@ def test_networks_that_do_not_fit_are_one_clear_line(tmp_path, benchmark, monkey
     def full(*words, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    for network in ("DreamCheckpoint", "RewardCheckpoint"):
+    for network in ("DenoiserCheckpoint", "RewardCheckpoint"):
         with monkeypatch.context() as patch:
             patch.setattr(f"entrgi_ref.models.{network}.load", full)
             with pytest.raises(ValueError, match="out of memory: the networks do not fit"):

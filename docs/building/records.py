@@ -20,8 +20,8 @@ ROOT = Path(__file__).parent.parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
+from entrgi_ref.commands.pairs import SKYWORK  # noqa: E402
 from entrgi_ref.paper.declared.experiments import LABELS  # noqa: E402
-from entrgi_ref.paper.declared.published import SKYWORK  # noqa: E402
 from entrgi_ref.paper.run import dry  # noqa: E402
 from toy import dial, ledger, spread  # noqa: E402
 from toy.laboratory import claims, distribution, infilling, rivals  # noqa: E402

@@ -16,8 +16,8 @@ from .files import require_writable, write_text
 from .memory import memory
 from .options import (
     Authors,
+    DenoiserPath,
     Device,
-    DreamPath,
     Dtype,
     GradientSteps,
     Method,
@@ -28,6 +28,7 @@ from .options import (
     OwnDenoisingSteps,
     RewardPath,
     Seed,
+    Size,
     StepSize,
     Temperature,
     TopP,
@@ -39,12 +40,13 @@ from .options import (
     require_precision,
     stopping,
 )
+from .pairs import pair_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .. import DenoisingRecord, Generation, SamplingConfig
-    from ..models import Dream, SequenceReward
+    from ..models import DiffusionLM, SequenceReward
     from ..watching import Recorder
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -54,8 +56,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def answer(
     context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What to answer.", show_default=False)],
-    dream: DreamPath,
-    reward: RewardPath,
+    size: Size = "small",
+    denoiser: DenoiserPath = None,
+    reward: RewardPath = None,
     method: Method = "entrgi",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -69,8 +72,13 @@ def answer(
     trajectories: Trajectories = 4,
     order: Order = "entropy",
     seed: Seed = 0,
-    dream_revision: Annotated[
-        str | None, typer.Option(help="The hub's branch, tag or commit of the Dream checkpoint.")
+    denoiser_revision: Annotated[
+        str | None,
+        typer.Option(
+            "--denoiser-revision",
+            "--dream-revision",
+            help="The hub's branch, tag or commit of the mask predictor.",
+        ),
     ] = None,
     reward_revision: Annotated[
         str | None, typer.Option(help="The hub's branch, tag or commit of the reward model.")
@@ -97,11 +105,11 @@ def answer(
         bool, typer.Option("--watch", help="Show the first trajectory while it is denoised.")
     ] = False,
 ) -> None:
-    """Answer one prompt by Dream, guided by a reward model, and print every trajectory's reward and
-    the best answer.
+    """Answer one prompt by a masked diffusion language model, guided by a reward model, and print
+    every trajectory's reward and the best answer.
     """
     from ..config import SamplingConfig
-    from ..models import DreamCheckpoint, RewardCheckpoint
+    from ..models import DenoiserCheckpoint, RewardCheckpoint
     from ..models.checkpoints import device_of, dtype_of
 
     # All that can be known without the weights comes first.
@@ -109,19 +117,23 @@ def answer(
     settings = guidance(method, gradient_steps, step_size, optimiser, dtype)
     dtype_of(dtype, device_of(device))
     _check_prompt(prompt)
-    denoiser = DreamCheckpoint.examine(dream, revision=dream_revision)
+    pair = pair_of(size)
+    paths = denoiser or pair.denoiser, reward or pair.reward
+    if fetched := pair.announced(*paths):
+        typer.echo(fetched, err=True)
+    checkpoint = DenoiserCheckpoint.examine(paths[0], revision=denoiser_revision)
     reward_model = RewardCheckpoint.examine(
-        reward, revision=reward_revision, unmatched=unmatched, adapter=reward_adapter
+        paths[1], revision=reward_revision, unmatched=unmatched, adapter=reward_adapter
     )
-    reward_model.vocabulary(denoiser.tokens)
-    start = None if template is None else denoiser.template(template)[None]
+    reward_model.vocabulary(checkpoint.tokens)
+    start = None if template is None else checkpoint.template(template)[None]
     blanks = new_tokens
     if start is not None:
         if given(context, "new_tokens"):
             raise ValueError(
                 f"new_tokens: got {new_tokens} beside a template, which has {start.shape[1]} tokens"
             )
-        new_tokens, blanks = start.shape[1], int((start == denoiser.mask_id).sum())
+        new_tokens, blanks = start.shape[1], int((start == checkpoint.mask_id).sum())
     config = SamplingConfig(
         guidance=settings,
         trajectories=trajectories,
@@ -133,8 +145,8 @@ def answer(
         seed=seed,
     )
     config = SamplingConfig.authors(config) if authors else config
-    for checkpoint in (denoiser, reward_model):
-        checkpoint.require_room([prompt], new_tokens)
+    for examined in (checkpoint, reward_model):
+        examined.require_room([prompt], new_tokens)
     if out is not None:
         require_writable(out)
 
@@ -142,7 +154,7 @@ def answer(
     run = _Run(prompt, template, start, shown, watch, out, vocabulary_batch)
     with stopping(run.kept):
         with memory("load both networks in 16 bits by --dtype bfloat16, or take a smaller reward"):
-            networks = denoiser.load(dtype=dtype, device=device)
+            networks = checkpoint.load(dtype=dtype, device=device)
             loaded = reward_model.load(networks, dtype=dtype, micro_batch=micro_batch)
             run.networks = (networks, loaded)
         with memory(_what_to_lower(config)):
@@ -160,7 +172,7 @@ class _Run:
     watch: bool
     out: Path | None
     vocabulary_batch: int | None
-    networks: tuple[Dream, SequenceReward] | None = None
+    networks: tuple[DiffusionLM, SequenceReward] | None = None
     written: list[Path] = field(default_factory=list)
 
     def kept(self) -> str:

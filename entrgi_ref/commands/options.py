@@ -65,13 +65,29 @@ Dtype = Annotated[
         "which is the paper's (code), else float32."
     ),
 ]
-DreamPath = Annotated[
+Size = Annotated[
     str,
-    typer.Option("--dream", help="The Dream checkpoint: a folder, or its id on the hub."),
+    typer.Option(
+        help="Which networks, if they are not named: small (a mask predictor of 0.6B with a reward "
+        "model of 0.6B) or paper (Dream-7B with one of 1.7B)."
+    ),
+]
+DenoiserPath = Annotated[
+    str | None,
+    typer.Option(
+        "--denoiser",
+        "--dream",
+        help="The mask predictor: a folder, or its id on the hub. By default that of --size.",
+        show_default=False,
+    ),
 ]
 RewardPath = Annotated[
-    str,
-    typer.Option("--reward", help="The reward model: a folder, or its id on the hub."),
+    str | None,
+    typer.Option(
+        "--reward",
+        help="The reward model: a folder, or its id on the hub. By default that of --size.",
+        show_default=False,
+    ),
 ]
 
 

@@ -1,6 +1,7 @@
 """The frozen networks of the paper behind the protocols of the algorithm.
 
-    dream.py        Dream-7B, a mask predictor, as a `Denoiser`
+    denoiser.py     a mask predictor as a `Denoiser`
+    families.py     what differs between families of them, one declaration each
     sequence.py     a sequence-classification reward model, as a `Reward`
     reading.py      its network, read from embeddings in two parts
     replayed.py     its work on a GPU, recorded once and replayed
@@ -13,8 +14,16 @@
 Only this room and the experiments import transformers, and `import entrgi_ref` imports neither.
 """
 
-from .dream import Dream, DreamCheckpoint
+from .denoiser import DenoiserCheckpoint, DiffusionLM, Dream, load_denoiser
 from .sequence import RewardCheckpoint, SequenceReward
 from .vocabulary import VocabularyMap
 
-__all__ = ["Dream", "DreamCheckpoint", "RewardCheckpoint", "SequenceReward", "VocabularyMap"]
+__all__ = [
+    "DenoiserCheckpoint",
+    "DiffusionLM",
+    "Dream",
+    "RewardCheckpoint",
+    "SequenceReward",
+    "VocabularyMap",
+    "load_denoiser",
+]

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.utils import logging
 
@@ -72,9 +72,8 @@ def identity(path: str | Path) -> dict[str, str]:
     and a hash of its contents (of large files: their size, beginning and end).
     """
     folder = locate(path)
-    if folder.parent.name == "snapshots":  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
-        owner_and_name = folder.parent.parent.name.split("--")[1:]
-        return {"name": "/".join(owner_and_name), "commit": folder.name}
+    if _is_snapshot(folder):
+        return {"name": name_of(folder), "commit": folder.name}
     digest = hashlib.blake2b(digest_size=8)
     for file in sorted(file for pattern in DATA for file in folder.glob(pattern)):
         size = file.stat().st_size
@@ -82,7 +81,19 @@ def identity(path: str | Path) -> dict[str, str]:
             digest.update(f"{file.name} {size} ".encode() + content.read(SAMPLED))
             content.seek(max(0, size - SAMPLED))
             digest.update(content.read())
-    return {"name": folder.resolve().name, "contents": digest.hexdigest()}
+    return {"name": name_of(folder), "contents": digest.hexdigest()}
+
+
+def name_of(folder: Path) -> str:
+    """The hub's id of a folder in its cache, else the folder's name."""
+    if _is_snapshot(folder):
+        return "/".join(folder.parent.parent.name.split("--")[1:])
+    return folder.resolve().name
+
+
+def _is_snapshot(folder: Path) -> bool:
+    """Whether it lies in the hub's cache: models--OWNER--NAME/snapshots/COMMIT."""
+    return folder.parent.name == "snapshots"
 
 
 SAMPLED = 2**20
@@ -212,6 +223,22 @@ def load(
     if dtype == torch.float64:
         _normalise_in_double(network)
     return network.requires_grad_(False).eval().to(device)
+
+
+def stored(folder: Path, name: str, renamed: Mapping[str, str]) -> Tensor | None:
+    """A weight as it lies in the folder's shards, None if there is none of that name. `renamed` are
+    patterns of their names, and what they are replaced by.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as shard:
+            for theirs in shard.keys():  # noqa: SIM118
+                ours = theirs
+                for pattern, replacement in renamed.items():
+                    ours = re.sub(pattern, replacement, ours)
+                if ours == name:
+                    found: Tensor = shard.get_tensor(theirs)
+                    return found
+    return None
 
 
 def require_weights(folder: Path) -> None:

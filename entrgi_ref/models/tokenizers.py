@@ -132,16 +132,18 @@ def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def conversation(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, response: str | None = None
+    tokenizer: PreTrainedTokenizerBase, prompt: str, response: str | None = None, **options: Any
 ) -> str:
-    """The text of a conversation of one turn, up to where the answer begins or with the answer."""
+    """The text of a conversation of one turn, up to where the answer begins or with the answer.
+    `options` are the template's.
+    """
     turns = [{"role": "user", "content": prompt}]
     if response is not None:
         turns.append({"role": "assistant", "content": response})
     try:
         return str(
             tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=response is None
+                turns, tokenize=False, add_generation_prompt=response is None, **options
             )
         )
     except Exception as error:  # a template can do anything

@@ -18,6 +18,7 @@ from ..commands.options import (
     BatchSize,
     Compiled,
     CudaGraphs,
+    DenoiserPath,
     Device,
     Dtype,
     Engine,
@@ -38,6 +39,7 @@ from ..commands.options import (
     RetryFailed,
     RunPath,
     Seeds,
+    Size,
     StepSize,
     Temperature,
     TopP,
@@ -51,7 +53,8 @@ from ..commands.options import (
     seed_list,
     stopping,
 )
-from .declared.published import DREAM, LMUNIT
+from ..commands.pairs import pair_of
+from .declared.published import LMUNIT
 
 if TYPE_CHECKING:
     from .declared.plan import Plan
@@ -96,16 +99,16 @@ def _declared(
     def command(
         experiment: ExperimentName,
         out: Out = None,
-        dream: Annotated[
-            str, typer.Option("--dream", help="The Dream checkpoint: a folder, or a hub id.")
-        ] = DREAM,
+        size: Size = "paper",
+        denoiser: DenoiserPath = None,
         reward: Annotated[
             list[str] | None,
             typer.Option(
                 "--reward",
                 help="A reward model: a folder, a hub id, or NAME=either; may be given several "
-                "times. By default the paper's, Skywork-Reward-V2-Qwen3 of 0.6B, 1.7B and 4B. "
-                "Where one is wanted it is the one called 1.7B, or else the first.",
+                "times. By default the paper's, Skywork-Reward-V2-Qwen3 of 0.6B, 1.7B and 4B; with "
+                "--size small that of 0.6B. Where one is wanted it is the one called 1.7B, or else "
+                "the first.",
             ),
         ] = None,
         benchmark: Annotated[
@@ -201,6 +204,10 @@ def _declared(
             gradient_steps,
         )
         folder = RESULTS / experiment if out is None else out
+        pair = pair_of(size)
+        network = denoiser or pair.denoiser
+        if not reward and size != "paper":
+            reward = [pair.reward]
         rewards = reward_paths(reward or [])
         if plan.experiment.rewards == MAIN:  # the others would be fetched for nothing
             rewards = {main_of(rewards): rewards[main_of(rewards)]}
@@ -209,7 +216,7 @@ def _declared(
 
             assumed = Assumed(tflops, bandwidth, prompt_tokens)
             parts = {"micro_batch": micro_batch, "vocabulary_batch": vocabulary_batch}
-            typer.echo(say(plan, dream, rewards, dtype, assumed, json_, **parts))
+            typer.echo(say(plan, network, rewards, dtype, assumed, json_, **parts))
             return
         if json_ is not None:
             raise ValueError(f"json: got {str(json_)!r}, which has no effect without --dry")
@@ -219,7 +226,7 @@ def _declared(
             return at_commit(path, models, announce)
 
         testbed = DreamTestbed(
-            path=fixed(dream),
+            path=fixed(network),
             reward_paths={name: fixed(path) for name, path in rewards.items()},
             benchmarks=named(benchmark or list(HUB), pinned(folder)),
             dtype=dtype,

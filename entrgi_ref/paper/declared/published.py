@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...commands.pairs import DREAM, SKYWORK, SMALL
+
 TOP1: dict[tuple[str, str], float] = {
     ("reward-bench-2", "entrgi"): 3.91,
     ("reward-bench-2", "bon"): 2.99,
@@ -20,9 +22,6 @@ TOP1: dict[tuple[str, str], float] = {
 PROMPTS, SEEDS = 64, (1, 2, 3)
 """Of each benchmark. The settings behind the numbers are `SamplingConfig.authors()`."""
 
-DREAM = "Dream-org/Dream-v0-Instruct-7B"
-SKYWORK = {size: f"Skywork/Skywork-Reward-V2-Qwen3-{size}" for size in ("0.6B", "1.7B", "4B")}
-"""The reward models, by size."""
 _QWEN3 = {"model_type": "qwen3", "vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128}
 SHAPES: dict[str, dict[str, Any]] = {
     DREAM: {
@@ -33,6 +32,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 28,
         "num_attention_heads": 28,
         "num_key_value_heads": 4,
+    },
+    SMALL: _QWEN3
+    | {
+        "model_type": "a2d-qwen3",
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
     },
     **{
         SKYWORK[size]: _QWEN3

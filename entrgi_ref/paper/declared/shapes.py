@@ -8,7 +8,13 @@ from typing import Any
 
 from ...checks import some
 
-KINDS = {"Dream": "qwen2", "qwen2": "qwen2", "qwen3": "qwen3"}
+KINDS = {
+    "Dream": "qwen2",
+    "a2d-qwen2": "qwen2",
+    "a2d-qwen3": "qwen3",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+}
 """Types of configurations of which the layers are known, and whose layers they are."""
 REQUIRED = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),

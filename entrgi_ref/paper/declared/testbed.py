@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ... import checks
 from ...commands.memory import memory
+from ...commands.pairs import SKYWORK
 from ...protocols import Denoiser, Reward
 from .benchmarks import Benchmark
 from .costs import Costs
-from .published import SKYWORK
 
 if TYPE_CHECKING:
-    from ...models import Dream, DreamCheckpoint, SequenceReward
+    from ...models import DenoiserCheckpoint, DiffusionLM, SequenceReward
 
 
 class Testbed(Protocol):
@@ -110,10 +110,10 @@ class DreamTestbed:
             reward.require_room(SHORTEST, new_tokens)
 
     @cached_property
-    def _examined(self) -> DreamCheckpoint:
-        from ...models import DreamCheckpoint
+    def _examined(self) -> DenoiserCheckpoint:
+        from ...models import DenoiserCheckpoint
 
-        return DreamCheckpoint.examine(self.path)
+        return DenoiserCheckpoint.examine(self.path)
 
     @cached_property
     def declaration(self) -> Mapping[str, Any]:
@@ -140,13 +140,13 @@ class DreamTestbed:
         return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
     @cached_property
-    def _denoiser(self) -> Dream:
+    def _denoiser(self) -> DiffusionLM:
         with memory(SMALLER):
             return self._examined.load(
                 dtype=self.dtype, device=self.requested_device, compiled=self.compiled
             )
 
-    def denoiser(self) -> Dream:
+    def denoiser(self) -> DiffusionLM:
         return self._denoiser
 
     def reward(self, name: str) -> SequenceReward:

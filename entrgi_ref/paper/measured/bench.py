@@ -41,7 +41,7 @@ from ...errors import DenoisingRecord
 from ...fast.adam import adam
 from ...fast.gradient import logit_gradient
 from ...models import Dream, SequenceReward
-from ...models.dream import compile_layers
+from ...models.denoiser import compile_layers
 from ...models.sequence import BoundSequenceReward
 from ...relaxation import entropy_weight, soft_embedding, token_distribution
 from ..declared.memory import predicted_memory

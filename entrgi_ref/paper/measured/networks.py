@@ -13,9 +13,9 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
+from ...commands.pairs import DREAM, SKYWORK
 from ...models import Dream, SequenceReward, VocabularyMap
 from ..declared import shapes as declared
-from ..declared.published import DREAM, SKYWORK
 from ..declared.published import SHAPES as SHAPES_OF
 
 

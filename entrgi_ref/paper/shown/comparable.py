@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from ...commands.pairs import DREAM, SKYWORK
 from ...config import GuidanceConfig, SamplingConfig
 from ..declared.benchmarks import HUB
-from ..declared.published import DREAM, PROMPTS, SEEDS, SKYWORK
+from ..declared.published import PROMPTS, SEEDS
 from .summary import Run
 
 AUTHORS: dict[str, Any] = json.loads(SamplingConfig.authors().to_json())
