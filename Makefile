@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo setup test test-slow test-kernel test-oldest test-site bench lint docs serve clean
+.PHONY: demo setup test test-slow test-kernel test-oldest test-site bench laboratory lint docs serve clean
 
 demo: setup  ## the method on the toy: trains it at the first run, then compares all methods
 	$(BIN)/python -m toy
@@ -32,7 +32,7 @@ test-kernel: setup  ## the kernels of a GPU, on a CPU
 OLDEST = transformers==5.0.0 huggingface_hub==1.33.0 tokenizers==0.22.2
 
 test-oldest: .venv-oldest/up-to-date  ## the tests of the models on the oldest transformers
-	.venv-oldest/bin/python -m pytest -n 2 tests/test_parity.py tests/test_models.py tests/test_models_bad_input.py tests/test_main.py
+	.venv-oldest/bin/python -m pytest -n 2 tests/test_parity.py tests/test_parity_models.py tests/test_models.py tests/test_models_bad_input.py tests/test_main.py
 
 .venv-oldest/up-to-date: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv-oldest
@@ -57,6 +57,14 @@ test-site: docs  ## the built site in a browser: needs Chromium
 
 bench: setup  ## time beside the networks alone, at the real vocabulary on small networks
 	$(BIN)/python -m entrgi_ref.paper bench --shape wide
+
+# Two lanes, a core each. What is done is kept in results/: stopped, it goes on there.
+laboratory: setup  ## the laboratory's full runs, in two to three hours
+	$(BIN)/python -m toy claims --threads 1 & \
+	for study in "exact gradient" "exact distribution" "exact infilling" rivals; do \
+		$(BIN)/python -m toy $$study --threads 1; \
+	done; \
+	wait
 
 lint: setup  ## style and types
 	$(BIN)/ruff check docs entrgi_ref tests toy

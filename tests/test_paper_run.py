@@ -658,7 +658,7 @@ def test_the_defaults_of_the_command_line_are_the_papers():
     names = ("trajectories", "new_tokens", "temperature", "top_p", "order")
     expected = guidance | {name: getattr(config, name) for name in names}
     expected |= {"denoising_steps": None, "unmatched": "eos", "authors": False, "dtype": "auto"}
-    own = {"seeds": "1,2,3", "prompts": 64, "batch_size": "4", "dream": published.DREAM}
+    own = {"seeds": "1,2,3", "prompts": 64, "batch_size": "4", "size": "paper"}
     own |= {"gradient_steps": None}  # the experiment's
     commands_of = {c.name or c.callback.__name__: c.callback for c in paper.app.registered_commands}
     for command, more in (
