@@ -12,6 +12,7 @@ import torch
 from paper_runs import TINY_BASE, invoke, tiny_run
 
 from checkpoints import DREAM, REWARD
+from entrgi_ref.commands import pairs
 from entrgi_ref.models import checkpoints
 from entrgi_ref.paper.declared import published
 from entrgi_ref.paper.declared.benchmarks import Benchmark
@@ -298,6 +299,10 @@ def test_without_the_hub_the_papers_shapes_are_declared(offline, no_weights, tmp
         assert row["fits"] == [c for c in (16, 24, 40, 80) if row["peak_gib"] <= 0.9 * c]
     K = int(re.search(r"equal compute, K = (\d+)", text)[1])
     assert K > 4
+    small = dry_plan("--size", "small")
+    assert f"{pairs.SMALL}: 0.75 billion parameters, download 1.50 GB" in small
+    assert f"{pairs.SKYWORK['0.6B']}: 0.60 billion parameters, download 1.19 GB" in small
+    assert pairs.pair_of("small").gigabytes == {pairs.SMALL: 1.5, pairs.SKYWORK["0.6B"]: 1.2}
     with pytest.raises(ValueError, match="the hub does not answer, and of 'a/b' no shape"):
         dry_plan("--dream", "a/b")
     with pytest.raises(ValueError, match="there is no folder"):

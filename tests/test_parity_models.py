@@ -20,6 +20,7 @@ from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.__main__ import app
 from entrgi_ref.models import Dream, SequenceReward, load_denoiser
 from entrgi_ref.orders import ORDERS, Candidates, commit
+from entrgi_ref.paper.declared.shapes import Sizes
 
 FOLDER = Path(
     os.environ.get("PARITY_MODELS_DIR") or Path(__file__).parent / "data" / "parity-models"
@@ -138,6 +139,13 @@ def test_a_guided_answer_from_end_to_end(name, method):
     assert torch.equal(alone.tokens[0], guided.tokens[1])
     expected = reward.score([prompts[1]] * 2, guided.responses[1])
     assert torch.allclose(guided.rewards[1], expected)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_parameters_are_counted_from_the_configuration(name):
+    """For `plan --dry`. An output layer equal to the table is stored twice and held once."""
+    sizes = Sizes.of(json.loads((FOLDER / name / "config.json").read_text(encoding="utf-8")))
+    assert sizes.as_denoiser == sum(p.numel() for p in load(name, "float32").network.parameters())
 
 
 @pytest.mark.parametrize("name", RECORDED)

@@ -12,10 +12,23 @@ KINDS = {
     "Dream": "qwen2",
     "a2d-qwen2": "qwen2",
     "a2d-qwen3": "qwen3",
+    "llada": "llama",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
 }
 """Types of configurations of which the layers are known, and whose layers they are."""
+RENAMED = {
+    "llada": {
+        "vocab_size": ("embedding_size", "vocab_size"),
+        "hidden_size": ("d_model",),
+        "intermediate_size": ("mlp_hidden_size",),
+        "num_hidden_layers": ("n_layers",),
+        "num_attention_heads": ("n_heads",),
+        "num_key_value_heads": ("n_kv_heads", "n_heads"),
+        "tie_word_embeddings": ("weight_tying",),
+    }
+}
+"""Type -> field of transformers' -> theirs, of which the first that is not null counts."""
 REQUIRED = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("num_attention_heads", "num_key_value_heads"),
@@ -24,10 +37,12 @@ REQUIRED = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """A transformer with grouped queries, rotations and a gated layer, as Qwen2 and Qwen3 are."""
+    """A transformer with grouped queries, rotations and a gated layer, as Llama and Qwen are."""
 
     kind: str
-    """qwen2, which adds biases to queries, keys and values; or qwen3, which normalises heads."""
+    """qwen2, which adds biases to queries, keys and values; qwen3, which normalises heads; or
+    llama, which does neither.
+    """
     vocabulary: int
     width: int
     inner: int
@@ -51,6 +66,9 @@ class Sizes:
                 f"model_type: got {kind!r}, expected one of {', '.join(KINDS)}: of other layers "
                 "the memory is not known"
             )
+        for ours, theirs in RENAMED.get(kind, {}).items():
+            found = [config[name] for name in theirs if config.get(name) is not None]
+            config = {**config, **({ours: found[0]} if found else {})}
         missing = [name for name in REQUIRED if not isinstance(config.get(name), int)]
         if missing:
             raise ValueError(f"config.json: it lacks {some(missing)}")
@@ -90,7 +108,8 @@ class Sizes:
     def in_layers(self) -> int:
         """Parameters of all layers and of the last normalisation."""
         attention = 2 * self.width * (self.queries + self.keys)
-        more = 2 * self.head if self.kind == "qwen3" else self.queries + 2 * self.keys
+        biases, norms = self.queries + 2 * self.keys, 2 * self.head
+        more = {"llama": 0, "qwen2": biases, "qwen3": norms}[self.kind]
         layer = attention + 3 * self.width * self.inner + 2 * self.width + more
         return self.layers * layer + self.width
 
