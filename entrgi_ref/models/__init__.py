@@ -3,6 +3,7 @@
     denoiser.py     a mask predictor as a `Denoiser`
     families.py     what differs between families of them, one declaration each
     sequence.py     a sequence-classification reward model, as a `Reward`
+    likelihood.py   an ordinary causal model as a `Reward`: how likely it finds an answer
     reading.py      its network, read from embeddings in two parts
     replayed.py     its work on a GPU, recorded once and replayed
     adapters.py     a LoRA adapter merged into it
@@ -15,6 +16,7 @@ Only this room and the experiments import transformers, and `import entrgi_ref` 
 """
 
 from .denoiser import DenoiserCheckpoint, DiffusionLM, Dream, load_denoiser
+from .likelihood import LikelihoodReward
 from .sequence import RewardCheckpoint, SequenceReward
 from .vocabulary import VocabularyMap
 
@@ -22,6 +24,7 @@ __all__ = [
     "DenoiserCheckpoint",
     "DiffusionLM",
     "Dream",
+    "LikelihoodReward",
     "RewardCheckpoint",
     "SequenceReward",
     "VocabularyMap",

@@ -8,10 +8,11 @@ steps read the response and the suffix alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -81,7 +82,7 @@ class RewardCheckpoint:
         """
         width = self.config.get_text_config().vocab_size
         known = {token: i for token, i in self.tokenizer.get_vocab().items() if i < width}
-        fallback = _fallback(self.tokenizer, self.folder, width)
+        fallback = fallback_of(self.tokenizer, self.folder, width)
         return VocabularyMap.by_string(tokens, known, fallback)
 
     def require_room(self, prompts: Sequence[str], new_tokens: int) -> None:
@@ -135,7 +136,7 @@ class RewardCheckpoint:
             network=network,
             tokenizer=self.tokenizer,
             vocabulary=vocabulary.to(home),
-            embeddings=vocabulary.embeddings(_table(network), self.unmatched).to(home),
+            embeddings=vocabulary.embeddings(table_of(network), self.unmatched).to(home),
             eos_id=denoiser.eos_id,
             pad_id=getattr(denoiser, "pad_id", None),
             prefix_cache=prefix_cache,
@@ -162,7 +163,7 @@ def tokens_of(denoiser: Denoiser) -> Sequence[str | None]:
 
 
 @torch.no_grad()
-def _table(network: Network) -> Float[Tensor, "reward_vocabulary d"]:
+def table_of(network: Network) -> Float[Tensor, "reward_vocabulary d"]:
     """What the network makes of each token: its table of embeddings, scaled if it scales them."""
     embed = network.get_input_embeddings()
     return embed(torch.arange(len(embed.weight), device=embed.weight.device))
@@ -389,7 +390,7 @@ class SequenceStepReward:
         at = self.masked.nonzero_static(size=len(mixed)).unbind(1)
         response = F.embedding(self.response, self.embeddings).index_put(at, mixed).to(device)
         likely = self.response.index_put(at, likeliest)
-        seen = self._visible(likely).to(device)
+        seen = visible_of(likely, bound.reward.eos_id, bound.reward.pad_id).to(device)
         suffix = bound.suffix.expand(len(response), -1, -1)
         after = bound.valid.new_ones(suffix.shape[:2])
         prefix, _ = bound.read
@@ -400,40 +401,53 @@ class SequenceStepReward:
         scored = torch.cat([bound.scored, seen & scored, after], 1)
         return bound.scores(embedded, visible, scored).to(mixed.device)
 
-    def _visible(self, likely: Int[Tensor, "S N"]) -> Bool[Tensor, "S N"]:
-        """Which tokens of the response the reward model attends to: none after the first end of
-        sequence, and no padding. Masked positions are judged by their most likely token.
 
-        Dream's end of sequence is its padding, so that the end itself is hidden too. Source:
-        authors' code.
-        """
-        reward = self.bound.reward
-        visible = torch.ones_like(self.masked)
-        if reward.eos_id is not None:
-            end = likely == reward.eos_id
-            visible = end.cumsum(1) - end.long() == 0
-        return visible if reward.pad_id is None else visible & (likely != reward.pad_id)
+def visible_of(
+    likely: Int[Tensor, "S N"], eos_id: int | None, pad_id: int | None
+) -> Bool[Tensor, "S N"]:
+    """Which tokens of the response a reward model attends to: none after the first end of
+    sequence, and no padding. Masked positions are judged by their most likely token.
+
+    Dream's end of sequence is its padding, so that the end itself is hidden too. Source: authors'
+    code.
+    """
+    visible = torch.ones_like(likely, dtype=torch.bool)
+    if eos_id is not None:
+        end = likely == eos_id
+        visible = end.cumsum(1) - end.long() == 0
+    return visible if pad_id is None else visible & (likely != pad_id)
 
 
 def _config(folder: Path) -> PretrainedConfig:
     """The configuration of a reward model, if it is one that can be read in two parts."""
-    config = checkpoints.known_config(
+    config = readable_config(
         folder, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "sequence classifiers"
     )
+    if config.num_labels != 1:
+        raise ValueError(f"num_labels: got {config.num_labels}, expected a reward model with 1")
+    return config
+
+
+def readable_config(
+    folder: Path, models: Mapping[type[PretrainedConfig], Any], kind: str
+) -> PretrainedConfig:
+    """The configuration of a causal network among `models`, if it can be read in two parts.
+
+    Raises `ValueError` naming the field if it cannot.
+    """
+    config = checkpoints.known_config(folder, models, kind)
     written = checkpoints.read_config(folder)
     if written.get("quantization_config"):
         raise ValueError("quantization_config: quantised checkpoints are not supported")
-    if config.num_labels != 1:
-        raise ValueError(f"num_labels: got {config.num_labels}, expected a reward model with 1")
     # A network that sees pictures too has the fields of its language model apart.
     text = config.get_text_config()
     for part in (config, text):
         _require_full_attention(part)
-    for kind in (*checkpoints.rope_types(written), *checkpoints.rope_types(text.to_dict())):
-        if kind in ("dynamic", "longrope"):
+    for rotations in (*checkpoints.rope_types(written), *checkpoints.rope_types(text.to_dict())):
+        if rotations in ("dynamic", "longrope"):
             raise ValueError(
-                f"rope_type: got {kind!r}, which depends on the length of the sequence, so that a "
-                "prefix cannot be read once"
+                f"rope_type: got {rotations!r}, which depends on the length of the sequence, so "
+                "that a prefix cannot be read once"
             )
     return config
 
@@ -469,7 +483,7 @@ def _require_head(config: PretrainedConfig) -> None:
         )
 
 
-def _fallback(tokenizer: PreTrainedTokenizerBase, folder: Path, width: int) -> int:
+def fallback_of(tokenizer: PreTrainedTokenizerBase, folder: Path, width: int) -> int:
     """What tokens are read as that the reward model lacks. Source: authors' code."""
     for kind in ("unk", "eos"):
         index = getattr(tokenizer, f"{kind}_token_id")

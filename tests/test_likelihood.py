@@ -1,0 +1,152 @@
+"""An ordinary causal model as a reward, against its own forward pass token by token."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from checkpoints import DREAM, LONG, REWARD, SHORT
+from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from entrgi_ref.models import LikelihoodReward, SequenceReward, load_denoiser
+from entrgi_ref.models.tokenizers import around_response, conversation
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A random causal model with the tokenizer of the tiny reward model."""
+    to = tmp_path_factory.mktemp("causal")
+    for file in REWARD.iterdir():
+        if file.name not in ("config.json", "model.safetensors"):
+            shutil.copy(file, to)
+    config = Qwen3Config(
+        vocab_size=json.loads((REWARD / "config.json").read_text())["vocab_size"],
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(config).save_pretrained(to)
+    return to
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    return load_denoiser(DREAM, dtype="float64", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def reward(folder, denoiser):
+    return LikelihoodReward.from_pretrained(folder, denoiser, dtype="float64")
+
+
+def slowly(reward, ids, asked, places=None):
+    """The mean log-probability of the `asked` ids, one forward pass for each. `places` are the
+    positions, if some that are hidden lie between them.
+    """
+    found, places = [], list(range(len(ids))) if places is None else places
+    for i in asked:
+        at = {"input_ids": torch.tensor([ids[:i]]), "position_ids": torch.tensor([places[:i]])}
+        at["attention_mask"] = torch.ones(1, i)  # else a gap would begin another sequence
+        with torch.no_grad():
+            logits = reward.network(**at, use_cache=False).logits
+        found.append(float(logits[0, -1].log_softmax(-1)[ids[i]]))
+    return sum(found) / len(found)
+
+
+def ids_of(reward, text):
+    return reward.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_the_score_is_the_mean_log_likelihood_of_what_follows_the_prompt(reward):
+    """Of the answer and of the template's end, whatever else is in the batch."""
+    prompts, answers = [SHORT, LONG, SHORT], ["a river", "the way home is long", ""]
+    found = reward.score(prompts, answers)
+    for prompt, answer, score in zip(prompts, answers, found.tolist(), strict=True):
+        ids = ids_of(reward, conversation(reward.tokenizer, prompt, answer))
+        start = len(ids_of(reward, around_response(reward.tokenizer, prompt)[0]))
+        assert score == pytest.approx(slowly(reward, ids, range(start, len(ids))), abs=1e-6)
+
+
+def step_of(reward, denoiser, prompts, trajectories, response):
+    masked = torch.ones_like(response, dtype=torch.bool)
+    masked[:, 0] = False
+    return reward.bind(prompts, trajectories).at(response, masked), masked
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_whole_tokens_are_read_as_tokens(reward, denoiser, folder, turned):
+    """Fixed and guided positions alike, and nothing after the end of an answer; also where the two
+    vocabularies number the same tokens otherwise.
+    """
+    if turned:
+        tokens = [*denoiser.tokens[379::-1], *denoiser.tokens[380:]]
+        reward = LikelihoodReward.from_pretrained(folder, denoiser, tokens=tokens, dtype="float64")
+    words = denoiser.tokenizer(LONG, add_special_tokens=False)["input_ids"][:5]
+    response = torch.tensor([words, [*words[:2], denoiser.eos_id, *words[:2]]])
+    step, masked = step_of(reward, denoiser, [SHORT, LONG], 1, response)
+    likeliest = response[masked]
+    found = step(reward.embeddings[likeliest], likeliest)
+    for prompt, row, score in zip([SHORT, LONG], response.tolist(), found.tolist(), strict=True):
+        end = row.index(denoiser.eos_id) if denoiser.eos_id in row else len(row)
+        prefix, suffix = (ids_of(reward, t) for t in around_response(reward.tokenizer, prompt))
+        answer = reward.vocabulary.ids[torch.tensor(row[:end])].tolist()
+        ids = prefix + answer + suffix
+        # The suffix keeps its place behind tokens that are hidden.
+        places = [*range(len(prefix) + end), *range(len(prefix) + len(row), 999)][: len(ids)]
+        asked = range(len(prefix), len(ids))
+        assert score == pytest.approx(slowly(reward, ids, asked, places), abs=1e-6)
+    other = response.clone()
+    other[1, 3:] = words[3]
+    step, masked = step_of(reward, denoiser, [SHORT, LONG], 1, other)
+    again = step(reward.embeddings[other[masked]], other[masked])
+    assert torch.allclose(again, found)  # what stands behind the end is not read
+
+
+def test_the_gradient_is_that_of_finite_differences(reward, denoiser):
+    torch.manual_seed(1)
+    words = denoiser.tokenizer(LONG, add_special_tokens=False)["input_ids"][:4]
+    response = torch.tensor([words, words[::-1]])
+    step, masked = step_of(reward, denoiser, [SHORT], 2, response)
+    likeliest = response[masked]
+    mixed = reward.embeddings[likeliest].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(step(mixed, likeliest).sum(), mixed)
+    direction = torch.randn_like(mixed)
+    with torch.no_grad():
+        ahead, behind = (step(mixed + e * direction, likeliest).sum() for e in (1e-4, -1e-4))
+    numeric = float(ahead - behind) / 2e-4
+    assert float((slope * direction).sum()) == pytest.approx(numeric, rel=1e-3)
+
+
+def test_guidance_by_likelihood_finds_likelier_answers(reward, denoiser):
+    config = SamplingConfig(
+        GuidanceConfig("entrgi", 3, 0.5, dtype="float64"), trajectories=6, new_tokens=6
+    )
+    guided = generate(denoiser, reward, [SHORT, LONG], config)
+    plain = generate(denoiser, reward, [SHORT, LONG], config.guided(steps=0))
+    assert guided.average.mean() > plain.average.mean()
+    alone = generate(denoiser, reward, [LONG], config)
+    assert torch.equal(alone.tokens[0], guided.tokens[1])
+
+
+def test_another_tokenizer_or_another_kind_of_model_is_refused(folder, denoiser, tmp_path):
+    foreign = ["<nothing>"] * (len(denoiser.tokens) - 1) + [None]
+    with pytest.raises(ValueError, match=r"vocabulary: .* must match"):
+        LikelihoodReward.from_pretrained(folder, denoiser, tokens=foreign)
+    with pytest.raises(ValueError, match=r"lacks .*lm_head|has weights that the architecture"):
+        LikelihoodReward.from_pretrained(REWARD, denoiser)
+    with pytest.raises(ValueError, match=r"num_labels: got 2|lacks score"):
+        SequenceReward.from_pretrained(folder, denoiser)
+    shutil.copytree(folder, tmp_path / "window")
+    written = json.loads((folder / "config.json").read_text())
+    written |= {"use_sliding_window": True, "sliding_window": 4}
+    (tmp_path / "window" / "config.json").write_text(json.dumps(written))
+    with pytest.raises(ValueError, match="sliding"):
+        LikelihoodReward.from_pretrained(tmp_path / "window", denoiser)
