@@ -274,3 +274,11 @@ def test_no_file_names_a_place_on_one_machine():
         if path.suffix in (".py", ".md", ".toml", ".yml", ".html", ".json", "") and path.is_file():
             text = path.read_text(errors="ignore")
             assert not re.search(r"(?<![\w.])/(work|root|home|tmp)/", text), name
+
+
+@pytest.mark.xdist_group("quick")
+def test_tests_of_a_group_go_to_one_worker(request):
+    """Where pytest and pytest-xdist do not fit, what a group makes once is made twice."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("not shared by workers")
+    assert request.node.nodeid.endswith("@quick")
