@@ -5,7 +5,12 @@ import shutil
 
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    GraniteConfig,
+    GraniteForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from checkpoints import DREAM, LONG, REWARD, SHORT
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
@@ -150,3 +155,27 @@ def test_another_tokenizer_or_another_kind_of_model_is_refused(folder, denoiser,
     (tmp_path / "window" / "config.json").write_text(json.dumps(written))
     with pytest.raises(ValueError, match="sliding"):
         LikelihoodReward.from_pretrained(tmp_path / "window", denoiser)
+
+
+def test_a_model_that_changes_its_logits_is_refused(folder, reward, denoiser, tmp_path):
+    """Its own forward pass would give other likelihoods than its output layer."""
+    config = GraniteConfig(
+        vocab_size=len(reward.network.lm_head.weight),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        initializer_range=0.3,
+        logits_scaling=4.0,
+    )
+    GraniteForCausalLM(config).save_pretrained(tmp_path)
+    reward.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"GraniteForCausalLM .* is not supported") as error:
+        LikelihoodReward.from_pretrained(tmp_path, denoiser, dtype="float32")
+    assert "\n" not in str(error.value)
+
+
+def test_a_token_for_each_id_is_needed(folder, denoiser):
+    with pytest.raises(ValueError, match=rf"tokens: got 3, expected .* {len(denoiser.tokens)} ids"):
+        LikelihoodReward.from_pretrained(folder, denoiser, tokens=denoiser.tokens[:3])

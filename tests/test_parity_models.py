@@ -22,9 +22,9 @@ from entrgi_ref.models import Dream, SequenceReward, load_denoiser
 from entrgi_ref.orders import ORDERS, Candidates, commit
 from entrgi_ref.paper.declared.shapes import Sizes
 
-FOLDER = Path(
-    os.environ.get("PARITY_MODELS_DIR") or Path(__file__).parent / "data" / "parity-models"
-)
+OWN = Path(__file__).parent / "data" / "parity-models"
+"""What bad input is made from, whatever is replayed."""
+FOLDER = Path(os.environ.get("PARITY_MODELS_DIR") or OWN)
 RECORDED = json.loads((FOLDER / "vectors.json").read_text(encoding="utf-8"))["models"]
 TOLERANCE = 1e-4
 """Of logits: 20 times above rounding, 9 times below the smallest mistake (their README)."""
@@ -170,7 +170,7 @@ def test_the_command_answers_by_every_family(name):
 def changed_copy(name, tmp_path, config=None, tokenizer=None):
     """A checkpoint with some fields changed, or removed."""
     folder = tmp_path / "changed"
-    shutil.copytree(FOLDER / name, folder)
+    shutil.copytree(OWN / name, folder)
     for file, fields in (("config.json", config or {}), ("tokenizer_config.json", tokenizer or {})):
         written = json.loads((folder / file).read_text(encoding="utf-8")) | fields
         kept = {key: value for key, value in written.items() if value is not REMOVED}
@@ -222,7 +222,7 @@ def test_another_kind_of_diffusion_is_refused_with_its_reason(kind, tmp_path):
 
 
 def test_a_blockwise_model_is_refused_by_the_name_of_its_folder(tmp_path):
-    shutil.copytree(FOLDER / "a2d-qwen3-tiny", tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1")
+    shutil.copytree(OWN / "a2d-qwen3-tiny", tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1")
     refused(tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1", "bd3lm.*no whole answer")
 
 
@@ -307,4 +307,4 @@ def test_the_key_value_heads_of_llada_may_be_null(tmp_path):
 def test_dream_is_loaded_as_dream_and_nothing_else_is(tmp_path):
     assert type(load_denoiser(DREAM, dtype="float32", device="cpu")) is Dream
     with pytest.raises(ValueError, match="model_type: got 'llada', expected 'Dream'"):
-        Dream.from_pretrained(FOLDER / "llada-tiny")
+        Dream.from_pretrained(OWN / "llada-tiny")

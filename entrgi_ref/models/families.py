@@ -36,16 +36,15 @@ class Family:
     model_type: str
     """In config.json."""
     config: type[Any]
+    """Transformers' class of the configuration."""
     network: type[Any]
-    """Transformers' class, and its configuration."""
+    """Transformers' class of the network."""
     shifted: bool
     """Whether the output at a position predicts the next one, as in the causal model that the
     weights came from. Read without its shift a model prints nonsense, and nothing fails.
     """
     fields: Mapping[str, str]
     """Their field of the configuration -> transformers'. Of two that mean one the first counts."""
-    required: tuple[str, ...]
-    """Transformers' fields that have to be positive integers."""
     neutral: Mapping[str, tuple[Any, ...]]
     """Fields that would change the maths, and the values at which they do not."""
     same_if_null: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +54,7 @@ class Family:
     keys: Mapping[str, str] = field(default_factory=dict)
     """Regular expression for a weight's name -> transformers' name."""
     tokenizer: str = "Qwen2Tokenizer"
-    """Transformers' class."""
+    """Transformers' class of it."""
     mask_token: str | None = None
     """Where the tokenizer declares none, this token of it."""
     configured_mask: bool = False
@@ -81,7 +80,7 @@ class Family:
         for ours, other in self.same_if_null.items():
             if other in same:
                 same.setdefault(ours, same[other])
-        for ours in self.required:
+        for ours in REQUIRED:
             number = same.get(ours)
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
                 theirs = next(name for name, same_as in self.fields.items() if same_as == ours)
@@ -132,7 +131,7 @@ WITHOUT_EFFECT = {
     "id2label",
     "is_encoder_decoder",
     "label2id",
-    "mask_token_id",  # read by `mask_of`
+    "mask_token_id",  # read where a family's mask token stands there
     "model_type",
     "output_attentions",
     "output_hidden_states",
@@ -152,6 +151,7 @@ REQUIRED = (
     "num_attention_heads",
     "num_key_value_heads",
 )
+"""Transformers' fields that have to be positive integers."""
 QWEN = {
     name: name
     for name in (
@@ -183,7 +183,6 @@ DREAM = Family(
     network=Qwen2ForCausalLM,
     shifted=True,
     fields=QWEN2,
-    required=REQUIRED,
     neutral=NEUTRAL,
     ignored=WINDOW,
 )
@@ -196,7 +195,6 @@ A2D_QWEN3 = Family(
     network=Qwen3ForCausalLM,
     shifted=False,
     fields=QWEN,
-    required=REQUIRED,
     neutral={**NEUTRAL, "attention_bias": (False, None)},
     ignored=WINDOW,
     mask_token="<|mask|>",
@@ -210,7 +208,6 @@ A2D_QWEN2 = Family(
     network=Qwen2ForCausalLM,
     shifted=False,
     fields=QWEN2,
-    required=REQUIRED,
     neutral=NEUTRAL,
     ignored=WINDOW,
     mask_token="<|mask|>",
@@ -223,7 +220,6 @@ OPEN_DCODER = Family(
     network=Qwen2ForCausalLM,
     shifted=True,
     fields=QWEN2,
-    required=REQUIRED,
     neutral=NEUTRAL,
     ignored=WINDOW,
     mask_token="<M>",
@@ -252,7 +248,6 @@ LLADA = Family(
         "eos_token_id": "eos_token_id",
         "pad_token_id": "pad_token_id",
     },
-    required=REQUIRED,
     same_if_null={"num_key_value_heads": "num_attention_heads"},
     neutral={
         "activation_type": ("silu",),
@@ -313,8 +308,10 @@ LLADA = Family(
 
 FAMILIES: tuple[Family, ...] = (DREAM, A2D_QWEN3, A2D_QWEN2, OPEN_DCODER, LLADA)
 
-BLOCKWISE = "a later block does not exist while an earlier one is written, so there is no whole \
-answer for a reward to read"
+BLOCKWISE = (
+    "a later block does not exist while an earlier one is written, so there is no whole answer for "
+    "a reward to read"
+)
 REFUSED = {
     "Fast_dLLM_Qwen": BLOCKWISE,
     "fast_dllm_v2": BLOCKWISE,

@@ -27,11 +27,12 @@ from .. import checks
 from ..protocols import Denoiser
 from . import checkpoints
 from .checkpoints import Network
-from .reading import hidden_states
+from .reading import hidden_states, require_own_logits
 from .sequence import (
     SCORE_BATCH,
     fallback_of,
     readable_config,
+    require_all,
     table_of,
     tokens_of,
     visible_of,
@@ -69,7 +70,8 @@ class LikelihoodReward:
 
         The arguments are those of `SequenceReward.from_pretrained`. Raises `ValueError` if it is
         not there, is no causal model that can be read from embeddings, has only pickled weights or
-        no chat template, or if the vocabularies have too little in common.
+        no chat template, if it changes the logits of its output layer, or if the vocabularies have
+        too little in common.
         """
         checks.choice("unmatched", unmatched, UNMATCHED)
         folder = checkpoints.locate(path, revision)
@@ -80,6 +82,7 @@ class LikelihoodReward:
         width = config.get_text_config().vocab_size
         known = {token: i for token, i in tokenizer.get_vocab().items() if i < width}
         names = tokens_of(denoiser) if tokens is None else tokens
+        require_all(names, denoiser)
         vocabulary = VocabularyMap.by_string(names, known, fallback_of(tokenizer, folder, width))
         home = denoiser.writable.device
         device = checkpoints.device_of(home if device is None else device)
@@ -90,6 +93,7 @@ class LikelihoodReward:
             device=device,
             config=config,
         )
+        require_own_logits(network)
         return cls(
             network=network,
             tokenizer=tokenizer,
@@ -149,7 +153,7 @@ class LikelihoodReward:
         before = F.pad(index.cummax(1).values[:, :-1], (1, 0), value=-1)
         asked = asked & (before >= 0)
         row, place = asked.nonzero().unbind(1)
-        logits = self.network.lm_head(hidden[row, before[row, place]])
+        logits = self.network.get_output_embeddings()(hidden[row, before[row, place]])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         log_p = -F.cross_entropy(logits, targets[row, place], reduction="none")
         total = logits.new_zeros(len(embedded)).index_add(0, row, log_p)

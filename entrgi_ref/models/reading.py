@@ -139,6 +139,42 @@ TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3, torch.bfloat16: 0.25, tor
 """By how much the two may differ, as a share of the hidden state."""
 
 
+def _probe(network: Network) -> Int[Tensor, "1 probe"]:
+    """Some tokens, none of which is padding."""
+    table = network.get_input_embeddings().weight
+    length = min(PROBE, checkpoints.positions_of(network.config))
+    width, pad = len(table), network.config.get_text_config().pad_token_id
+    ids = torch.arange(1, length + 1, device=table.device) * 7919 % width
+    return torch.where(ids == (-1 if pad is None else pad), (ids + 1) % width, ids)[None]
+
+
+@torch.no_grad()
+def require_own_logits(network: Network) -> None:
+    """Raise `ValueError` unless a causal model makes the same of tokens as its output layer makes
+    of what it reads from their embeddings, padded on the left.
+
+    Some models scale or bound their logits afterwards, and would give other likelihoods.
+    """
+    embed, ids = network.get_input_embeddings(), _probe(network)
+    try:
+        own = network(input_ids=ids, use_cache=False).logits[0].float()
+        visible = F.pad(torch.ones_like(ids, dtype=torch.bool), (2, 0), value=False)
+        hidden = hidden_states(network, F.pad(embed(ids), (0, 0, 2, 0)), visible)[0, 2:]
+        ours = network.get_output_embeddings()(hidden).float()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of many kinds, in networks that are built otherwise
+        raise ValueError(
+            f"checkpoint: {type(network).__name__} cannot be read from embeddings: "
+            f"{checkpoints.one_line(error)}"
+        ) from error
+    if not (ours - own).norm() <= TOLERANCE[embed.weight.dtype] * own.norm():
+        raise ValueError(
+            f"checkpoint: {type(network).__name__} makes other logits of tokens than its output "
+            "layer makes of their embeddings: it is not supported"
+        )
+
+
 @torch.no_grad()
 def require_own_scores(network: Network) -> None:
     """Raise `ValueError` unless a network makes the same of tokens as of their embeddings, padded
@@ -148,11 +184,8 @@ def require_own_scores(network: Network) -> None:
     kind would give other numbers without a word. In 16 bits only what is far off is noticed.
     """
     embed = network.get_input_embeddings()
-    length = min(PROBE, checkpoints.positions_of(network.config))
-    width, pad = len(embed.weight), network.config.get_text_config().pad_token_id
-    ids = torch.arange(1, length + 1, device=embed.weight.device) * 7919 % width
-    ids = torch.where(ids == (-1 if pad is None else pad), (ids + 1) % width, ids)[None]
-    half = 2 + length // 2
+    ids = _probe(network)
+    half = 2 + ids.shape[1] // 2
     try:
         own = network(input_ids=ids, use_cache=False).logits[:, 0]
         own_backbone = getattr(network, network.base_model_prefix)

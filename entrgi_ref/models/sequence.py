@@ -116,12 +116,9 @@ class RewardCheckpoint:
                 raise ValueError("micro_batch: cannot be combined with cuda_graphs")
         if cuda_graphs and device.type != "cuda":
             raise ValueError(f"cuda_graphs: got True on {device}, expected a GPU of NVIDIA")
-        vocabulary = self.vocabulary(tokens_of(denoiser) if tokens is None else tokens)
-        if len(vocabulary.ids) != len(denoiser.writable):
-            raise ValueError(
-                f"tokens: got {len(vocabulary.ids)}, expected one for each of the denoiser's "
-                f"{len(denoiser.writable)} ids"
-            )
+        names = tokens_of(denoiser) if tokens is None else tokens
+        require_all(names, denoiser)
+        vocabulary = self.vocabulary(names)
         network = checkpoints.load(
             AutoModelForSequenceClassification,
             self.folder,
@@ -160,6 +157,15 @@ def tokens_of(denoiser: Denoiser) -> Sequence[str | None]:
             "its ids are matched with the reward model's; give from_pretrained(tokens=...)"
         )
     return token_strings(tokenizer, len(denoiser.writable))
+
+
+def require_all(tokens: Sequence[str | None], denoiser: Denoiser) -> None:
+    """Raise `ValueError` unless there is a string, or None, for each of the denoiser's ids."""
+    if len(tokens) != len(denoiser.writable):
+        raise ValueError(
+            f"tokens: got {len(tokens)}, expected one for each of the denoiser's "
+            f"{len(denoiser.writable)} ids"
+        )
 
 
 @torch.no_grad()

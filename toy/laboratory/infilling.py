@@ -187,12 +187,13 @@ def measure(gap: Gap, draws: int, methods: Sequence[str], kind: RewardKind) -> d
         }
 
     exact = gap.sample(1024, torch.Generator().manual_seed(gap.around.seed))
+    both = torch.stack([reward.of(exact), gap.gold(exact)])
     return {
         "kind": "infilling",
         "V": gap.V,
         "N": gap.N,
         "entropy": gap.entropy,
-        "correlation": correlation(reward.of(exact), gap.gold(exact)),
+        "correlation": float(torch.corrcoef(both)[0, 1]),
         "unguided": point(unguided),
         "exact": point(exact),
         "matched": samplers.mean_weight(),
@@ -206,11 +207,6 @@ def measure(gap: Gap, draws: int, methods: Sequence[str], kind: RewardKind) -> d
         },
         "segment": distribution.segment(replace(gap.around, smoothing=0.0), trained),
     }
-
-
-def correlation(reward: Tensor, gold: Tensor) -> float:
-    """Of reward and gold score."""
-    return float(torch.corrcoef(torch.stack([reward, gold]))[0, 1])
 
 
 def design(quick: bool, first_seed: int, units: int | None) -> InfillingDesign:
