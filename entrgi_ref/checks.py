@@ -154,10 +154,8 @@ def keys(value: Iterable[int], prompts: int | None = None, *, beside: object = N
     return [integer("keys", key, minimum=-(2**63)) for key in found]
 
 
-def start(value: object, shape_: tuple[int, int], vocabulary: int, mask_id: int) -> None:
-    """Raise `ValueError` unless `value` is None, or ids [P, N] with a mask token in each row."""
-    if value is None:
-        return
+def start(value: object, shape_: tuple[int, int], vocabulary: int, mask_id: int) -> Tensor:
+    """`value`. Raises `ValueError` unless it is ids [P, N] with a mask token in each row."""
     shape("start", value, shape_, "[P, N]")
     assert isinstance(value, Tensor)
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
@@ -171,6 +169,7 @@ def start(value: object, shape_: tuple[int, int], vocabulary: int, mask_id: int)
             f"start: nothing is to be written for prompt {full}, expected the mask token {mask_id} "
             "at least once"
         )
+    return value
 
 
 def rows_at_a_time(name: str, value: object) -> None:

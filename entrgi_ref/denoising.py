@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from . import checks
 from .config import DTYPES, SamplingConfig
@@ -19,7 +18,7 @@ from .fast.unchanged import Unchanged
 from .guidance import guide
 from .orders import ORIGIN, Candidates, commit, rank
 from .parts import in_parts
-from .protocols import Denoiser, Reward
+from .protocols import Denoiser, Reward, Template
 from .relaxation import token_distribution
 from .schedule import how_many
 
@@ -33,7 +32,7 @@ def generate(
     prompts: Sequence[str],
     config: SamplingConfig | None = None,
     *,
-    start: Int[Tensor, "P N"] | None = None,
+    start: Int[Tensor, "P N"] | Sequence[Int[Tensor, "_"]] | None = None,
     keys: Iterable[int] | None = None,
     observe: Callable[[DenoisingRecord], None] | None = None,
     draws: Draws | None = None,
@@ -52,6 +51,7 @@ def generate(
         config: the settings, by default those of `entrgi_ref.config`.
         start: infilling: each prompt's response, with the mask token where something is to be
             written. All other tokens stay; a step commits a share of each response's own masks.
+            A list if some are shorter than N: they are padded, and no model attends to padding.
         keys: an integer in [-2^63, 2^63) per prompt, from which its random numbers are made. By
             default the denoiser's, a hash of the text: the same prompt twice is answered alike.
         observe: called with a `DenoisingRecord` after every step that runs.
@@ -70,20 +70,20 @@ def generate(
     checks.prompts(prompts)
     keys = keys if keys is None else checks.keys(keys, len(prompts), beside=draws)
     checks.vocabulary(denoiser.writable, denoiser.mask_id, reward.embeddings)
-    checks.start(start, (len(prompts), N), len(denoiser.writable), denoiser.mask_id)
+    template = Template.of(start, (len(prompts), N), denoiser)
     checks.rows_at_a_time("vocabulary_batch", vocabulary_batch)
 
     encoded = denoiser.encode(prompts)
     checks.encoded(encoded, len(prompts))
     prompt = encoded.tokens.repeat_interleave(K, 0)
-    valid = F.pad(encoded.valid.repeat_interleave(K, 0), (0, N), value=True)
-    response = prompt.new_full((len(prompts), N), denoiser.mask_id) if start is None else start
-    blanks = (response == denoiser.mask_id).sum(1).tolist()
+    valid = torch.cat([encoded.valid, template.present.to(prompt.device)], 1)
+    valid = valid.repeat_interleave(K, 0)
+    blanks = (template.tokens == denoiser.mask_id).sum(1).tolist()
     steps = config.guided_steps(blanks)
     reader: Denoiser = Unchanged(denoiser) if config.may_pause(blanks) else denoiser
     checks.precisions([guidance for _, guidance in steps], denoiser)
-    response = response.to(prompt).repeat_interleave(K, 0)
-    bound = reward.bind(prompts, K)
+    response = template.tokens.to(prompt).repeat_interleave(K, 0)
+    bound = template.bind(reward, prompts, K)
     draws = draws or KeyedDraws.of(config.seed, keys or encoded.keys, K, prompt.device)
     put_last = denoiser.eos_id if config.eos_last and config.order != ORIGIN else None
 
@@ -126,7 +126,8 @@ def generate(
             observe(DenoisingRecord(step.index, step.t, masked, *inner, *outer))
         del logits, guided_logits, drawn, outer  # the next prediction needs the memory
 
-    return _scored(denoiser, reward, prompts, response, config)
+    texts = template.decode(denoiser, response)
+    return _scored(reward, prompts, response, texts, config)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,10 +196,9 @@ def draw_candidates(
 
 
 def _scored(
-    denoiser: Denoiser, reward: Reward, prompts: Sequence[str], ids: Tensor, config: SamplingConfig
+    reward: Reward, prompts: Sequence[str], ids: Tensor, texts: list[str], config: SamplingConfig
 ) -> Generation:
     P, K = len(prompts), config.trajectories
-    texts = denoiser.decode(ids)
     checks.texts(texts, P * K)
     rewards = reward.score([prompt for prompt in prompts for _ in range(K)], texts)
     checks.scores(rewards, prompts, K)

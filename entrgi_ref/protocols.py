@@ -16,10 +16,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from . import checks
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +54,7 @@ class Denoiser(Protocol):
     """A frozen mask predictor.
 
     It may also have a `dtype`, that of its logits: then what cannot be guided in it is refused
-    before it runs.
+    before it runs. And a `pad_id`: then padding at the end of a template is no part of the answer.
     """
 
     @property
@@ -106,6 +110,10 @@ class StepReward(Protocol):
 class BoundReward(Protocol):
     """The reward model with its prompts read, one row per trajectory, each prompt's trajectories
     side by side.
+
+    It may also have a method `infilling(given, present)`, both [S, N], that returns the same for
+    answers with blanks: `given` are the tokens of the template, `present` is False at the padding
+    behind a shorter one. Without it, templates of different lengths are refused.
     """
 
     def at(self, response: Int[Tensor, "S N"], masked: Bool[Tensor, "S N"]) -> StepReward:
@@ -125,3 +133,71 @@ class Reward(Protocol):
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Float[Tensor, "S"]:
         """The reward of finished texts, one prompt per response: what the results report."""
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """What each response begins with: blanks alone, or text with blanks in it (infilling)."""
+
+    tokens: Int[Tensor, "P N"]
+    """The mask token at a blank."""
+    present: Bool[Tensor, "P N"]
+    """False at the padding behind a response that is shorter than others: nothing attends to it."""
+    given: Bool[Tensor, "P N"]
+    """Text that stands from the start, and stays."""
+
+    @classmethod
+    def of(
+        cls,
+        start: Int[Tensor, "P N"] | Sequence[Int[Tensor, "_"]] | None,
+        shape: tuple[int, int],
+        denoiser: Denoiser,
+    ) -> Template:
+        """That of `start`, as `generate` takes it, or without it [P, N] blanks.
+
+        Raises `ValueError` if it does not fit.
+        """
+        mask_id, padding = denoiser.mask_id, getattr(denoiser, "pad_id", None)
+        lengths = torch.full(shape[:1], shape[1])
+        if start is None:
+            start = torch.full(shape, mask_id)
+        elif isinstance(start, Sequence) and start and all(isinstance(r, Tensor) for r in start):
+            for row in start:
+                checks.shape("start", row, (None,), "[n]")
+            lengths = torch.tensor([len(row) for row in start])
+            filler = next(i for i in (padding, denoiser.eos_id, 0) if i is not None)
+            start = pad_sequence(list(start), True, filler)
+        tokens = checks.start(start, shape, len(denoiser.writable), mask_id)
+        tokens = tokens.to(denoiser.writable.device)
+        present = (torch.arange(shape[1]) < lengths[:, None]).to(tokens.device)
+        if padding is not None:  # in the run of it at the end
+            present &= ~(tokens == padding).flip(1).cumprod(1).flip(1).bool()
+        return cls(tokens, present, present & (tokens != mask_id))
+
+    def bind(self, reward: Reward, prompts: Sequence[str], trajectories: int) -> BoundReward:
+        """The reward with its prompts read, told which tokens are given and which are padding.
+
+        Raises `ValueError` for padding that it does not know how to leave out.
+        """
+        bound: Any = reward.bind(prompts, trajectories)
+        if hasattr(bound, "infilling"):
+            sides = (side.repeat_interleave(trajectories, 0) for side in (self.given, self.present))
+            bound = bound.infilling(*sides)
+        elif not self.present.all():
+            raise ValueError(
+                f"start: got templates of different lengths, which {type(reward).__name__} cannot "
+                "read together; answer them one by one"
+            )
+        found: BoundReward = bound
+        return found
+
+    def decode(self, denoiser: Denoiser, responses: Int[Tensor, "S N"]) -> list[str]:
+        """The text of each response, K of them for each template, without the padding."""
+        if self.present.all():
+            return denoiser.decode(responses)
+        lengths = self.present.sum(1).repeat_interleave(len(responses) // len(self.tokens))
+        return [
+            text
+            for row, length in zip(responses, lengths.tolist(), strict=True)
+            for text in denoiser.decode(row[None, :length])
+        ]

@@ -226,7 +226,7 @@ def test_prefix_cache_is_used_and_never_grows(double):
     denoiser, reward = double
     response, masked, mixed, likeliest = inputs(denoiser, reward, [SHORT, LONG])
     bound = reward.bind([SHORT, LONG], 1)
-    _, cache = bound.read
+    cache = bound.prefix.cache
     lengths = []
     backbone = reward.network.model
     hook = backbone.register_forward_pre_hook(
@@ -238,7 +238,7 @@ def test_prefix_cache_is_used_and_never_grows(double):
     hook.remove()
     assert torch.equal(first, second)
     assert lengths == [8 + len(bound.suffix)] * 2
-    assert cache.get_seq_length() == bound.valid.shape[1]
+    assert cache.get_seq_length() == bound.tokens.shape[1]
 
 
 @pytest.mark.parametrize("prefix_cache", [True, False])

@@ -19,8 +19,8 @@ from transformers import (
 
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.fast import nucleus, rows
-from entrgi_ref.models import Dream, SequenceReward, VocabularyMap, sequence
-from entrgi_ref.models.reading import backbone_of, read, read_prefix
+from entrgi_ref.models import Dream, SequenceReward, VocabularyMap, causal
+from entrgi_ref.models.reading import backbone_of, hidden_states, read_prefix
 from entrgi_ref.paper.declared import memory
 from entrgi_ref.paper.declared.memory import activations, predicted_memory
 from entrgi_ref.paper.declared.shapes import Sizes
@@ -256,7 +256,7 @@ def test_activations_are_those_that_autograd_keeps(kind, dtype, shape, S, prompt
         cache = read_prefix(network, prefix, visible[:, :prompt], 1)
     response = torch.randn(S, answer, shape[0], dtype=type_, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        read(network, response, visible, visible, backbone_of(network, cache))
+        hidden_states(network, response, visible, backbone=backbone_of(network, cache))
     sizes = Sizes.of(network.config.to_dict())
     predicted = activations(sizes, S, answer, prompt + answer, memory.BYTES[dtype])
     assert predicted == pytest.approx(sum(kept.values()), rel=0.01)
@@ -278,7 +278,7 @@ def test_parameters_are_counted(kind):
 
 
 def test_the_constants_are_those_of_the_code():
-    assert memory.SCORED == sequence.SCORE_BATCH
+    assert memory.SCORED == causal.SCORE_BATCH
 
 
 def test_what_is_not_known_is_said():

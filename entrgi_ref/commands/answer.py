@@ -45,8 +45,8 @@ from .pairs import pair_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .. import DenoisingRecord, Generation, SamplingConfig
-    from ..models import DiffusionLM, SequenceReward
+    from .. import DenoisingRecord, Generation, Reward, SamplingConfig
+    from ..models import DiffusionLM
     from ..watching import Recorder
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -172,7 +172,7 @@ class _Run:
     watch: bool
     out: Path | None
     vocabulary_batch: int | None
-    networks: tuple[DiffusionLM, SequenceReward] | None = None
+    networks: tuple[DiffusionLM, Reward] | None = None
     written: list[Path] = field(default_factory=list)
 
     def kept(self) -> str:

@@ -2,9 +2,10 @@
 
     denoiser.py     a mask predictor as a `Denoiser`
     families.py     what differs between families of them, one declaration each
-    sequence.py     a sequence-classification reward model, as a `Reward`
-    likelihood.py   an ordinary causal model as a `Reward`: how likely it finds an answer
-    reading.py      its network, read from embeddings in two parts
+    causal.py       a causal network as a `Reward`: what the next two share
+    sequence.py     a sequence-classification reward model
+    likelihood.py   an ordinary causal model: how likely it finds an answer
+    reading.py      their network, read from embeddings in two parts
     replayed.py     its work on a GPU, recorded once and replayed
     adapters.py     a LoRA adapter merged into it
     tokenizers.py   the tokenizers of a checkpoint, and its chat template

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,34 +16,18 @@ from .checkpoints import Network
 from .replayed import Backbone
 
 
-def read(
-    network: Network,
-    embedded: Float[Tensor, "S read d"],
-    visible: Bool[Tensor, "S all"],
-    scored: Bool[Tensor, "S all"],
-    backbone: Backbone | None = None,
-) -> Float[Tensor, "S"]:
-    """The scores of sequences of which the last `read` tokens are given and the rest is cached.
-
-    A score is taken at the last token of `scored`. `backbone` is the network's own, without a
-    cache, if it is not given.
-    """
-    hidden = hidden_states(network, embedded, visible, backbone)
-    ahead = visible.shape[1] - embedded.shape[1]
-    index = torch.arange(hidden.shape[1], device=hidden.device)
-    last = torch.where(scored[:, ahead:], index, 0).amax(1)
-    row = torch.arange(len(hidden), device=hidden.device)
-    scores: Tensor = network.score(hidden[row, last]).squeeze(-1)
-    return scores
-
-
 def hidden_states(
     network: Network,
     embedded: Float[Tensor, "S read d"],
     visible: Bool[Tensor, "S all"],
+    present: Bool[Tensor, "S all"] | None = None,
     backbone: Backbone | None = None,
 ) -> Float[Tensor, "S read d"]:
-    """What the network makes of the last `read` tokens, each of which sees those before it."""
+    """What the network makes of the last `read` tokens, each of which sees those before it.
+
+    What is not `present` takes no position either: by default the padding on the left. `backbone`
+    is the network's own, without a cache, if it is not given.
+    """
     read, length = embedded.shape[1], visible.shape[1]
     if not _rotates(network):
         checkpoints.require_positions("the reward model", length, network.config)
@@ -52,7 +37,59 @@ def hidden_states(
     itself = at[-read:, None] == at
     seen = causal & visible[:, None, :] | itself
     run = backbone or backbone_of(network)
-    return run(embedded, seen[:, None], positions(visible)[:, -read:])
+    places = positions(visible) if present is None else (present.cumsum(1) - 1).clamp_min(0)
+    return run(embedded, seen[:, None], places[:, -read:])
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """The responses at a denoising step, for a network that reads them from embeddings."""
+
+    tokens: Int[Tensor, "S N"]
+    masked: Bool[Tensor, "S N"]
+    embeddings: Float[Tensor, "V d"]
+    eos_id: int | None
+    pad_id: int | None
+    given: Bool[Tensor, "S N"] | None = None
+    """The tokens of a template, in infilling."""
+    present: Bool[Tensor, "S N"] | None = None
+    """False at the padding behind a shorter template, if there is one."""
+
+    def filled(
+        self, mixed: Float[Tensor, "n d"], likeliest: Int[Tensor, "n"]
+    ) -> tuple[Float[Tensor, "S N d"], Int[Tensor, "S N"], Bool[Tensor, "S N"]]:
+        """Embeddings, with `mixed` at the masked positions; likeliest tokens; what is visible."""
+        # Not by the mask itself: the backward pass would ask it how many positions there are, and
+        # the host would wait for the answer.
+        at = self.masked.nonzero_static(size=len(mixed)).unbind(1)
+        embedded = F.embedding(self.tokens, self.embeddings).index_put(at, mixed)
+        likely = self.tokens.index_put(at, likeliest)
+        visible = visible_of(likely, self.eos_id, self.pad_id, self.given)
+        return embedded, likely, visible if self.present is None else visible & self.present
+
+
+def visible_of(
+    likely: Int[Tensor, "S N"],
+    eos_id: int | None,
+    pad_id: int | None,
+    given: Bool[Tensor, "S N"] | None = None,
+) -> Bool[Tensor, "S N"]:
+    """Which tokens of the response a reward model attends to: none after the first end of
+    sequence, and no padding. Masked positions are judged by their most likely token.
+
+    Dream's end of sequence is its padding, so that the end itself is hidden too. In infilling an
+    end hides what follows it up to the next word that is `given`: the template's text is part of
+    every answer. Source: authors' code; infilling: ours.
+    """
+    visible = torch.ones_like(likely, dtype=torch.bool)
+    if eos_id is not None:
+        end = likely == eos_id
+        before = end.cumsum(1) - end.long()
+        if given is not None:
+            again = torch.where(given & ~end, before, 0)
+            before = before - again.cummax(1).values
+        visible = before == 0
+    return visible if pad_id is None else visible & (likely != pad_id)
 
 
 def backbone_of(network: Network, cache: Cache | None = None) -> Backbone:
@@ -94,7 +131,7 @@ def read_prefix(
 ) -> Cache:
     """Keys and values of every layer at the prefix, K times each."""
     cache = Cache(layer_class_to_replicate=DynamicLayer)
-    hidden_states(network, prefix, valid, backbone_of(network, cache))
+    hidden_states(network, prefix, valid, backbone=backbone_of(network, cache))
     layers: list[Any] = cache.layers
     return Cache(
         layers=[
@@ -197,8 +234,8 @@ def require_own_scores(network: Network) -> None:
         backbone = backbone_of(
             network, read_prefix(network, embedded[:, :half], visible[:, :half], 1)
         )
-        ours = read(network, embedded[:, half:], visible, visible, backbone)
-        hidden = hidden_states(network, embedded[:, half:], visible, backbone).float()
+        hidden = hidden_states(network, embedded[:, half:], visible, backbone=backbone)
+        ours, hidden = network.score(hidden[:, -1]).squeeze(-1), hidden.float()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of many kinds, in networks that are built otherwise

@@ -1,44 +1,32 @@
-"""A sequence-classification model as a `Reward`, differentiable through the response it reads.
-
-The conversation is prefix + response + suffix, where prefix and suffix are what the reward model's
-own chat template writes around an answer. The prefix does not change while an answer is denoised,
-and no token of it can see the answer, so it is read once and its keys and values are kept: gradient
-steps read the response and the suffix alone.
-"""
+"""A sequence-classification model as a `Reward`: the score at the last token of a conversation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForSequenceClassification,
     PretrainedConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.cache_utils import Cache
 
 from .. import checks
 from ..protocols import Denoiser
 from . import checkpoints
 from .adapters import Adapter
+from .causal import CausalReward
 from .checkpoints import Network
-from .reading import backbone_of, read, read_prefix, require_own_scores, rows_of
-from .replayed import Backbone, replayed
-from .tokenizers import around_response, conversation, load_tokenizer, padded, token_strings
+from .reading import hidden_states, require_own_scores
+from .replayed import Backbone
+from .tokenizers import around_response, load_tokenizer, token_strings
 from .vocabulary import UNMATCHED, VocabularyMap
-
-SCORE_BATCH = 16
-"""How many finished texts are scored at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +38,8 @@ class RewardCheckpoint:
     tokenizer: PreTrainedTokenizerBase
     adapter: Adapter | None
     unmatched: str
+
+    architecture: ClassVar[Network] = AutoModelForSequenceClassification
 
     @classmethod
     def examine(
@@ -68,12 +58,25 @@ class RewardCheckpoint:
         """
         checks.choice("unmatched", unmatched, UNMATCHED)
         folder = checkpoints.locate(path, revision)
-        config = _config(folder)
-        _require_head(config)
+        config = cls.readable(folder)
         tokenizer = load_tokenizer(folder)
         checkpoints.require_weights(folder)
         merged = None if adapter is None else Adapter.examine(adapter)
         return cls(folder, config, tokenizer, merged, unmatched)
+
+    @staticmethod
+    def readable(folder: Path) -> PretrainedConfig:
+        """The configuration, if it is that of a reward model that can be read in two parts.
+
+        Raises `ValueError` naming the field if it is not.
+        """
+        config = readable_config(
+            folder, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "sequence classifiers"
+        )
+        if config.num_labels != 1:
+            raise ValueError(f"num_labels: got {config.num_labels}, expected a reward model with 1")
+        _require_head(config)
+        return config
 
     def vocabulary(self, tokens: Sequence[str | None]) -> VocabularyMap:
         """Match the strings of the diffusion model's ids with the tokens of the reward model.
@@ -103,7 +106,7 @@ class RewardCheckpoint:
         prefix_cache: bool = True,
         cuda_graphs: bool = False,
         micro_batch: int | None = None,
-    ) -> SequenceReward:
+    ) -> CausalReward:
         """Load the weights; see `SequenceReward.from_pretrained`."""
         if not isinstance(denoiser, Denoiser):
             raise ValueError(f"denoiser: got {denoiser!r:.60}, expected a Denoiser")
@@ -120,7 +123,7 @@ class RewardCheckpoint:
         require_all(names, denoiser)
         vocabulary = self.vocabulary(names)
         network = checkpoints.load(
-            AutoModelForSequenceClassification,
+            self.architecture,
             self.folder,
             dtype=dtype,
             device=device,
@@ -128,8 +131,8 @@ class RewardCheckpoint:
         )
         if self.adapter is not None:
             network = self.adapter.merged(network)
-        require_own_scores(network)
-        return SequenceReward(
+        self.require_own(network)
+        return self.made(
             network=network,
             tokenizer=self.tokenizer,
             vocabulary=vocabulary.to(home),
@@ -140,6 +143,16 @@ class RewardCheckpoint:
             cuda_graphs=cuda_graphs,
             micro_batch=micro_batch,
         )
+
+    @staticmethod
+    def require_own(network: Network) -> None:
+        """Raise `ValueError` if we would read other numbers than the network does itself."""
+        require_own_scores(network)
+
+    @staticmethod
+    def made(**parts: Any) -> CausalReward:
+        """The reward, of its parts."""
+        return SequenceReward(**parts)
 
 
 def tokens_of(denoiser: Denoiser) -> Sequence[str | None]:
@@ -176,20 +189,11 @@ def table_of(network: Network) -> Float[Tensor, "reward_vocabulary d"]:
 
 
 @dataclass(frozen=True, eq=False)
-class SequenceReward:
+class SequenceReward(CausalReward):
     """A frozen reward model with one label. Made by `from_pretrained`."""
 
-    network: Network
-    tokenizer: PreTrainedTokenizerBase
-    vocabulary: VocabularyMap
-    embeddings: Float[Tensor, "V d"]
-    """In the diffusion vocabulary's order, on the denoiser's device."""
-    eos_id: int | None
-    pad_id: int | None
-    """The diffusion model's ids, by which the end of an answer is known."""
-    prefix_cache: bool
-    cuda_graphs: bool = False
-    micro_batch: int | None = None
+    counts_prompt: ClassVar[bool] = True
+    again: ClassVar[int] = 0
 
     @classmethod
     def from_pretrained(
@@ -239,7 +243,7 @@ class SequenceReward:
         checkpoint = RewardCheckpoint.examine(
             path, revision=revision, unmatched=unmatched, adapter=adapter
         )
-        return checkpoint.load(
+        found = checkpoint.load(
             denoiser,
             tokens=tokens,
             dtype=dtype,
@@ -248,190 +252,33 @@ class SequenceReward:
             cuda_graphs=cuda_graphs,
             micro_batch=micro_batch,
         )
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        found: torch.device = self.network.get_input_embeddings().weight.device
+        assert isinstance(found, cls)
         return found
 
-    @torch.no_grad()
-    def bind(self, prompts: Sequence[str], trajectories: int) -> BoundSequenceReward:
-        """Tokenise the prompts. The network reads each of them once, when it is first asked:
-        without guidance never.
-        """
-        around = [around_response(self.tokenizer, prompt) for prompt in prompts]
-        suffixes = {suffix for _, suffix in around}
-        if len(suffixes) != 1:
-            raise ValueError("checkpoint: what its chat template writes after an answer varies")
-        tokens, valid = self._tokens([prefix for prefix, _ in around])
-        suffix = self._tokens([suffixes.pop()])[0]
-        return BoundSequenceReward(
-            reward=self,
-            trajectories=trajectories,
-            tokens=tokens,
-            valid=valid.repeat_interleave(trajectories, 0),
-            scored=(valid & self._scored(tokens)).repeat_interleave(trajectories, 0),
-            suffix=self.network.get_input_embeddings()(suffix)[0],
-            suffix_scored=self._scored(suffix[0]),
-        )
-
-    @torch.no_grad()
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Float[Tensor, "S"]:
-        """The reward of finished texts.
-
-        The text of the whole conversation is tokenised afresh, so this is not quite the input that
-        guidance saw. Source: authors' code.
-        """
-        pairs = zip(prompts, responses, strict=True)
-        texts = [conversation(self.tokenizer, prompt, response) for prompt, response in pairs]
-        rewards = []
-        for start in range(0, len(texts), SCORE_BATCH):
-            tokens, valid = self._tokens(texts[start : start + SCORE_BATCH])
-            embedded = self.network.get_input_embeddings()(tokens)
-            scored = valid & self._scored(tokens)
-            rewards.append(read(self.network, embedded, valid, scored))
-        return torch.cat(rewards).to(self.embeddings.device)
-
-    def _scored(self, tokens: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+    def counting(self, tokens: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
         """Where a score may be taken: as in transformers' own heads not at what they know as
         padding, which for some models is the token that ends a turn.
         """
         pad = self.network.config.get_text_config().pad_token_id
         return torch.ones_like(tokens, dtype=torch.bool) if pad is None else tokens != pad
 
-    def _tokens(self, texts: Sequence[str]) -> tuple[Int[Tensor, "P L"], Bool[Tensor, "P L"]]:
-        width = len(self.network.get_input_embeddings().weight)
-        return padded(self.tokenizer, texts, 0, self.device, "the reward model", width)
-
-
-@dataclass(frozen=True, eq=False)
-class BoundSequenceReward:
-    """The reward model with its prompts."""
-
-    reward: SequenceReward
-    trajectories: int
-    tokens: Int[Tensor, "P prefix"]
-    valid: Bool[Tensor, "S prefix"]
-    scored: Bool[Tensor, "S prefix"]
-    """Where a score may be taken."""
-    suffix: Float[Tensor, "suffix d"]
-    suffix_scored: Bool[Tensor, "suffix"]
-
-    @cached_property
-    def read(self) -> tuple[Float[Tensor, "S prefix d"] | None, Cache | None]:
-        """The prefix's embeddings, to be read at every gradient step, or what the network has made
-        of them, of which its cache remains.
-        """
-        reward, K = self.reward, self.trajectories
-        with torch.no_grad():
-            prefix = reward.network.get_input_embeddings()(self.tokens)
-            # Where nothing that follows an answer can be scored, an answer that ends at once is
-            # scored at the prompt: then the prompt has to be read.
-            if reward.prefix_cache and self.suffix_scored.any():
-                return None, read_prefix(reward.network, prefix, self.valid[::K], K)
-            return prefix.repeat_interleave(K, 0), None
-
-    @cached_property
-    def backbone(self) -> Backbone:
-        """The network, which reads on from the prefix if it has read it."""
-        backbone = backbone_of(self.reward.network, self.read[1])
-        return replayed(backbone) if self.reward.cuda_graphs else backbone
-
-    def scores(
+    def rewards(
         self,
         embedded: Float[Tensor, "S read d"],
         visible: Bool[Tensor, "S all"],
-        scored: Bool[Tensor, "S all"],
+        tokens: Int[Tensor, "S all"],
+        counted: Bool[Tensor, "S all"],
+        present: Bool[Tensor, "S all"] | None = None,
+        backbone: Backbone | None = None,
     ) -> Float[Tensor, "S"]:
-        """The scores of all trajectories, or of some at a time."""
-        network, size = self.reward.network, self.reward.micro_batch
-        if size is None or size >= len(embedded):
-            return read(network, embedded, visible, scored, self.backbone)
-        cache, parts = self.read[1], []
-        for start in range(0, len(embedded), size):
-            rows = slice(start, start + size)
-            part = None if cache is None else rows_of(cache, start, start + size)
-            parts.append(
-                checkpoint(
-                    read,
-                    *(network, embedded[rows], visible[rows], scored[rows]),
-                    backbone_of(network, part),
-                    use_reentrant=False,
-                    preserve_rng_state=False,  # nothing in a frozen network is random
-                )
-            )
-        return torch.cat(parts)
-
-    def at(self, response: Int[Tensor, "S N"], masked: Bool[Tensor, "S N"]) -> SequenceStepReward:
-        """Fix the tokens at the positions that are not masked.
-
-        Raises `ValueError` if the reward model has too few positions for such an answer.
-        """
-        length = self.valid.shape[1] + response.shape[1] + len(self.suffix)
-        checkpoints.require_positions("the reward model", length, self.reward.network.config)
-        return SequenceStepReward(self, response, masked)
-
-
-@dataclass(frozen=True, eq=False)
-class SequenceStepReward:
-    """The reward model with prompts and committed tokens fixed."""
-
-    bound: BoundSequenceReward
-    response: Int[Tensor, "S N"]
-    masked: Bool[Tensor, "S N"]
-
-    @property
-    def embeddings(self) -> Float[Tensor, "V d"]:
-        """The embedding table in the diffusion vocabulary's order."""
-        return self.bound.reward.embeddings
-
-    def __call__(
-        self, mixed: Float[Tensor, "n d"], likeliest: Int[Tensor, "n"]
-    ) -> Float[Tensor, "S"]:
-        """The reward of each trajectory, with `mixed` embeddings at its masked positions."""
-        bound, device = self.bound, self.bound.valid.device
-        # Not by the mask itself: the backward pass would ask it how many positions there are, and
-        # the host would wait for the answer.
-        at = self.masked.nonzero_static(size=len(mixed)).unbind(1)
-        response = F.embedding(self.response, self.embeddings).index_put(at, mixed).to(device)
-        likely = self.response.index_put(at, likeliest)
-        seen = visible_of(likely, bound.reward.eos_id, bound.reward.pad_id).to(device)
-        suffix = bound.suffix.expand(len(response), -1, -1)
-        after = bound.valid.new_ones(suffix.shape[:2])
-        prefix, _ = bound.read
-        embedded = torch.cat([*([] if prefix is None else [prefix]), response, suffix], 1)
-        visible = torch.cat([bound.valid, seen, after], 1)
-        scored = bound.reward._scored(bound.reward.vocabulary.ids[likely]).to(device)
-        after = bound.suffix_scored.expand(len(response), -1)
-        scored = torch.cat([bound.scored, seen & scored, after], 1)
-        return bound.scores(embedded, visible, scored).to(mixed.device)
-
-
-def visible_of(
-    likely: Int[Tensor, "S N"], eos_id: int | None, pad_id: int | None
-) -> Bool[Tensor, "S N"]:
-    """Which tokens of the response a reward model attends to: none after the first end of
-    sequence, and no padding. Masked positions are judged by their most likely token.
-
-    Dream's end of sequence is its padding, so that the end itself is hidden too. Source: authors'
-    code.
-    """
-    visible = torch.ones_like(likely, dtype=torch.bool)
-    if eos_id is not None:
-        end = likely == eos_id
-        visible = end.cumsum(1) - end.long() == 0
-    return visible if pad_id is None else visible & (likely != pad_id)
-
-
-def _config(folder: Path) -> PretrainedConfig:
-    """The configuration of a reward model, if it is one that can be read in two parts."""
-    config = readable_config(
-        folder, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "sequence classifiers"
-    )
-    if config.num_labels != 1:
-        raise ValueError(f"num_labels: got {config.num_labels}, expected a reward model with 1")
-    return config
+        """The score at the last token that counts."""
+        hidden = hidden_states(self.network, embedded, visible, present, backbone)
+        ahead = visible.shape[1] - embedded.shape[1]
+        index = torch.arange(hidden.shape[1], device=hidden.device)
+        last = torch.where(counted[:, ahead:], index, 0).amax(1)
+        row = torch.arange(len(hidden), device=hidden.device)
+        scores: Tensor = self.network.score(hidden[row, last]).squeeze(-1)
+        return scores
 
 
 def readable_config(

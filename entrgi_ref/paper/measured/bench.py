@@ -41,8 +41,8 @@ from ...errors import DenoisingRecord
 from ...fast.adam import adam
 from ...fast.gradient import logit_gradient
 from ...models import Dream, SequenceReward
+from ...models.causal import BoundCausalReward
 from ...models.denoiser import compile_layers
-from ...models.sequence import BoundSequenceReward
 from ...relaxation import entropy_weight, soft_embedding, token_distribution
 from ..declared.memory import predicted_memory
 from .networks import SUFFIX, Shape, networks, prompts_of
@@ -121,7 +121,7 @@ class Bench:
         self.reward.score([p for p in self.prompts for _ in range(self.shape.trajectories)], texts)
 
     @torch.no_grad()
-    def _read(self) -> tuple[Tensor, Tensor, BoundSequenceReward]:
+    def _read(self) -> tuple[Tensor, Tensor, BoundCausalReward]:
         """The prompts' tokens and which of them are real, and the reward model bound to them."""
         K = self.shape.trajectories
         encoded = self.denoiser.encode(self.prompts)
