@@ -179,17 +179,10 @@ class Template:
 
         Raises `ValueError` for padding that it does not know how to leave out.
         """
-        bound: Any = reward.bind(prompts, trajectories)
-        if hasattr(bound, "infilling"):
-            sides = (side.repeat_interleave(trajectories, 0) for side in (self.given, self.present))
-            bound = bound.infilling(*sides)
-        elif not self.present.all():
-            raise ValueError(
-                f"start: got templates of different lengths, which {type(reward).__name__} cannot "
-                "read together; answer them one by one"
-            )
-        found: BoundReward = bound
-        return found
+        given, present = (
+            side.repeat_interleave(trajectories, 0) for side in (self.given, self.present)
+        )
+        return infilled(reward, reward.bind(prompts, trajectories), given, present)
 
     def decode(self, denoiser: Denoiser, responses: Int[Tensor, "S N"]) -> list[str]:
         """The text of each response, K of them for each template, without the padding."""
@@ -201,3 +194,21 @@ class Template:
             for row, length in zip(responses, lengths.tolist(), strict=True)
             for text in denoiser.decode(row[None, :length])
         ]
+
+
+def infilled(
+    reward: Reward, bound: Any, given: Bool[Tensor, "S N"], present: Bool[Tensor, "S N"]
+) -> BoundReward:
+    """A `bound` reward, told which tokens are given and which are padding.
+
+    Raises `ValueError` for padding that it does not know how to leave out.
+    """
+    if hasattr(bound, "infilling"):
+        bound = bound.infilling(given, present)
+    elif not present.all():
+        raise ValueError(
+            f"start: got templates of different lengths, which {type(reward).__name__} cannot read "
+            "together; answer them one by one"
+        )
+    found: BoundReward = bound
+    return found

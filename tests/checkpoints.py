@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from entrgi_ref.models import Dream, SequenceReward
 
@@ -43,3 +44,35 @@ def response_tokens(denoiser, rows, length, seed=0):
     usable[[denoiser.eos_id, denoiser.pad_id]] = False
     ids = usable.nonzero().squeeze(1)
     return ids[torch.randint(len(ids), (rows, length), generator=generator)]
+
+
+def causal(folder):
+    """A random causal model with the tokenizer of the tiny reward model, written to a folder."""
+    for file in REWARD.iterdir():
+        if file.name not in ("config.json", "model.safetensors"):
+            shutil.copy(file, folder)
+    config = Qwen3Config(
+        vocab_size=json.loads((REWARD / "config.json").read_text())["vocab_size"],
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def other_tokenizer(source, folder):
+    """A copy whose tokens are others."""
+    shutil.copytree(source, folder)
+    tokens = json.loads((folder / "vocab.json").read_text())
+    renamed = {f"{token}?" if i > 20 else token: i for token, i in tokens.items()}
+    (folder / "vocab.json").write_text(json.dumps(renamed))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return folder

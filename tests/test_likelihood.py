@@ -2,17 +2,16 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import (
     GraniteConfig,
     GraniteForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
-from checkpoints import DREAM, LONG, REWARD, SHORT
+from checkpoints import DREAM, LONG, REWARD, SHORT, causal
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import LikelihoodReward, SequenceReward, load_denoiser
 from entrgi_ref.models.tokenizers import around_response, conversation
@@ -20,26 +19,7 @@ from entrgi_ref.models.tokenizers import around_response, conversation
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A random causal model with the tokenizer of the tiny reward model."""
-    to = tmp_path_factory.mktemp("causal")
-    for file in REWARD.iterdir():
-        if file.name not in ("config.json", "model.safetensors"):
-            shutil.copy(file, to)
-    config = Qwen3Config(
-        vocab_size=json.loads((REWARD / "config.json").read_text())["vocab_size"],
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        initializer_range=0.3,
-    )
-    torch.manual_seed(0)
-    Qwen3ForCausalLM(config).save_pretrained(to)
-    return to
+    return causal(tmp_path_factory.mktemp("causal"))
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +159,22 @@ def test_a_model_that_changes_its_logits_is_refused(folder, reward, denoiser, tm
 def test_a_token_for_each_id_is_needed(folder, denoiser):
     with pytest.raises(ValueError, match=rf"tokens: got 3, expected .* {len(denoiser.tokens)} ids"):
         LikelihoodReward.from_pretrained(folder, denoiser, tokens=denoiser.tokens[:3])
+
+
+@pytest.mark.parametrize("micro_batch", [None, 1, 3])
+def test_the_prompt_is_read_once_or_at_every_step_alike(reward, denoiser, micro_batch):
+    torch.manual_seed(2)
+    response = torch.randint(0, 300, (4, 5))
+    response[2, 2] = denoiser.eos_id
+    found = []
+    for changes in ({"prefix_cache": True, "micro_batch": micro_batch}, {"prefix_cache": False}):
+        step, masked = step_of(replace(reward, **changes), denoiser, [SHORT, LONG], 2, response)
+        mixed = reward.embeddings[response[masked]].clone().requires_grad_()
+        rewards = step(mixed, response[masked])
+        found.append((rewards.detach(), torch.autograd.grad(rewards.sum(), mixed)[0]))
+        cache = step.bound.prefix.cache
+        assert (cache is not None) == changes["prefix_cache"]
+        if cache is not None:
+            assert cache.get_seq_length() == step.bound.tokens.shape[1] - 1
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-12)

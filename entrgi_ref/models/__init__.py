@@ -4,7 +4,10 @@
     families.py     what differs between families of them, one declaration each
     causal.py       a causal network as a `Reward`: what the next two share
     sequence.py     a sequence-classification reward model
+    causal.py       a causal network as a `Reward`: what the next two share
+    sequence.py     a sequence-classification reward model
     likelihood.py   an ordinary causal model: how likely it finds an answer
+    combined.py     a weighted sum of several, and which kind a checkpoint is
     reading.py      their network, read from embeddings in two parts
     replayed.py     its work on a GPU, recorded once and replayed
     adapters.py     a LoRA adapter merged into it
@@ -16,6 +19,7 @@
 Only this room and the experiments import transformers, and `import entrgi_ref` imports neither.
 """
 
+from .combined import SumOfRewards, examine_reward
 from .denoiser import DenoiserCheckpoint, DiffusionLM, Dream, load_denoiser
 from .likelihood import LikelihoodReward
 from .sequence import RewardCheckpoint, SequenceReward
@@ -28,6 +32,8 @@ __all__ = [
     "LikelihoodReward",
     "RewardCheckpoint",
     "SequenceReward",
+    "SumOfRewards",
     "VocabularyMap",
+    "examine_reward",
     "load_denoiser",
 ]

@@ -1,0 +1,148 @@
+"""Several rewards as one: the weighted sum, its gradient, and which kind a checkpoint is."""
+
+import pytest
+import torch
+
+from checkpoints import DREAM, LONG, REWARD, SHORT, causal, other_tokenizer
+from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from entrgi_ref.models import (
+    LikelihoodReward,
+    SequenceReward,
+    SumOfRewards,
+    examine_reward,
+    load_denoiser,
+)
+from tiny import TinyDenoiser, TinyReward
+
+CONFIG = SamplingConfig(
+    GuidanceConfig("entrgi", 2, dtype="float64"), trajectories=2, new_tokens=6, denoising_steps=4
+)
+PROMPTS = ["12", "3"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return causal(tmp_path_factory.mktemp("causal"))
+
+
+@pytest.fixture(scope="module")
+def real(folder):
+    denoiser = load_denoiser(DREAM, dtype="float64", device="cpu")
+    return denoiser, *(
+        examine_reward(path, unmatched="zero").load(denoiser, dtype="float64")
+        for path in (REWARD, folder)
+    )
+
+
+def test_the_configuration_says_which_kind_it_is(real):
+    _, sequence, likelihood = real
+    assert isinstance(sequence, SequenceReward)
+    assert isinstance(likelihood, LikelihoodReward)
+
+
+def test_a_sum_of_one_is_that_reward():
+    """Token for token, and so is the reward twice with weights that add up to 1."""
+    reward = TinyReward(0)
+    alone = generate(TinyDenoiser(0), reward, PROMPTS, CONFIG)
+    for parts, weights in (([reward], [1]), ([reward, reward], [0.25, 0.75])):
+        total = SumOfRewards.of(parts, weights)
+        found = generate(TinyDenoiser(0), total, PROMPTS, CONFIG)
+        assert torch.equal(found.tokens, alone.tokens)
+        assert torch.allclose(found.rewards, alone.rewards)
+
+
+def test_rewards_of_tables_of_different_widths_are_added(real):
+    """Of whole tokens, where each part can be asked by itself, and of finished texts."""
+    _, *parts = real
+    weights = (2.0, -0.5)
+    total = SumOfRewards.of(parts, weights)
+    assert total.embeddings.shape[1] == sum(part.embeddings.shape[1] for part in parts)
+    torch.manual_seed(0)
+    response = torch.randint(0, 300, (4, 5))
+    masked = torch.tensor([True, False, True, True, False]).expand(4, -1)
+    likeliest = response[masked]
+
+    def rewards(reward):
+        step = reward.bind([SHORT, LONG], 2).at(response, masked)
+        return step(step.embeddings[likeliest], likeliest)
+
+    expected = sum(a * rewards(part) for a, part in zip(weights, parts, strict=True))
+    assert torch.allclose(rewards(total), expected)
+    texts = ["a river", "home"]
+    scores = [a * p.score([SHORT, LONG], texts) for a, p in zip(weights, parts, strict=True)]
+    assert torch.allclose(total.score([SHORT, LONG], texts), sum(scores))
+
+
+def test_the_gradient_is_the_sum_of_the_gradients_in_logits(real):
+    """`guide` through the sum, by plain gradient ascent, is one step along the weighted sum of
+    what each reward asks for.
+    """
+    from entrgi_ref import guide
+
+    denoiser, *parts = real
+    response = torch.randint(0, 300, (2, 4), generator=torch.Generator().manual_seed(1))
+    masked = torch.tensor([[True, False, True, False]] * 2)
+    logits = torch.randn(4, len(denoiser.writable), dtype=torch.float64)
+    logits[:, denoiser.mask_id] = -torch.inf
+    logits = logits * 4
+
+    def climbed(reward):
+        fixed = reward.bind([SHORT], 2).at(response, masked)
+        options = {"weight": lambda psi: psi.new_zeros(len(psi)), "steps": 1, "step_size": 1.0}
+        guided = guide(
+            logits,
+            fixed,
+            **options,
+            temperature=0.7,
+            top_p=0.95,
+            draw=lambda q, m: q.argmax(-1),
+            optimiser="sgd",
+        )
+        return (guided - logits).nan_to_num()
+
+    apart = 2 * climbed(parts[0]) - 3 * climbed(parts[1])
+    together = climbed(SumOfRewards.of(parts, (2, -3)))
+    assert torch.allclose(together, apart, rtol=1e-9, atol=1e-12)
+    assert together.abs().max() > 1e-6
+
+
+def test_a_sum_fills_in_templates_of_different_lengths(real):
+    denoiser, *parts = real
+    total = SumOfRewards.of(parts, (1, 1))
+    starts = [denoiser.template(text) for text in ("a __ home", "the river ____ is long")]
+    N = max(map(len, starts))
+    config = SamplingConfig(CONFIG.guidance, 1, N, denoising_steps=4)
+    together = generate(denoiser, total, [SHORT, LONG], config, start=starts)
+    alone = SamplingConfig(CONFIG.guidance, 1, len(starts[0]), denoising_steps=4)
+    found = generate(denoiser, total, [SHORT], alone, start=starts[:1])
+    assert torch.equal(found.tokens[0], together.tokens[0, :, : len(starts[0])])
+    rows = [torch.tensor([13, 3, 13, 13, 4, 13]), torch.tensor([5, 13, 7])]
+    blind = SumOfRewards.of([TinyReward(0)], [1])
+    with pytest.raises(ValueError, match="templates of different lengths, which TinyReward"):
+        generate(TinyDenoiser(0), blind, PROMPTS, CONFIG, start=rows)
+
+
+@pytest.mark.parametrize(
+    ("parts", "weights", "message"),
+    [
+        ([TinyReward(0)], [1, 2], "reward_weight: got 2 for 1 rewards, expected one for each"),
+        ([], [], "reward_weight: got 0 for 0 rewards"),
+        ([TinyReward(0)], [0.0], "reward_weight: got 0.0, expected a finite number, not 0"),
+        ([TinyReward(0)], [float("nan")], "reward_weight: got nan, expected a finite number"),
+        (
+            [TinyReward(0), TinyReward(0, vocabulary=15)],
+            [1, 1],
+            "rewards: got tables of 14, 15 rows, expected the same vocabulary",
+        ),
+    ],
+)
+def test_sums_that_mean_nothing_are_refused(parts, weights, message):
+    with pytest.raises(ValueError, match=message):
+        SumOfRewards.of(parts, weights)
+
+
+def test_a_causal_model_with_another_tokenizer_is_refused(real, folder, tmp_path):
+    """By the share of tokens that it knows, before its weights are loaded."""
+    other = other_tokenizer(folder, tmp_path / "other")
+    with pytest.raises(ValueError, match="vocabulary: the reward model has"):
+        examine_reward(other).vocabulary(real[0].tokens)
