@@ -62,6 +62,19 @@ def test_logits_at_masked_positions(name, dtype):
 
 
 @pytest.mark.parametrize("name", RECORDED)
+def test_hidden_padding_is_never_seen(name):
+    """What stands there changes nothing; were it seen, much would (row 31 of the ledger)."""
+    denoiser = load(name, "float32")
+    tokens, valid, masked, expected = recorded(name, "tokens", "valid", "masked", "logits")
+    assert not valid.all()
+    with torch.no_grad():
+        hidden = denoiser(tokens.where(valid, 7), valid, masked)
+        seen = denoiser(tokens, torch.ones_like(valid), masked)
+    assert torch.allclose(hidden, expected, rtol=0, atol=TOLERANCE)
+    assert 1 < (seen - expected).abs().max() < 5
+
+
+@pytest.mark.parametrize("name", RECORDED)
 def test_ids_of_prompts_and_of_special_tokens(name):
     record, denoiser = RECORDED[name], load(name, "float32")
     for case in record["tokenizer"]:
