@@ -77,6 +77,13 @@ def test_schedule_of_the_published_numbers():
     assert sum(step.count == 0 for step in schedule(256, 128)) == 129
 
 
+def test_as_many_steps_as_tokens_write_one_at_a_time_and_two_at_the_end():
+    """So T = N is not quite one token per step (row 28 of the ledger)."""
+    assert [step.count for step in schedule(1, 1)] == [1]
+    for N in range(2, 257):
+        assert [step.count for step in schedule(N, N)] == [0] + [1] * (N - 2) + [2], N
+
+
 @given(st.integers(1, 300), st.integers(1, 300))
 def test_schedule_commits_everything_in_falling_levels(T, N):
     steps = schedule(T, N)

@@ -15,7 +15,7 @@ from matplotlib.colors import rgb_to_hsv, to_rgb
 from paper_runs import benchmark_file
 from typer.testing import CliRunner
 
-from building import examples, facts, figures, hooks, records, sources, symbols
+from building import examples, facts, figures, hooks, recordings, records, sources, symbols
 from building.records import ROOT
 from entrgi_ref import EQUATIONS, IMPLEMENTATIONS
 from entrgi_ref.paper.declared.benchmarks import HUB
@@ -293,6 +293,21 @@ def test_pictures_say_what_they_show_and_fail_loudly(monkeypatch):
     assert used == set(figures.DRAWN)
     with pytest.raises(ZeroDivisionError):
         figures.Drawing("words", lambda palette: 1 / 0).draw()
+
+
+def test_what_is_said_of_readings_with_the_wrong_shift():
+    """On the page of models and in its picture, from the recordings."""
+    found = recordings.readings()
+    assert {name for name, each in found.items() if each.shifted} == {
+        "dream-tiny",
+        "open-dcoder-tiny",
+    }
+    assert max(each.right for each in found.values()) < 2e-5 < recordings.TOLERANCE
+    wrong = [each.wrong for each in found.values()]
+    assert (round(min(wrong), 1), round(max(wrong), 1)) == (5.0, 7.4)
+    for name, decode in recordings.decodes().items():
+        assert decode.right == decode.recorded, name
+        assert decode.wrong[0] != decode.recorded[0], name
 
 
 def test_the_trace_on_the_site_is_the_packages():

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from test_relaxation import arrays
 
 import reference
-from entrgi_ref import KeyedDraws, inverse_cdf, nucleus, prompt_key, token_distribution
+from entrgi_ref import (
+    KeyedDraws,
+    SamplingConfig,
+    inverse_cdf,
+    nucleus,
+    prompt_key,
+    token_distribution,
+)
 from entrgi_ref.draws import Purpose, absorb, unit_interval
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -126,6 +133,13 @@ def test_nucleus_of_one_is_everything_and_a_tiny_one_is_greedy():
     assert torch.equal(nucleus(q, 1.0), q)
     assert nucleus(q, 1e-9).tolist() == [[0, 1, 0], [1, 0, 0]]  # of equals the first
     assert nucleus(q[:1], 0.5).tolist() == [[0, pytest.approx(5 / 9), pytest.approx(4 / 9)]]
+
+
+def test_a_nucleus_is_not_cut_to_a_number_of_tokens():
+    """Top-p alone, without a top-k (row 29 of the ledger): 60/64 is below 0.95, 61/64 above."""
+    cut = nucleus(torch.full((1, 64), 1 / 64), 0.95)
+    assert (cut > 0).sum() == 61 > 50
+    assert "top_k" not in SamplingConfig.__dataclass_fields__
 
 
 def test_nucleus_of_half_precision_accumulates_in_more():

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from building import examples
 from entrgi_ref import ORDERS, Candidates, KeyedDraws, commit, nucleus, rank, token_distribution
 from entrgi_ref.orders import plackett_luce
 
@@ -42,6 +43,19 @@ def test_topk_margin_ranks_by_the_lead_in_the_nucleus():
 
 def test_anchor_ranks_by_the_guided_logit():
     assert ORDERS["anchor"](CANDIDATES).tolist() == [2.0, 0.0]
+
+
+def test_the_order_of_the_second_code_ranks_by_the_guided_distribution():
+    """The function that docs/extending.md gives (row 27 of the ledger)."""
+    blocks = [each.code for each in examples.examples(examples.DOCS / "extending.md")]
+    (code,) = [code for code in blocks if code.startswith("def by_guided_entropy(")]
+    written = {"Candidates": Candidates, "torch": torch}
+    exec(code, written)
+    z = math.exp(0.6) + math.exp(0.2) + math.exp(4)
+    first = -sum(math.exp(x) / z * math.log(math.exp(x) / z) for x in (0.6, 0.2, 4))
+    found = written["by_guided_entropy"](CANDIDATES)
+    assert found.tolist() == pytest.approx([-first, 0])
+    assert found.argmax() != ORDERS["entropy"](CANDIDATES).argmax()  # guidance changed the order
 
 
 def test_order_temperature_draws_without_replacement():

@@ -7,6 +7,7 @@ layout. All settings come from the recording.
 import json
 import os
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from checkpoints import DREAM, REMOVED, REWARD
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.__main__ import app
-from entrgi_ref.models import Dream, SequenceReward, load_denoiser
+from entrgi_ref.models import Dream, SequenceReward, families, load_denoiser
 from entrgi_ref.orders import ORDERS, Candidates, commit
 from entrgi_ref.paper.declared.shapes import Sizes
 
@@ -59,6 +60,19 @@ def test_logits_at_masked_positions(name, dtype):
             for i in range(len(tokens))
         ]
     assert torch.allclose(torch.cat(rows), alone, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_hidden_padding_is_never_seen(name):
+    """What stands there changes nothing; were it seen, much would (row 31 of the ledger)."""
+    denoiser = load(name, "float32")
+    tokens, valid, masked, expected = recorded(name, "tokens", "valid", "masked", "logits")
+    assert not valid.all()
+    with torch.no_grad():
+        hidden = denoiser(tokens.where(valid, 7), valid, masked)
+        seen = denoiser(tokens, torch.ones_like(valid), masked)
+    assert torch.allclose(hidden, expected, rtol=0, atol=TOLERANCE)
+    assert 1 < (seen - expected).abs().max() < 5
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -229,6 +243,12 @@ def test_a_blockwise_model_is_refused_by_the_name_of_its_folder(tmp_path):
 def test_a_model_of_no_family_is_refused_with_those_that_there_are(tmp_path):
     folder = changed_copy("a2d-qwen3-tiny", tmp_path, {"model_type": "gpt2"})
     refused(folder, "^model_type: got 'gpt2', expected one of 'Dream', 'a2d-qwen3'")
+
+
+def test_a_declaration_without_a_field_that_is_needed_is_refused():
+    fields = {theirs: ours for theirs, ours in families.QWEN.items() if ours != "hidden_size"}
+    with pytest.raises(ValueError, match=r"^fields: got none for .* 'hidden_size'"):
+        load_denoiser(OWN / "a2d-qwen3-tiny", family=replace(families.A2D_QWEN3, fields=fields))
 
 
 def test_an_ordinary_causal_model_is_no_open_dcoder(tmp_path):

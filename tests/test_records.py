@@ -139,6 +139,21 @@ def test_claims_about_the_dial():
     assert at["entropy", 8]["top1"] > at["entropy", 3]["top1"] > at["entropy", 1]["top1"]
 
 
+def test_claims_about_the_shift():
+    """What the page of models says below its table."""
+    record = records.read("shift")
+    assert record["seeds"] == [1, 2, 3]
+    assert record["settings"]["trajectories"] == 4
+    assert len(record["answers"]) == 3
+    rows = record["rows"]
+    for name in ("one off", "one off, guided"):
+        assert rows[name]["valid"]["high"] == 0
+        assert rows[name]["gold_mean"]["high"] < rows["own"]["gold_mean"]["low"]
+    assert rows["one off, guided"]["average"]["low"] > rows["one off"]["average"]["high"] + 0.2
+    step = record["step"]
+    assert step["one off"][1:] == step["own"][:-1]
+
+
 def test_claims_about_the_exact_gradient():
     """Each sentence of the page's list."""
     rows = records.read("exact-gradient")["rows"]

@@ -29,11 +29,12 @@ from entrgi_ref import (
 from entrgi_ref.orders import ORDERS
 from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.watching import Recorder, TerminalView, trace_page, words
-from toy import dial, exact, leading, ledger, spread, table, training
+from toy import dial, exact, leading, ledger, shift, spread, table, training
 from toy.__main__ import app, main
 from toy.demo import BASE, compare, errors_by_step, methods_of, records_of
 from toy.experiments import ToyTestbed
-from toy.language import ID, VOCABULARY
+from toy.language import ID, LENGTH, MASK, VOCABULARY
+from toy.models import PROMPT_LENGTH, encode_prompts, words_of
 from toy.statistics import bootstrap, student
 from toy.studies import FIRST_TRAINING_SEED, STUDIES, Finding
 from toy.testbed import Testbed as Toy
@@ -556,6 +557,45 @@ def test_leading_runs_are_those_of_the_boards(quick):
         assert found[order]["row"].mean == pytest.approx(share[0])
         assert found[order]["prompt"].mean == pytest.approx(share[1])
         assert f"| {order} | {share[0]:.3f} [" in leading.markdown(found)
+
+
+def test_one_off_takes_the_row_before(quick):
+    """Of the same output: at the first position that of the prompt's last word."""
+    tokens = torch.cat([encode_prompts(held_out_prompts(2)), torch.full((2, LENGTH), ID[MASK])], 1)
+    masked = torch.zeros(2, LENGTH, dtype=torch.bool)
+    masked[0, [0, 5, 6]] = masked[1, LENGTH - 1] = True
+    network, valid = quick.denoiser.network, torch.ones_like(tokens, dtype=torch.bool)
+    every = network(tokens, valid).view(2, PROMPT_LENGTH + LENGTH, -1)
+    for read, back in ((quick.denoiser, 0), (shift.OneOff(network), 1)):
+        at = PROMPT_LENGTH - back
+        rows = [every[0, at], every[0, at + 5], every[0, at + 6], every[1, at + LENGTH - 1]]
+        torch.testing.assert_close(read(tokens, valid, masked), torch.stack(rows))
+
+
+def test_what_is_read_one_off_is_not_the_language(quick):
+    base = replace(BASE, trajectories=2)
+    prompts = held_out_prompts(4)
+    found, answers = shift.read_both(quick, base, prompts, [1, 2])
+    assert list(found) == list(shift.LABELS)
+    assert found["own"]["valid"].mean > 0.9
+    assert found["one off"]["valid"].mean < 0.1
+    config = replace(base.guided(steps=0), seed=1)
+    right = generate(quick.denoiser, quick.reward, prompts, config)
+    assert [answer["own"] for answer in answers] == [each[0] for each in right.responses[:3]]
+    config = replace(config, seed=2)
+    also = generate(quick.denoiser, quick.reward, prompts, config)
+    mean = (right.average.mean() + also.average.mean()) / 2
+    assert found["own"]["average"].mean == pytest.approx(float(mean))
+    step = shift.one_step(quick.denoiser, prompts[0], words_of(answers[0]["own"]))
+    assert step["one off"][1:] == step["own"][:-1]
+    assert [i for i, word in enumerate(step["words"]) if word == MASK] == list(shift.BLANKS)
+
+
+def test_words_that_may_not_follow_are_marked():
+    answer = {"prompt": "sky desert grand", "own": "a fox guards a oryx", "one off": "fox a <eos>"}
+    assert shift.faults(answer["prompt"], answer["own"]) == set()
+    line = shift.answers_table([answer]).splitlines()[2]
+    assert line == "| sky desert grand | a fox guards a oryx | **fox** **a** **&lt;eos>** |"
 
 
 def test_effects_are_over_all_seeds(quick, monkeypatch):

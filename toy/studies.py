@@ -76,6 +76,10 @@ STUDIES = {
         "toy.leading",
         "How long the committed run at the start of an answer is: what a cache of it could save.",
     ),
+    "shift": Study(
+        "toy.shift",
+        "Read the mask predictor one position off, as a model with a shift that is not there.",
+    ),
     "dial": Study(
         "toy.dial",
         "Turn the dial: constant weights from 0 to 1, and the entropy's, over M.",

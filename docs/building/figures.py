@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from building import records
+from building import recordings, records
+from building.recordings import TOLERANCE
 from entrgi_ref import (
     DenoisingRecord,
     GuidanceConfig,
@@ -41,6 +43,7 @@ from toy.laboratory import distribution
 from toy.laboratory.claims import pays
 from toy.laboratory.gradient import GRID
 from toy.laboratory.rivals import AGAINST
+from toy.language import MASK
 from toy.statistics import Estimate
 from toy.testbed import Testbed, held_out_prompts
 
@@ -677,4 +680,153 @@ def scaling(palette: Palette) -> Figure:
         axis.minorticks_off()
         axis.grid()
     axes[0].set_ylabel("time")
+    return figure
+
+
+@drawing
+def blocks(palette: Palette) -> Figure:
+    """Two squares of which position sees which. With blocks of attention a position sees its own
+    block and those before it, and later blocks stay empty. With blocks of sampling every position
+    sees every other, and the blocks only say which blanks are filled first.
+    """
+    figure, axes = _panels(3.8, 3.8, height=3.9)
+    size, blocks = 3, 3
+    block = np.arange(size * blocks) // size
+    places = [size * (i + 0.5) for i in range(blocks)]
+    for axis, seen, colour, title, filled in (
+        (
+            axes[0],
+            block[:, None] >= block[None, :],
+            palette.hard,
+            "Blocks of attention: refused",
+            ("written first", "second", "third"),
+        ),
+        (
+            axes[1],
+            np.ones((size * blocks, size * blocks), dtype=bool),
+            palette.mixed,
+            "Blocks of sampling: an order",
+            ("filled first", "second", "third"),
+        ),
+    ):
+        for (row, column), yes in np.ndenumerate(seen):
+            look: dict[str, Any] = {"fc": colour, "alpha": 0.65} if yes else {"ec": palette.quiet}
+            look = {"fc": "none", "lw": 0 if yes else 0.6, **look}
+            axis.add_patch(Rectangle((column + 0.08, row + 0.08), 0.84, 0.84, **look))
+        for edge in range(size, size * blocks, size):
+            axis.axvline(edge, color=palette.ink, lw=1)
+            axis.axhline(edge, color=palette.ink, lw=1)
+        axis.set(xlim=(0, size * blocks), ylim=(size * blocks, 0), aspect="equal", title=title)
+        axis.set_xticks(places, [f"block {i + 1}\n{when}" for i, when in enumerate(filled)])
+        axis.set_yticks(places, [f"block {i + 1}" for i in range(blocks)], rotation=90, va="center")
+        axis.tick_params(length=0, labelsize=9)
+        axis.spines[:].set_visible(False)
+        axis.set_xlabel("what is seen", color=palette.quiet)
+        axis.set_ylabel("who looks", color=palette.quiet)
+    return figure
+
+
+@drawing
+def shift(palette: Palette) -> Figure:
+    """A sentence of the toy's language with two blanks, the likeliest word that the network puts
+    out at each position, and the sentence filled from it: from the output at the blanks themselves,
+    and from the outputs one position before them, where each blank gets its neighbour's word.
+    """
+    step = records.read("shift")["step"]
+    shown = 6
+    figure, axes = _panels(4.9, 3.9, height=2.9)
+    words, outputs = step["words"][:shown], step["own"][:shown]
+    blank = [i for i, word in enumerate(words) if word == MASK]
+    for axis, name, title, colour in (
+        (axes[0], "own", "Read at its own position", palette.mixed),
+        (axes[1], "one off", "Read one off", palette.hard),
+    ):
+        left = -2.1 if axis is axes[0] else -0.6  # room for what the rows are
+        axis.set(xlim=(left, shown - 0.45), ylim=(-0.35, 3.3))
+        axis.set_title(title, color=colour, fontweight="bold")
+        axis.axis("off")
+        back = 0 if name == "own" else 1
+        taken = [i - back for i in blank]
+        filled = [step[name][i] if i in blank else word for i, word in enumerate(words)]
+        for i in range(shown):
+            _word(axis, i, 3.0, "?" if i in blank else words[i], palette.ink)
+            _word(axis, i, 1.5, outputs[i], palette.ink if i in taken else palette.quiet)
+            _word(axis, i, 0, filled[i], colour if i in blank else palette.ink, bold=i in blank)
+            for ends in ((2.5, 2.78), (1.72, 2.0)):
+                axis.plot([i, i], ends, color=palette.quiet, lw=0.8)
+        axis.fill_between([-0.5, shown - 0.5], 2.0, 2.5, color=palette.quiet, alpha=0.25, lw=0)
+        axis.text(shown / 2 - 0.5, 2.25, "mask predictor", ha="center", va="center", fontsize=9)
+        for i, source in zip(blank, taken, strict=True):
+            axis.annotate(
+                "",
+                (i, 0.25),
+                (source, 1.25),
+                arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8},
+            )
+    for y, text in ((3.0, "two blanks"), (1.5, "comes out"), (0, "is read")):
+        axes[0].text(-0.65, y, text, ha="right", va="center", fontsize=9, color=palette.quiet)
+    return figure
+
+
+def _word(axis: Axes, x: float, y: float, word: str, colour: str, bold: bool = False) -> None:
+    weight = "bold" if bold else "normal"
+    axis.text(x, y, word, color=colour, ha="center", va="center", fontsize=9, fontweight=weight)
+
+
+@drawing
+def misread(palette: Palette) -> Figure:
+    """Above: the largest difference of our logits to recorded ones, for six tiny checkpoints: some
+    millionths as their family is declared, 5 to 7 with the other shift. Below: two recorded decodes
+    and ours in both readings, token by token: the same, and another from the first token on.
+    """
+    found, decodes = recordings.readings(), recordings.decodes()
+    figure = Figure(figsize=(8.2, 5.2), layout="constrained")
+    top, *strips = figure.subplots(3, 1, height_ratios=(2.3, 1, 1))
+    names = list(found)
+    for measure, label, colour, marker in (
+        ("right", "read as declared", palette.mixed, "o"),
+        ("wrong", "read with the other shift", palette.hard, "X"),
+    ):
+        off = [getattr(found[name], measure) for name in names]
+        at = range(0, -len(names), -1)
+        top.plot(off, at, marker, color=colour, markersize=8, label=label)
+    top.axvline(TOLERANCE, color=palette.quiet, ls="--", lw=1)
+    top.text(TOLERANCE, 0.75, " what the tests allow", color=palette.quiet, fontsize=8)
+    kind = {True: "the next position", False: "its own"}
+    labels = [f"{name.removesuffix('-tiny')} ({kind[found[name].shifted]})" for name in names]
+    top.set_yticks(range(0, -len(names), -1), labels)
+    top.set(xscale="log", xlim=(1e-6, 30), ylim=(0.6 - len(names), 1.4))
+    top.set_xlabel("largest difference to the recorded logits")
+    top.grid(axis="x")
+    top.legend(loc="center", bbox_to_anchor=(0.62, 0.45))
+    for axis, (name, decode) in zip(strips, decodes.items(), strict=True):
+        rows = {
+            "recorded": decode.recorded,
+            "ours, as declared": decode.right,
+            "ours, other shift": decode.wrong,
+        }
+        for y, tokens in enumerate(rows.values()):
+            for x, (token, expected) in enumerate(zip(tokens, decode.recorded, strict=True)):
+                same = token == expected
+                colour = palette.quiet if y == 0 else palette.mixed if same else palette.hard
+                axis.add_patch(
+                    Rectangle((x + 0.04, y + 0.08), 0.92, 0.84, fc=colour, alpha=0.22, lw=0)
+                )
+                axis.text(
+                    *(x + 0.5, y + 0.5, token),
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    parse_math=False,
+                )
+            wrong = [x for x, token in enumerate(tokens) if token != decode.recorded[x]]
+            if wrong:
+                axis.add_patch(
+                    Rectangle((wrong[0] + 0.04, y + 0.08), 0.92, 0.84, fc="none", ec=palette.hard)
+                )
+        axis.set(xlim=(0, len(decode.recorded)), ylim=(3, 0), xticks=[])
+        axis.set_yticks([0.5, 1.5, 2.5], list(rows), fontsize=8)
+        axis.set_title(name.removesuffix("-tiny"), fontsize=9, loc="left")
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
     return figure

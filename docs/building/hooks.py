@@ -41,7 +41,10 @@ from entrgi_ref.paper.declared.experiments import LABELS, METHODS  # noqa: E402
 from entrgi_ref.paper.declared.published import TOP1  # noqa: E402
 from entrgi_ref.paper.shown import report  # noqa: E402
 
-WIDE = ("demo", "overoptimisation", "idea", "gradients", "climb", "weight", "commit", "temperature")
+WIDE = (
+    *("demo", "overoptimisation", "idea", "gradients", "climb", "weight", "commit", "temperature"),
+    *("shift", "misread"),
+)
 """Pictures that small screens scroll instead of shrinking."""
 MACRO = re.compile(r"\{\{ *([a-z]+)((?: [^}]*)?) *\}\}")
 TRACE_LINES = (

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 from entrgi_ref.commands.pairs import SKYWORK  # noqa: E402
 from entrgi_ref.paper.declared.experiments import LABELS  # noqa: E402
 from entrgi_ref.paper.run import dry  # noqa: E402
-from toy import dial, ledger, spread  # noqa: E402
+from toy import dial, ledger, shift, spread  # noqa: E402
 from toy.laboratory import claims, distribution, infilling, rivals  # noqa: E402
 from toy.laboratory import gradient as exact_gradient  # noqa: E402
 from toy.leading import markdown as leading_table  # noqa: E402
@@ -225,6 +225,14 @@ def leading() -> str:
     )
 
 
+def readings() -> str:
+    """What the toy's mask predictor writes, read as it was trained and one off."""
+    rows = read("shift")["rows"]
+    return shift.markdown(
+        {name: {m: Estimate(**e) for m, e in each.items()} for name, each in rows.items()}
+    )
+
+
 def effects() -> dict[str, dict[str, Estimate]]:
     """The rows of the ledger's record."""
     return {
@@ -246,6 +254,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "tricks": tricks,
     "parts": parts,
     "leading": leading,
+    "shift": readings,
+    "shift-answers": lambda: shift.answers_table(read("shift")["answers"]),
     "exact-gradient": lambda: exact_gradient.markdown(read("exact-gradient")["rows"]),
     "answers": lambda: distribution.answers_table(read("exact-distribution")["rows"]),
     "matched-kl": lambda: distribution.matched_table(read("exact-distribution")["rows"]),

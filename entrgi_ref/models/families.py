@@ -83,8 +83,10 @@ class Family:
         for ours in REQUIRED:
             number = same.get(ours)
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                theirs = next(name for name, same_as in self.fields.items() if same_as == ours)
-                raise ValueError(f"{theirs}: got {number!r}, expected a positive integer")
+                named = [theirs for theirs, same_as in self.fields.items() if same_as == ours]
+                if not named:
+                    raise ValueError(f"fields: got none for transformers' {ours!r}, expected one")
+                raise ValueError(f"{named[0]}: got {number!r}, expected a positive integer")
         for name, values in self.neutral.items():
             if name in written and written[name] not in values:
                 raise ValueError(f"{name}: got {written[name]!r}, which is not supported")
