@@ -17,7 +17,7 @@ from entrgi_ref import GuidanceConfig, SamplingConfig, __main__, denoising, gene
 from entrgi_ref.__main__ import app
 from entrgi_ref.commands import pairs
 from entrgi_ref.commands.files import write_text
-from entrgi_ref.models import checkpoints, sequence
+from entrgi_ref.models import causal, checkpoints
 from entrgi_ref.watching import printable
 
 PROMPT = "explain how entropy sets the weight"
@@ -59,11 +59,11 @@ def test_every_option_reaches_the_settings(tmp_path):
 def test_the_reward_model_may_read_some_trajectories_at_a_time(monkeypatch):
     read = []
 
-    def counted(function, network, embedded, *given, **options):
+    def counted(function, embedded, *given, **options):
         read.append(len(embedded))
-        return function(network, embedded, *given)
+        return function(embedded, *given)
 
-    monkeypatch.setattr(sequence, "checkpoint", counted)
+    monkeypatch.setattr(causal, "checkpoint", counted)
     few = ("--trajectories", "3", "--new-tokens", "4")
     whole = invoke(*few)
     assert read == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..checks import choice
@@ -40,3 +41,19 @@ def pair_of(size: str) -> Pair:
     """`ValueError` for a size that there is not."""
     choice("size", size, PAIRS)
     return PAIRS[size]
+
+
+def chosen(
+    size: str, size_is_given: bool, denoiser: str | None, rewards: Sequence[str]
+) -> tuple[str, list[str], str]:
+    """The denoiser and the rewards, by name or of a size, and what is fetched of a pair.
+
+    Raises `ValueError` for a size that decides nothing.
+    """
+    pair = pair_of(size)
+    if size_is_given and denoiser and rewards:
+        raise ValueError(
+            f"size: got {size!r} beside --denoiser and --reward, which name both networks"
+        )
+    network, judges = denoiser or pair.denoiser, list(rewards) or [pair.reward]
+    return network, judges, pair.announced(network, *judges)

@@ -86,6 +86,13 @@ class VocabularyMap:
             f"({self.overlap:.1%}){lacking}{wider}"
         )
 
+    def unmatched_mass(self, probabilities: Float[Tensor, "n V"]) -> Float[Tensor, "n"]:
+        """The probability of all tokens together that the reward model lacks.
+
+        A share of tokens says little: those that a denoiser writes are few. Source: ours.
+        """
+        return probabilities.masked_fill(self.matched.to(probabilities.device), 0).sum(-1)
+
     def embeddings(
         self, table: Float[Tensor, "reward_vocabulary d"], unmatched: str
     ) -> Float[Tensor, "V d"]:

@@ -8,9 +8,17 @@
 The algorithm knows nothing of them.
 """
 
-from .page import trace_page
+from .page import trace_page, trace_pages
 from .recorder import Recorder
 from .terminal import TerminalView, weight_colour
 from .words import printable, words
 
-__all__ = ["Recorder", "TerminalView", "printable", "trace_page", "weight_colour", "words"]
+__all__ = [
+    "Recorder",
+    "TerminalView",
+    "printable",
+    "trace_page",
+    "trace_pages",
+    "weight_colour",
+    "words",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,18 @@ def trace_page(prompt: str, panels: list[dict[str, Any]]) -> str:
     A panel has `title`, `subtitle`, `results` (label -> text, shown with the finished answer) and
     `frames`, from `Recorder.frames`. `ValueError` for numbers that are not finite.
     """
+    return _page({"prompt": prompt, "panels": panels})
+
+
+def trace_pages(traces: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
+    """The same for prompts of which each has panels of its own: one of them is shown at a time."""
+    parts = [{"prompt": prompt, "panels": panels} for prompt, panels in traces]
+    return _page(parts[0] if len(parts) == 1 else {"traces": parts})
+
+
+def _page(shown: dict[str, Any]) -> str:
     data = json.dumps(
-        {"prompt": prompt, "panels": panels},
+        shown,
         ensure_ascii=False,
         separators=(",", ":"),
         allow_nan=False,

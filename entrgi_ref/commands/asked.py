@@ -1,0 +1,102 @@
+"""What the command is asked: prompts, from words, a file or standard input, and templates."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import checks
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt, and the text with blanks that its answer is to fill in, if there is one."""
+
+    prompt: str
+    template: str | None = None
+
+
+def asked(words: Sequence[str], file: str | None, templates: Sequence[str]) -> list[Asked]:
+    """The prompts of the command line, then those of a file; `-` is standard input.
+
+    A file has a prompt in each line, or if its name ends in .jsonl an object with the field
+    `prompt`, and perhaps `template`. One template is for all prompts, or there is one for each.
+    Raises `ValueError` if there is no prompt, or if one is no text.
+    """
+    sources = [*words, *([] if file is None else [file])]
+    if sources.count(STDIN) > 1:
+        raise ValueError("prompt: got - twice, expected standard input once")
+    found: list[Asked] = []
+    for word in words:
+        found += _lines(sys.stdin.read(), "standard input") if word == STDIN else [Asked(word)]
+    if file is not None:
+        found += _of_file(file)
+    if not found:
+        raise ValueError("prompt: got none, expected some text, a file by --from, or - to read")
+    for one in found:
+        if not one.prompt.strip():
+            raise ValueError(f"prompt: got {one.prompt!r}, expected some text")
+        checks.text("prompt", one.prompt)
+    return _with_templates(found, templates)
+
+
+def _with_templates(found: list[Asked], templates: Sequence[str]) -> list[Asked]:
+    if not templates:
+        return found
+    if any(one.template is not None for one in found):
+        raise ValueError("template: got one beside those of the file, expected one or the other")
+    if len(templates) not in (1, len(found)):
+        raise ValueError(
+            f"template: got {len(templates)} for {len(found)} prompts, expected one for all, or "
+            "one for each"
+        )
+    each = [*templates] * (len(found) if len(templates) == 1 else 1)
+    return [Asked(one.prompt, text) for one, text in zip(found, each, strict=True)]
+
+
+def _of_file(file: str) -> list[Asked]:
+    if file == STDIN:
+        return _lines(sys.stdin.read(), "standard input")
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ValueError(f"from: cannot read {file!r}: {reason}") from error
+    return _objects(text, file) if file.endswith(".jsonl") else _lines(text, repr(file))
+
+
+def _lines(text: str, source: str) -> list[Asked]:
+    # Not by `splitlines`, which knows line ends that are part of a text.
+    lines = [line.strip() for line in text.replace("\r\n", "\n").split("\n")]
+    found = [Asked(line) for line in lines if line]
+    if not found:
+        raise ValueError(f"prompt: {source} is empty, expected a prompt in each line")
+    return found
+
+
+def _objects(text: str, file: str) -> list[Asked]:
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            one = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"from: line {number} of {file!r} is no JSON") from error
+        prompt, template = (
+            (one.get("prompt"), one.get("template")) if isinstance(one, dict) else (None, None)
+        )
+        if not isinstance(prompt, str) or not isinstance(template, str | None):
+            raise ValueError(
+                f"from: line {number} of {file!r} is {line.strip():.40}, expected an object with a "
+                "text `prompt`, and perhaps a text `template`"
+            )
+        found.append(Asked(prompt, template))
+    if not found:
+        raise ValueError(f"prompt: {file!r} is empty, expected an object in each line")
+    return found

@@ -1,0 +1,261 @@
+"""`python -m entrgi_ref`: several prompts, methods and rewards, templates, tables."""
+
+import csv
+import json
+import re
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from checkpoints import DREAM, LONG, REWARD, SHORT, causal, other_tokenizer, pair
+from entrgi_ref import GuidanceConfig, SamplingConfig, __main__, generate
+from entrgi_ref.__main__ import app
+from entrgi_ref.models import LikelihoodReward, SumOfRewards, checkpoints, load_denoiser
+from entrgi_ref.models.checkpoints import identity
+
+TINY = ["--denoiser", str(DREAM), "--device", "cpu", "--dtype", "float64"]
+FEW = [*TINY, "--reward", str(REWARD), "--new-tokens", "6", "--trajectories", "2"]
+
+
+def invoke(*arguments, stdin=None):
+    done = CliRunner().invoke(app, [*map(str, arguments)], input=stdin, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def read(folder):
+    return json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+
+
+def config(method="entrgi", **changes):
+    guidance = GuidanceConfig(steps=0, dtype="float64")
+    if method != "bon":
+        guidance = GuidanceConfig(method, dtype="float64")
+    return replace(SamplingConfig(guidance, 2, 6, denoising_steps=6), **changes)
+
+
+@pytest.fixture(scope="module")
+def likelihood(tmp_path_factory):
+    return causal(tmp_path_factory.mktemp("causal"))
+
+
+@pytest.mark.parametrize("source", ["arguments", "-", "file", "--from -", "jsonl"])
+def test_prompts_as_words_from_a_file_and_from_standard_input(source, tmp_path):
+    """Wherever they come from: the answers of `generate`, prompt by prompt."""
+    lines = f"{SHORT}\n\n  {LONG}  \r\n"
+    (tmp_path / "prompts.txt").write_text(lines)
+    objects = [json.dumps({"prompt": prompt}) for prompt in (SHORT, LONG)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(objects) + "\n")
+    words, stdin = {
+        "arguments": ([SHORT, LONG], None),
+        "-": (["-"], lines),
+        "file": (["--from", tmp_path / "prompts.txt"], None),
+        "--from -": (["--from", "-"], lines),
+        "jsonl": (["--from", tmp_path / "prompts.jsonl"], None),
+    }[source]
+    output = invoke(*words, *FEW, "--out", tmp_path / "out", stdin=stdin)
+    denoiser, reward = pair("float64")
+    found = read(tmp_path / "out")["answers"]
+    assert [one["prompt"] for one in found] == [SHORT, LONG]
+    top1 = []
+    for one in found:
+        expected = generate(denoiser, reward, [one["prompt"]], config())
+        assert one["responses"] == expected.responses[0]
+        assert one["rewards"] == expected.rewards[0].tolist()
+        top1.append(expected.top1.item())
+    assert f"2 of 2: {LONG}" in output
+    assert re.search(rf"mean of 2 prompts\n.*\nentrgi +{sum(top1) / 2:+.2f} ", output)
+
+
+def test_methods_side_by_side_and_what_is_written_of_them(tmp_path):
+    """One table, one page with a panel for each, answers.json and a table of all answers."""
+    files = ["--out", tmp_path / "out", "--table", tmp_path / "t.csv"]
+    output = invoke(SHORT, *FEW, "--method", "bon,entrgi,aps", *files)
+    found = read(tmp_path / "out")["answers"]
+    denoiser, reward = pair("float64")
+    methods = ["bon", "entrgi", "aps"]
+    assert [one["method"] for one in found] == methods
+    expected = {m: generate(denoiser, reward, [SHORT], config(m)) for m in methods}
+    for one in found:
+        right = expected[one["method"]]
+        assert one["responses"] == right.responses[0]
+        assert one["settings"] == json.loads(right.config.to_json())
+        line = re.search(
+            rf"^{one['method']} +([+-][\d.]+)[* ] +([+-][\d.]+) ", output, re.MULTILINE
+        )
+        assert line.groups() == (f"{right.top1.item():+.2f}", f"{right.average.item():+.2f}")
+        assert one["checkpoints"]["denoiser"] == identity(DREAM)
+        assert one["checkpoints"]["rewards"] == [identity(REWARD) | {"weight": 1.0}]
+        assert one["made_with"]["torch"] == torch.__version__
+    best = max(methods, key=lambda m: expected[m].top1.item())
+    assert f"the best of {best}:" in output
+    page = (tmp_path / "out" / "trace.html").read_text(encoding="utf-8")
+    panels = json.loads(re.search(r"= (\{\"prompt\".*\});", page)[1])["panels"]
+    assert [one["title"] for one in panels] == ["Unguided", "Guided: entrgi", "Guided: aps"]
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    for row in rows:
+        right, k = expected[row["method"]], int(row["trajectory"])
+        assert float(row["reward"]) == right.rewards[0, k].item()
+        assert row["answer"] == right.responses[0][k]
+        assert row["best"] == str(k == int(right.rewards[0].argmax()))
+
+
+def test_a_page_of_several_prompts_holds_each(tmp_path):
+    invoke(SHORT, LONG, *FEW, "--out", tmp_path, "--table", tmp_path / "t.json")
+    page = (tmp_path / "trace.html").read_text(encoding="utf-8")
+    traces = json.loads(re.search(r"= (\{\"traces\".*\});", page)[1])["traces"]
+    assert [trace["prompt"] for trace in traces] == [SHORT, LONG]
+    for trace in traces:
+        assert [one["title"] for one in trace["panels"]] == ["Unguided", "Guided: entrgi"]
+        answers = ["".join(panel["frames"][-1]["tokens"]) for panel in trace["panels"]]
+        assert all(answers)
+    rows = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    assert [(row["prompt"], row["trajectory"]) for row in rows] == [
+        (prompt, k) for prompt in (SHORT, LONG) for k in (0, 1)
+    ]
+
+
+def test_watch_shows_every_prompt_and_method():
+    output = invoke(SHORT, LONG, *FEW, "--method", "bon,entrgi", "--watch")
+    assert len(re.findall(r"^ +\d+  t [\d.]+  .*   R unguided$", output, re.MULTILINE)) == 2 * 5
+    assert len(re.findall(r"^ +\d+  t [\d.]+  .*   R [+-]", output, re.MULTILINE)) == 2 * 5
+
+
+def test_templates_one_for_all_or_one_for_each(tmp_path):
+    for name, templates in (("all", ["a __ home"]), ("each", ["a __ home", "the ____"])):
+        words = [word for text in templates for word in ("--template", text)]
+        few = [*TINY, "--reward", REWARD, "--trajectories", "2"]
+        invoke(SHORT, LONG, *few, *words, "--out", tmp_path / name)
+        found = read(tmp_path / name)["answers"]
+        assert [one["template"] for one in found] == [templates[0], templates[-1]]
+        denoiser, reward = pair("float64")
+        for one in found:
+            start = denoiser.template(one["template"])
+            blanks = int((start == denoiser.mask_id).sum())
+            settings = config(new_tokens=len(start), denoising_steps=blanks)
+            expected = generate(denoiser, reward, [one["prompt"]], settings, start=start[None])
+            assert one["responses"] == expected.responses[0]
+
+
+def test_a_file_may_bring_its_templates(tmp_path):
+    objects = [{"prompt": SHORT, "template": "a __ home"}, {"prompt": LONG}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, objects)))
+    few = [*TINY, "--reward", REWARD, "--trajectories", "1"]
+    invoke("--from", tmp_path / "p.jsonl", *few, "--out", tmp_path)
+    found = read(tmp_path)["answers"]
+    assert [one["template"] for one in found] == ["a __ home", None]
+    assert found[1]["settings"]["new_tokens"] == 128
+
+
+def test_an_ordinary_causal_model_is_a_reward_by_its_likelihood(likelihood, tmp_path):
+    words = [*TINY, "--reward", likelihood, "--new-tokens", "6", "--trajectories", "2"]
+    invoke(SHORT, *words, "--out", tmp_path)
+    denoiser = load_denoiser(DREAM, dtype="float64", device="cpu")
+    reward = LikelihoodReward.from_pretrained(likelihood, denoiser, dtype="float64")
+    expected = generate(denoiser, reward, [SHORT], config())
+    found = read(tmp_path)
+    assert found["responses"] == expected.responses[0]
+    assert found["rewards"] == pytest.approx(expected.rewards[0].tolist())
+    assert max(found["rewards"]) < 0
+
+
+def test_weighted_sums_of_rewards(likelihood, tmp_path):
+    words = ["--reward", likelihood, "--reward", REWARD]
+    weighted = ["--reward-weight", "2", "--reward-weight=-0.5"]
+    few = ["--new-tokens", "6", "--trajectories", "2", "--table", tmp_path / "t.json"]
+    output = invoke(SHORT, *TINY, *words, *weighted, *few, "--out", tmp_path)
+    denoiser, sequence = pair("float64")
+    other = LikelihoodReward.from_pretrained(likelihood, denoiser, dtype="float64")
+    total = SumOfRewards.of([other, sequence], [2, -0.5])
+    expected = generate(denoiser, total, [SHORT], config())
+    found = read(tmp_path)
+    assert found["responses"] == expected.responses[0]
+    assert found["rewards"] == pytest.approx(expected.rewards[0].tolist())
+    assert [one["weight"] for one in found["checkpoints"]["rewards"]] == [2, -0.5]
+    parts = found["rewards_by_model"]
+    assert list(parts) == [str(likelihood), str(REWARD)]
+    for k, reward in enumerate(found["rewards"]):
+        own = [values[k] for values in parts.values()]
+        assert reward == pytest.approx(2 * own[0] - 0.5 * own[1])
+    assert "its reward, before weighting:" in output
+    assert f"reward of {REWARD}" in json.loads((tmp_path / "t.json").read_text())[0]
+    invoke(SHORT, *TINY, *words, *few, "--out", tmp_path / "equal")
+    equal = read(tmp_path / "equal")
+    assert [one["weight"] for one in equal["checkpoints"]["rewards"]] == [1, 1]
+
+
+def test_what_the_reward_lacks_is_weighed_by_the_mask_predictor():
+    output = invoke(SHORT, *FEW)
+    denoiser, reward = pair("float64")
+    prompt = denoiser.encode([SHORT])
+    response = torch.full((1, 6), denoiser.mask_id)
+    tokens = torch.cat([prompt.tokens, response], 1)
+    valid = torch.ones_like(tokens, dtype=torch.bool)
+    with torch.no_grad():
+        logits = denoiser(tokens, valid, torch.ones(1, 6, dtype=torch.bool)).float()
+    q = logits.masked_fill(~denoiser.writable, -torch.inf).softmax(-1)
+    lacking = [i for i, there in enumerate(reward.vocabulary.matched) if not there]
+    assert len(lacking) == 2
+    mass = sum(float(q[:, i].mean()) for i in lacking)
+    assert f"what it lacks has a probability of {mass:.1e} under" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "pattern"),
+    [
+        ([], None, "prompt: got none, expected some text, a file by --from, or - to read"),
+        (["-"], "", "prompt: standard input is empty, expected a prompt in each line"),
+        (["-"], " \n\n", "prompt: standard input is empty"),
+        (["--from", "-"], "", "prompt: standard input is empty"),
+        (["-", "--from", "-"], "x", "prompt: got - twice"),
+        (["--from", "/nowhere"], None, "from: cannot read '/nowhere': No such file"),
+        (["--from", "{bad}"], None, "from: line 2 of .* is .*, expected an object with a text"),
+        (["--from", "{cut}"], None, "from: line 1 of .* is no JSON"),
+        (["--from", "{binary}"], None, "from: cannot read .*: it is not UTF-8"),
+        (["x", "y", *(["--template", "a _"] * 3)], None, "template: got 3 for 2 prompts"),
+        (["--from", "{with}", "--template", "a _"], None, "template: got one beside those of the"),
+        (["x", "--template", "none"], None, "template: got 'none', expected at least one blank"),
+        (["x", "--method", "bon,bon"], None, "method: got 'bon,bon', expected names with commas"),
+        (["x", "--method", "bon,entrgy"], None, "did you mean 'entrgi'"),
+        (["x", "--method", ","], None, "method: got ','"),
+        (["x", "--size", "paper"], None, "size: got 'paper' beside --denoiser and --reward"),
+        (["x", "--reward-weight", "1", "--reward-weight", "2"], None, "reward_weight: got 2 for 1"),
+        (["x", "--reward-weight", "0"], None, "reward_weight: got 0.0, expected a finite number"),
+        (["x", "--reward-weight", "nan"], None, "reward_weight: got nan, expected a finite"),
+        (["x", "--reward", "{other}"], None, "vocabulary: the reward model has .* must match"),
+        (["x", "--reward", str(REWARD)], None, "reward: got .* twice, expected each once"),
+        (["x", "--reward", "{other}", "--reward-revision", "a"], None, "reward_revision: got one"),
+        (["x", "--table", "t.txt"], None, "table: got 't.txt', expected a name that ends in .csv"),
+        (["x", "--table", "/proc/none/t.csv"], None, "out: cannot write to /proc/none"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_before_weights_are_loaded(
+    words, stdin, pattern, likelihood, monkeypatch, capfd, tmp_path
+):
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "x"}\n{"prompt": 1}\n')
+    (tmp_path / "cut.jsonl").write_text('{"prompt": ')
+    (tmp_path / "with.jsonl").write_text('{"prompt": "x", "template": "a _"}\n')
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe")
+    names = {name: tmp_path / f"{name}.jsonl" for name in ("bad", "cut", "with")}
+    names |= {"binary": tmp_path / "binary.txt"}
+    if "{other}" in words:
+        names["other"] = other_tokenizer(likelihood, tmp_path / "other")
+    monkeypatch.setattr(checkpoints, "load", lambda *a, **k: pytest.fail("weights are loaded"))
+    given = [str(word).format(**names) for word in words]
+    monkeypatch.setattr(sys, "argv", ["entrgi_ref", *given, *TINY, "--reward", str(REWARD)])
+    if stdin is not None:
+        import io
+
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    with pytest.raises(SystemExit) as stop:
+        __main__.main()
+    said = capfd.readouterr()
+    assert stop.value.code == 2
+    assert re.fullmatch(r"error: .*\n", said.err), said.err
+    assert re.search(pattern, said.err), said.err
+    assert said.out == ""
