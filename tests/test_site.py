@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from building import records
 from building.records import ROOT
 from entrgi_ref import (
     approximation_error,
@@ -28,7 +29,7 @@ from entrgi_ref import (
     soft_embedding,
     token_distribution,
 )
-from entrgi_ref.watching import weight_colour
+from entrgi_ref.watching import trace_pages, weight_colour
 
 SITE = ROOT / "site"
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -551,6 +552,35 @@ def test_pages_open_from_a_folder(browser, name):
     assert complaints == []
     for figure in page.locator(".interactive, #stepper").all():
         assert figure.locator("svg").count()
+    page.close()
+
+
+@browsing
+def test_a_trace_page_of_several_prompts_shows_one_at_a_time(browser, tmp_path):
+    trajectory = records.read("trajectory")
+    panels = trajectory["panels"]
+    traces = [("one prompt", panels), ("another </script> prompt", panels[:1])]
+    (tmp_path / "trace.html").write_text(trace_pages(traces), encoding="utf-8")
+    page = browser.new_page()
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((tmp_path / "trace.html").as_uri(), wait_until="load")
+    sections = page.locator("#trace section")
+    assert page.inner_text("#trace strong") == "one prompt"
+    assert sections.count() == len(panels)
+    page.keyboard.press("End")
+    assert page.inner_text("#trace output") == "the answer"
+    page.select_option("#prompts select", label="2. another </script> prompt")
+    assert page.inner_text("#trace strong") == "another </script> prompt"
+    assert sections.count() == 1
+    assert page.inner_text("#trace output").startswith("denoising step")
+    page.locator("#trace .controls button").first.focus()
+    page.keyboard.press("End")
+    assert page.inner_text("#trace output") == "the answer"
+    assert complaints == []
+    (tmp_path / "one.html").write_text(trace_pages(traces[:1]), encoding="utf-8")
+    page.goto((tmp_path / "one.html").as_uri(), wait_until="load")
+    assert page.locator("#prompts").is_hidden()
     page.close()
 
 
