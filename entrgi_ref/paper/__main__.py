@@ -390,8 +390,8 @@ def report(
         Path | None, typer.Option(help="Where the report goes. By default RUN/report.")
     ] = None,
 ) -> None:
-    """The table (Markdown and LaTeX) and the figures (SVG and PNG) of a run, finished or not,
-    beside the published numbers.
+    """The table (Markdown, LaTeX, CSV and JSON) and the figures (SVG and PNG) of a run, finished or
+    not, beside the published numbers.
     """
     from .shown.report import write
 
