@@ -373,6 +373,7 @@ def test_filters_and_order(opened):
     assert shown.locator("#plus").input_value() == "1"  # EntRGi minus Best-of-N
     assert listed(shown)[0] == "sums 2, seed 2?"
     assert shown.locator("#rows .value").all_inner_texts() == ["+3.00", "+1.50", "+1.50", "+1.50"]
+    shown.uncheck("#methods >> text=EntRGi")  # it is compared all the same
     shown.select_option("#plus", "0")
     shown.select_option("#minus", "1")
     assert listed(shown)[-1] == "sums 2, seed 2?"
@@ -401,6 +402,13 @@ def test_a_permalink_holds_prompt_filters_and_step(opened, file):
         assert other.inner_text(what) == shown.inner_text(what)
     shown.go_back()
     assert shown.inner_text("#prompt") == "sums 1, seed 2?"
+
+
+@browsing
+def test_an_address_that_fits_nothing_shows_everything(opened):
+    shown = opened("#prompt=sums/9/9&benchmark=x&seed=x&sort=x&step=x&plus=x&variant=x&q=")
+    assert shown.inner_text("#count") == "17 prompts"
+    assert shown.inner_text("#after") == "finished, 7 steps"
 
 
 @browsing

@@ -28,8 +28,7 @@ const RANGE = RUN.records.filter(r => r.rewards).map(best).reduce(([low, high], 
 const share = (x, [low, high]) => high > low ? (x - low) / (high - low) : 0.5;
 
 /* What is shown. A filter that is "" lets all pass; step is null for the finished answers. */
-const START = { benchmark: "", seed: "", variant: "", hidden: [], q: "", sort: "", plus: 0, minus: 0, place: null, step: null };
-let state = { ...START };
+let state = { benchmark: "", seed: "", variant: "", hidden: [], q: "", sort: "", plus: 0, minus: 0, place: null, step: null };
 let columns = [], found = [], cards = [], steps = 0;
 
 // The address
@@ -43,11 +42,12 @@ function read() {
   const variant = VARIANTS.indexOf(asked.get("variant") ?? "");
   const place = RUN.places.findIndex((_, i) => address(i) === asked.get("prompt"));
   const step = Number.parseInt(asked.get("step") ?? "", 10);
+  const known = (name, of) => of.includes(asked.get(name)) ? asked.get(name) : "";
   state = {
-    benchmark: asked.get("benchmark") ?? "", seed: asked.get("seed") ?? "",
+    benchmark: known("benchmark", RUN.places.map(p => p[0])), seed: known("seed", RUN.places.map(p => String(p[1]))),
     variant: VARIANTS.length > 1 && variant >= 0 ? String(variant) : "",
     hidden: chosen ? RUN.methods.flatMap((m, i) => chosen.includes(m[0]) ? [] : [i]) : [],
-    q: asked.get("q") ?? "", sort: asked.get("sort") ?? "",
+    q: asked.get("q") ?? "", sort: known("sort", Array.from($("sort").options, o => o.value)),
     plus: Math.max(0, method(asked.get("plus") ?? (RUN.methods.some(m => m[0] === "entrgi") ? "entrgi" : ""))),
     minus: Math.max(0, method(asked.get("minus") ?? "bon")),
     place: place < 0 ? null : place, step: step >= 0 ? step : null,
@@ -81,14 +81,16 @@ function matches(place) {
   });
 }
 
-function rewardOf(place, method) {
-  const values = BY_PLACE[place].filter(r => r.rewards && (method === undefined || r.method === method) && shown(r)).map(best);
-  return values.length ? (method === undefined ? Math.max(...values) : mean(values)) : null;
+function rewardOf(place) {
+  const values = BY_PLACE[place].filter(r => r.rewards && shown(r)).map(best);
+  return values.length ? Math.max(...values) : null;
 }
 
+/* Of two methods, also of such as are not shown; of several variants the mean. */
 function difference(place) {
-  const [a, b] = [rewardOf(place, state.plus), rewardOf(place, state.minus)];
-  return a === null || b === null ? null : a - b;
+  const [a, b] = [state.plus, state.minus].map(method => BY_PLACE[place].filter(
+    r => r.rewards && r.method === method && (!state.variant || r.variant === Number(state.variant))).map(best));
+  return a.length && b.length ? mean(a) - mean(b) : null;
 }
 
 function choose() {
@@ -132,7 +134,7 @@ function row(place, i) {
   const made = element("div", { role: "option", id: `row-${place}`, class: "row", "aria-selected": String(place === state.place),
     "aria-setsize": found.length, "aria-posinset": i + 1 },
     element("span", { class: "text" }, ...marked(prompt.slice(0, 300))), strip,
-    element("span", { class: "meta" }, element("span", {}, `${benchmark} · seed ${seed} · prompt ${idx}`),
+    element("span", { class: "meta" }, element("span", {}, `${benchmark} · seed ${seed} · #${idx}`),
       ...(failed ? [element("span", { class: "failed" }, `${failed} failed`)] : []), value));
   made.style.top = `${i * ROW}px`;
   made.addEventListener("click", () => turn(place, true));
@@ -212,7 +214,7 @@ function column(c, record, range, at) {
   dot.style.background = colour(c.method);
   const head = element("h3", {}, dot, element("span", {}, RUN.methods[c.method][1], ...(VARIANTS[c.variant] ? [element("small", {}, VARIANTS[c.variant])] : [])));
   const placed = (made, line) => { made.style.gridColumn = at; made.style.gridRow = line; return made; };
-  const none = (...said) => ({ head, cells: [placed(element("p", { class: "none" }, ...said), 1)] });
+  const none = (...said) => ({ head, cells: [placed(element("p", { class: "none" }, ...said), "1 / span 2")] });
   if (!record) return none("No record of this prompt.");
   if (record.failed) return none(element("strong", { class: "failed" }, "Failed"), " ", element("span", {}, ...marked(record.failed)));
   const plot = element("span", { class: "plot", role: "img", "aria-label": `Rewards: ${record.rewards.map(r => number(r)).join(", ")}` });
