@@ -380,6 +380,25 @@ def test_filters_and_order(opened):
 
 
 @browsing
+def test_variants_stand_side_by_side_or_alone(browser, tmp_path):
+    variants = [{"reward": "large", "gradient_steps": m} for m in (2, 8)]
+    cells = [record("sums", m, 1, 0) | {"variant": v} for m in ("bon", "entrgi") for v in variants]
+    invoke("browse", run_of(tmp_path, cells))
+    shown = browser.new_page()
+    shown.goto((tmp_path / "browse.html").as_uri())
+    heads = shown.locator("#heads h3")
+    assert [h.split("\n")[0] for h in heads.all_inner_texts()] == [
+        f"{name}reward large, M = {m}" for name in ("Best-of-N", "EntRGi") for m in (2, 8)
+    ]
+    shown.select_option("#variant", label="reward large, M = 8")
+    assert heads.count() == 2
+    assert "variant=reward+large%2C+M+%3D+8" in shown.url
+    shown.reload()
+    assert heads.count() == 2
+    shown.close()
+
+
+@browsing
 def test_failed_prompts_say_why(opened):
     shown = opened()
     shown.select_option("#sort", "failed")
