@@ -20,7 +20,7 @@ from building.records import ROOT
 from entrgi_ref import EQUATIONS, IMPLEMENTATIONS
 from entrgi_ref.paper.declared.benchmarks import HUB
 from entrgi_ref.paper.declared.published import TOP1
-from entrgi_ref.paper.shown import report
+from entrgi_ref.paper.shown import numbers
 from entrgi_ref.paper.shown.figures import STYLES
 from entrgi_ref.relaxation import __doc__ as LETTERS
 from toy import figures as toy_figures
@@ -264,15 +264,15 @@ def test_the_main_table_is_what_was_published():
     found = {(benchmark, method): known for benchmark, method, known, _ in rows[2:]}
     assert {measured for *_, measured in rows[2:]} == {"not measured"}
     expected = {
-        (benchmark, label): "not in the paper" if method in report.OURS else "not available"
+        (benchmark, label): "not in the paper" if method in numbers.OURS else "not available"
         for benchmark in HUB
-        for method, label in report.LABELS.items()
-        if method in report.METHODS
+        for method, label in numbers.LABELS.items()
+        if method in numbers.METHODS
     }
     for (benchmark, method), number in TOP1.items():
-        expected[benchmark, report.LABELS[method]] = f"{number:.2f}"
+        expected[benchmark, numbers.LABELS[method]] = f"{number:.2f}"
     assert found == expected
-    assert set(report.OURS) == {"bon_equal_compute", *report.RIVALS}
+    assert set(numbers.OURS) == {"bon_equal_compute", *numbers.RIVALS}
 
 
 def test_the_pictures_of_the_readme_are_the_records(tmp_path):

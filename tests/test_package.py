@@ -31,7 +31,10 @@ def test_importing_the_package_loads_torch_and_nothing_heavy():
 
 COMMANDS = (
     *("entrgi_ref", "entrgi_ref.paper"),
-    *(f"entrgi_ref.paper {c}" for c in ("list", "plan", "run", "judge", "report", "export")),
+    *(
+        f"entrgi_ref.paper {c}"
+        for c in ("list", "plan", "run", "judge", "report", "browse", "export")
+    ),
     *("toy", "toy watch", "toy train", "toy spread", "toy gradients", "toy ledger", "toy run"),
     *("toy exact gradient", "toy exact distribution", "toy rivals"),
 )

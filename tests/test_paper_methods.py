@@ -16,7 +16,7 @@ from entrgi_ref.paper.declared.methods import BETA, Method
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.run import estimate
 from entrgi_ref.paper.run.records import read_by_key, read_records
-from entrgi_ref.paper.shown import figures, report
+from entrgi_ref.paper.shown import figures, numbers, report
 from entrgi_ref.paper.shown.summary import Run
 from tiny import TinyDenoiser, TinyReward
 from tiny_testbed import FailingReward, TinyTestbed
@@ -147,7 +147,7 @@ def test_a_report_shows_the_rivals_that_have_run(run, tmp_path):
     for method in ("entrgi", *RIVALS):
         assert sum(line.startswith(f"| {LABELS[method]} ") for line in rows) == 1
     assert "Rivals (EntRGi, damped, SMC, Self-rewarding SMC, Lookahead) have the compute" in text
-    assert set(report.OURS) == {"bon_equal_compute", *RIVALS}
+    assert set(numbers.OURS) == {"bon_equal_compute", *RIVALS}
     assert Run.read(run).methods == ("entrgi", *RIVALS)
     assert ">Self-rewarding SMC<" in (tmp_path / "main.svg").read_text()
     assert set(figures.STYLES) == set(LABELS)

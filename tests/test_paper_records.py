@@ -45,6 +45,11 @@ def errors(steps=(), counts=((1, 2),)):
     return {"steps": list(steps), "histogram": histogram, "log_vocabulary": 2.0}
 
 
+def written(words, steps=None):
+    """Which step wrote each token, by default one after the other."""
+    return {"words": words, "steps": steps or [list(range(len(answer))) for answer in words]}
+
+
 def opened(path, **options):
     return RunFolder(path, DECLARATION, **options)
 
@@ -326,6 +331,14 @@ BAD_LINES = [
             ({"errors": {"steps": []}}, "it has no errors.histogram"),
             ({"errors": errors(steps=[{"step": 1}])}, r"it has no errors.steps\[0\].E"),
             ({"errors": errors(counts=[[1, 2.5]])}, r"its errors.*counts\[0\]\[1\] is 2.5"),
+            ({"written": {"words": [["a"], ["b"]]}}, "it has no written.steps"),
+            (
+                {"written": written([["a"], [1]])},
+                r"its written.words\[1\]\[0\] is 1, expected a text",
+            ),
+            ({"written": written([["a"]])}, "written.words are of 1 answers"),
+            ({"written": written([["a"], ["b"]], [[0], [1, 2]])}, "as many steps as words"),
+            ({"written": written([["a"], ["b"]], [[0], [-1]])}, "steps hold a negative number"),
             ({"errors": errors(counts=[[1]])}, "counts do not fit the edges"),
             ({"errors": errors(counts=[[1, 2]] * 2)}, "counts do not fit the edges"),
         )
@@ -348,7 +361,11 @@ def test_the_quick_question_and_the_slow_one_agree(line):
 
 
 def test_what_an_observer_saw_is_accepted(tmp_path):
-    write(tmp_path, record(0, errors=errors()), record(1, errors=None))
+    write(
+        tmp_path,
+        record(0, errors=errors(), written=written([["a"], ["b"]])),
+        record(1, errors=None),
+    )
     assert len(read_records(tmp_path)) == 2
 
 

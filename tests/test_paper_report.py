@@ -1,5 +1,6 @@
 """Reports, figures and exports of a run, against numbers computed here."""
 
+import csv
 import json
 import math
 import re
@@ -359,6 +360,68 @@ def test_latex_holds_the_same_numbers(tmp_path):
     assert {line.count("&") for line in rows} == {7}
 
 
+def as_data(folder, *more):
+    """A run's table.csv and table.json: the rows of both."""
+    text = invoke("report", folder, *more)
+    with (folder / "report" / "table.csv").open(newline="") as file:
+        in_csv = list(csv.DictReader(file))
+    return text, in_csv, json.loads((folder / "report" / "table.json").read_text())
+
+
+def test_the_table_as_data_holds_the_same_numbers_in_full(tmp_path):
+    text, in_csv, in_json = as_data(written(tmp_path, prompts=5))
+    assert [(r["benchmark"], r["method"]) for r in in_csv] == list(product(HUB, METHODS))
+    assert list(in_json["columns"]) == list(in_csv[0])
+    for plain, row in zip(in_csv, in_json["rows"], strict=True):
+        assert plain == {k: "" if v is None else str(v) for k, v in row.items()}
+        K = 7 if row["method"] == "bon_equal_compute" else 4
+        per_seed = [
+            np.mean(
+                [
+                    max(reward_of(row["benchmark"], row["method"], s, i, k) for k in range(K))
+                    for i in range(5)
+                ]
+            )
+            for s in (1, 2, 3)
+        ]
+        assert row["top1_mean_reward"] == pytest.approx(np.mean(per_seed), abs=1e-12)
+        error = np.std(per_seed, ddof=1) / 3**0.5
+        assert row["top1_standard_error_reward"] == pytest.approx(error, abs=1e-12)
+        assert (row["top1_seeds"], row["top1_prompts"]) == (3, 15)
+        assert (row["answers_min"], row["answers_max"], row["reward"]) == (K, K, "1.7B")
+        assert row["comparable"] is False  # of five prompts
+        cell = cells_of(text, row["benchmark"])[row["label"], "Avg@K (reward), measured"]
+        mean, error = row["average_mean_reward"], row["average_standard_error_reward"]
+        assert cell == f"{mean:.2f} ± {error:.2f}".replace("-", "−")
+    published = {(r["benchmark"], r["method"]): r["top1_published_reward"] for r in in_json["rows"]}
+    assert published["rm-bench", "entrgi"] == 5.70
+    assert published["rm-bench", "bon_equal_compute"] is None
+    assert all(note in text for note in in_json["notes"])
+    assert in_json["fingerprint"] == json.loads((tmp_path / "run.json").read_text())["fingerprint"]
+
+
+def test_the_table_as_data_has_a_row_for_each_variant(tmp_path):
+    declaration = PAPER | {"experiment": "gradient-steps"}
+    variants = [{"reward": "1.7B", "gradient_steps": m} for m in (1, 8)]
+    folder = written(
+        tmp_path, declaration=declaration, methods=["aps"], variants=variants, seeds=(1,)
+    )
+    _, in_csv, in_json = as_data(folder)
+    found = [(r["benchmark"], r["gradient_steps"]) for r in in_csv]
+    assert found == list(product(HUB, ("1", "8")))
+    assert {r["top1_standard_error_reward"] for r in in_csv} == {""}  # of one seed
+    assert "comparable" not in in_json["columns"]
+    lines = (folder / "report" / "report.md").read_text().splitlines()
+    assert sum(line.startswith("| APS") for line in lines) == len(in_csv)
+
+
+def test_the_table_as_data_shows_what_is_not_measured_as_none(tmp_path):
+    _, in_csv, in_json = as_data(written(tmp_path, methods=["entrgi"], prompts=64))
+    (bon,) = (r for r in in_json["rows"] if (r["benchmark"], r["method"]) == ("rm-bench", "bon"))
+    assert (bon["top1_mean_reward"], bon["top1_published_reward"]) == (None, 5.11)
+    assert {r["comparable"] for r in in_csv} == {"True"}
+
+
 def opens(path):
     if path.suffix == ".svg":
         root = ElementTree.parse(path).getroot()
@@ -714,7 +777,8 @@ def test_methods_without_a_prompt_in_common_are_not_compared(tmp_path):
 @pytest.mark.parametrize("name", ["error-by-step", "error-vs-entropy"])
 def test_figures_of_errors_show_the_prompts_that_all_have_answered(tmp_path, name):
     """The rest is drawn as if the failed prompt had not been run at all."""
-    failed = {"status": "failed", "reason": "nan", "rewards": [], "responses": [], "errors": None}
+    none = {"rewards": [], "responses": [], "errors": None, "written": None}
+    failed = {"status": "failed", "reason": "nan", **none}
     for folder, gone in (("failed", ("aps",)), ("never", ("aps", "entrgi"))):
         tiny_run(tmp_path / folder, experiment=name, methods=["aps", "entrgi"])
         rewritten(

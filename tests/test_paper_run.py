@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from checkpoints import DREAM, REWARD, changed, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.commands import progress
+from entrgi_ref.errors import GradientRecord
 from entrgi_ref.models import checkpoints
 from entrgi_ref.paper import __main__ as paper
 from entrgi_ref.paper.declared import methods, published
@@ -387,6 +388,52 @@ def test_what_a_record_says_of_errors_is_what_the_observer_saw(tmp_path):
     edges = [np.array(histogram[name]) for name in ("entropy_edges", "error_edges")]
     expected, *_ = np.histogram2d(H, E, bins=edges)
     assert np.array_equal(np.array(histogram["counts"]), expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "base", "rows"),
+    [
+        (["bon", "entrgi", "damped"], {}, None),
+        (["entrgi"], {"new_tokens": 6, "denoising_steps": 3}, 2),
+        (["bon"], {"new_tokens": 3, "denoising_steps": 9}, None),  # some steps commit nothing
+        (["entrgi"], {"order": "origin"}, None),
+    ],
+)
+def test_what_a_record_says_of_its_tokens_is_what_an_observer_sees(tmp_path, names, base, rows):
+    testbed = TinyTestbed(vocabulary_batch=rows)
+    base = replace(TINY_BASE, **base)
+    tiny_run(tmp_path, testbed, base=base, methods=names, prompts=3, batch_size=2)
+    records = read_records(tmp_path)
+    assert len(records) == 3 * len(names)
+    for record in records:
+        method, seen = methods.Method.recorded(record), []
+        method.answer(testbed.denoise, testbed.judge, [record["prompt"]], observe=seen.append)
+        steps = torch.full_like(seen[-1].tokens, -1)
+        for step in seen:
+            steps[step.committed] = step.step
+        assert record["written"]["steps"] == steps.tolist()
+        assert record["written"]["words"] == [
+            list(map(str, answer)) for answer in seen[-1].tokens.tolist()
+        ]
+
+
+def test_answers_without_a_schedule_to_see_say_nothing_of_their_tokens(tmp_path):
+    tiny_run(
+        tmp_path,
+        TinyTestbed(judge=FailingReward(2, dislikes=("22",))),
+        methods=["bon", "smc", "self_smc", "lookahead"],
+    )
+    for record in read_records(tmp_path):
+        seen = record["method"] == "bon" and record["prompt"] != "22"
+        assert (record["written"] is not None) == seen
+        assert (record["status"] == "failed") == (record["prompt"] == "22")
+
+
+def test_noting_steps_has_no_errors_computed(tmp_path, monkeypatch):
+    """They are distances at every gradient step, which an observer of `generate` would cost."""
+    monkeypatch.setattr(GradientRecord, "of", None)
+    tiny_run(tmp_path, methods=["entrgi"])
+    assert all(record["written"] for record in read_records(tmp_path))
 
 
 def test_plan_counts_the_work(run, benchmark, tmp_path):

@@ -39,7 +39,7 @@ from entrgi_ref import EQUATIONS  # noqa: E402
 from entrgi_ref.paper.declared.benchmarks import HUB  # noqa: E402
 from entrgi_ref.paper.declared.experiments import LABELS, METHODS  # noqa: E402
 from entrgi_ref.paper.declared.published import TOP1  # noqa: E402
-from entrgi_ref.paper.shown import report  # noqa: E402
+from entrgi_ref.paper.shown import numbers  # noqa: E402
 
 WIDE = (
     *("demo", "overoptimisation", "idea", "gradients", "climb", "weight", "commit", "temperature"),
@@ -137,7 +137,7 @@ def published() -> str:
     for benchmark in HUB:
         for method in METHODS:
             known = TOP1.get((benchmark, method))
-            beside = "not in the paper" if method in report.OURS else "not available"
+            beside = "not in the paper" if method in numbers.OURS else "not available"
             number = beside if known is None else f"{known:.2f}"
             lines.append(f"| {benchmark} | {LABELS[method]} | {number} | not measured |")
     return "\n".join(lines)

@@ -64,7 +64,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="The paper's experiments: list, plan, run, judge, report, export, repair, bench.",
+    help="The paper's experiments: list, plan, run, judge, report, browse, export, repair, bench.",
 )
 
 RESULTS = Path("results")
@@ -390,8 +390,8 @@ def report(
         Path | None, typer.Option(help="Where the report goes. By default RUN/report.")
     ] = None,
 ) -> None:
-    """The table (Markdown and LaTeX) and the figures (SVG and PNG) of a run, finished or not,
-    beside the published numbers.
+    """The table (Markdown, LaTeX, CSV and JSON) and the figures (SVG and PNG) of a run, finished or
+    not, beside the published numbers.
     """
     from .shown.report import write
 
@@ -399,6 +399,23 @@ def report(
     typer.echo("Written:")
     for file in files:
         typer.echo(f"  {file}")
+
+
+@app.command()
+def browse(
+    out: RunPath,
+    to: Annotated[
+        Path | None, typer.Option(help="The page's file. By default RUN/browse.html.")
+    ] = None,
+) -> None:
+    """All answers of a run, finished or not, in one page for the browser: methods side by side,
+    with their rewards and the step that wrote each token. It needs no network.
+    """
+    from .shown.browse import write
+
+    file = to or out / "browse.html"
+    write(out, file)
+    typer.echo(file)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from typing import Any
 
 from ...config import SamplingConfig
 from ...denoising import Generation, generate
+from ...draws import Draws
 from ...errors import DenoisingRecord
 from ...protocols import Denoiser, Reward
 from ...rivals import damped, lookahead, self_smc, smc
@@ -90,6 +91,11 @@ class Method:
             return len(gradient_steps_of(self.config))
         return int(self.options.get("candidates", 0)) * self.config.new_tokens
 
+    @property
+    def takes_draws(self) -> bool:
+        """Whether `generate` answers it, whose draws may be given and whose steps be seen."""
+        return self.name not in SAMPLED
+
     def answer(
         self,
         denoiser: Denoiser,
@@ -97,15 +103,16 @@ class Method:
         prompts: Sequence[str],
         *,
         observe: Callable[[DenoisingRecord], None] | None = None,
+        draws: Draws | None = None,
         vocabulary_batch: int | None = None,
     ) -> Generation:
-        """Answer prompts. `observe` and `vocabulary_batch` are those of `generate`; rivals without
-        gradients have no use for them.
+        """Answer prompts. `observe`, `draws` and `vocabulary_batch` are those of `generate`; rivals
+        without gradients have no use for them.
         """
-        if self.name in SAMPLED:
+        if not self.takes_draws:
             return SAMPLED[self.name](denoiser, reward, prompts, self.config, **self.options)
         config = damped(self.config) if self.name == "damped" else self.config
-        options: Any = {"observe": observe, "vocabulary_batch": vocabulary_batch}
+        options: Any = {"observe": observe, "draws": draws, "vocabulary_batch": vocabulary_batch}
         return generate(denoiser, reward, prompts, config, **options)
 
 

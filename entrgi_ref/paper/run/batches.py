@@ -24,6 +24,7 @@ from ..declared.testbed import Testbed
 from .errors_by_prompt import ErrorsByPrompt
 from .records import Key, fingerprint, key_of
 from .required import Record
+from .written import WrittenAt
 
 AUTO_BATCH = 16
 """Prompts in a batch to begin with under --batch-size auto; halved until it fits."""
@@ -143,10 +144,12 @@ class Answerer:
             errors = ErrorsByPrompt(len(batch.prompts), K, reward.embeddings)
         start = time.perf_counter()
         rows = getattr(self.testbed, "vocabulary_batch", None)  # no testbed must know it
+        draws = WrittenAt(denoiser, batch.prompts, method.config) if method.takes_draws else None
         generation = method.answer(
-            denoiser, reward, batch.prompts, observe=errors, vocabulary_batch=rows
+            denoiser, reward, batch.prompts, observe=errors, draws=draws, vocabulary_batch=rows
         )
         seconds = time.perf_counter() - start
+        written = draws.of(generation.tokens) if draws else [None] * len(batch.prompts)
         return [
             self._record(batch, i, method)
             | {
@@ -154,6 +157,7 @@ class Answerer:
                 "reason": None,
                 **self._answers(generation, i),
                 "errors": errors.of(i) if errors else None,
+                "written": written[i],
                 "timing": {"seconds_per_prompt": seconds / len(batch.prompts)},
             }
             for i in range(len(batch.prompts))
@@ -167,7 +171,11 @@ class Answerer:
 
     def _failed(self, batch: Batch, method: Method, reason: str) -> Record:
         failed = {"status": "failed", "reason": reason, "responses": [], "rewards": []}
-        return self._record(batch, 0, method) | failed | {"errors": None, "timing": {}}
+        return (
+            self._record(batch, 0, method)
+            | failed
+            | {"errors": None, "written": None, "timing": {}}
+        )
 
     def _record(self, batch: Batch, i: int, method: Method) -> Record:
         return {

@@ -7,6 +7,7 @@
     OUT/judges/NAME/      the same for the judgements of each judge
     OUT/dropped/          lines that `repair` took out
     OUT/report/           what `report` writes
+    OUT/browse.html       what `browse` writes
     OUT/export/           what `export` writes
 
 `folder.py` writes them, `required.py` says what must be in them.

@@ -107,11 +107,14 @@ ERRORS = {
     "histogram": {"entropy_edges": [float], "error_edges": [float], "counts": [[int]]},
     "log_vocabulary": float,
 }
+WRITTEN = {"words": [[str]], "steps": [[int]]}
+"""Of each answer its tokens, as a person sees them, and the denoising step that wrote each."""
 ANSWERS = {
     "responses": [str],
     "rewards": [float],
     "gold?": [float],
     "errors?": (ERRORS,),
+    "written?": (WRITTEN,),
     "reason?": (str,),
     "settings?": {
         "trajectories": int,
@@ -153,6 +156,20 @@ def require_answers(record: Record) -> None:
         shape = [len(histogram[edges]) - 1 for edges in ("entropy_edges", "error_edges")]
         if [len(row) for row in histogram["counts"]] != [shape[1]] * shape[0]:
             raise ValueError("its errors.histogram.counts do not fit the edges")
+    if record.get("written") is not None:
+        _require_written(record["written"], len(responses))
+
+
+def _require_written(written: Mapping[str, Any], answers: int) -> None:
+    """Raise `ValueError` unless each answer has as many steps as words."""
+    words, steps = ([len(answer) for answer in written[name]] for name in ("words", "steps"))
+    if words != steps or len(words) != answers:
+        raise ValueError(
+            f"its written.words are of {len(words)} answers and its written.steps of {len(steps)}, "
+            f"expected {answers} with as many steps as words"
+        )
+    if any(step < 0 for answer in written["steps"] for step in answer):
+        raise ValueError("its written.steps hold a negative number, expected indices from 0")
 
 
 def require_judgement(record: Record) -> None:

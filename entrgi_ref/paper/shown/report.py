@@ -7,30 +7,38 @@ authors' page), *not measured*, or *not available* (in the paper, but not to us)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ...commands.files import require_writable, write_text
-from ..declared.experiments import LABELS, METHODS, RIVALS
+from ..declared.experiments import LABELS, RIVALS
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
 from ..run.records import earlier_layout, key_of
 from . import figures
-from .comparable import differences, is_the_papers
+from .comparable import differences
+from .numbers import (
+    OF_THE_PAPER,
+    answers_of,
+    as_csv,
+    as_json,
+    beside_the_published,
+    cells,
+    in_the_paper,
+    rows,
+    varied,
+)
 from .summary import JudgedBy, Run, place_of
 from .tables import Table
-
-OURS = ("bon_equal_compute", *RIVALS)
-"""Methods that are not in the paper."""
 
 
 def write(
     folder: Path, to: Path, say: Callable[[str], None] = lambda text: None
 ) -> tuple[str, list[Path]]:
-    """Say the tables and what must be known to read them, then write report.md, report.tex and the
-    figures into `to`. Returns the text and the files.
+    """Say the tables and what must be known to read them, then write report.md, report.tex, the
+    numbers as table.csv and table.json, and the figures into `to`. Returns the text and the files.
     """
     run = Run.read(folder, whole=False)
     if not run.records:
@@ -45,21 +53,22 @@ def write(
     write_text(to / "report.md", f"{title}\n\n{text}\n\n{pictures}\n")
     tex = "\n\n".join(table.latex(" ".join(notes)) for table in found)
     write_text(to / "report.tex", tex + "\n")
-    return text + "\n", [to / "report.md", to / "report.tex", *drawn]
+    numbers = rows(run)
+    write_text(to / "table.csv", as_csv(numbers))
+    write_text(to / "table.json", as_json(run, numbers, notes))
+    words = ("report.md", "report.tex", "table.csv", "table.json")
+    return text + "\n", [*(to / name for name in words), *drawn]
 
 
 def tables(run: Run) -> list[Table]:
     """A table per benchmark."""
-    by_variant = [f for f in ("reward", "gradient_steps") if run.variants(f)]
-    return [
-        _with_variants(run, benchmark, by_variant) if by_variant else _main(run, benchmark)
-        for benchmark in run.benchmarks
-    ]
+    table = _with_variants if varied(run) else _main
+    return [table(run, benchmark) for benchmark in run.benchmarks]
 
 
 def _main(run: Run, benchmark: str) -> Table:
     """Methods down, measures across; in the main table each measured beside published."""
-    beside = not run.toy and run.declaration["experiment"] == "main"
+    beside = beside_the_published(run)
     labels = {name: f"{m.label} ({m.unit})" for name, m in run.measures.items()}
     if beside and not any(judge.is_the_papers for judge in run.judges):
         labels["lmunit"] = "LMUnit (1 to 5)"
@@ -69,10 +78,9 @@ def _main(run: Run, benchmark: str) -> Table:
         if beside and name in OF_THE_PAPER:
             heads.append(f"{label.partition(' (')[0]}, published")
     rows = []
-    # What is not measured is seen; rivals are only if they have been.
-    methods = [m for m in LABELS if m in METHODS or m in run.methods] if beside else run.methods
-    for method in methods:
-        row = [LABELS[method], _trajectories(run, benchmark, method)]
+    for method, _ in cells(run, benchmark):
+        K = answers_of(run, benchmark, method)
+        row = [LABELS[method], "–".join(map(str, K)) if K else "–"]
         for name in labels:
             row.append(_measured(run, name, benchmark=benchmark, method=method))
             if beside and name in OF_THE_PAPER:
@@ -83,22 +91,13 @@ def _main(run: Run, benchmark: str) -> Table:
     )
 
 
-OF_THE_PAPER = ("top1", "average", "lmunit")
-"""The measures of the paper's main table."""
-
-
-def _trajectories(run: Run, benchmark: str, method: str) -> str:
-    found = {len(r["rewards"]) for r in run.select(benchmark=benchmark, method=method)}
-    return "–" if not found else "–".join(str(k) for k in sorted({min(found), max(found)}))
-
-
 def _measured(run: Run, measure: str, **fields: object) -> str:
     found = run.value(measure, **fields) if measure in run.measures else None
     return "not measured" if found is None else found.text()
 
 
 def _published(run: Run, benchmark: str, method: str, measure: str) -> str:
-    if method in OURS or not is_the_papers(run, benchmark):
+    if not in_the_paper(run, benchmark, method):
         return "not in the paper"
     found = published(benchmark, method, measure)
     if found is None:
@@ -106,32 +105,19 @@ def _published(run: Run, benchmark: str, method: str, measure: str) -> str:
     return f"{found:.2f} (not comparable)" if any(differences(run)) else f"{found:.2f}"
 
 
-def _with_variants(run: Run, benchmark: str, fields: Sequence[str]) -> Table:
+def _with_variants(run: Run, benchmark: str) -> Table:
     """Methods and their variants down, measures across."""
     titles = {"reward": "Reward model", "gradient_steps": "M"}
-    heads = ["Method", *(titles[field] for field in fields)]
+    heads = ["Method", *(titles[field] for field in varied(run))]
     heads += [f"{m.label} ({m.unit}), measured" for m in run.measures.values()]
     rows = []
-    for method in run.methods:
-        for chosen in _combinations(run, fields):
-            values = dict(zip(fields, chosen, strict=True))
-            if not run.select(benchmark=benchmark, method=method, **values):
-                continue
-            cells = [
-                _measured(run, name, benchmark=benchmark, method=method, **values)
-                for name in run.measures
-            ]
-            rows.append((LABELS[method], *map(str, chosen), *cells))
-    return Table(benchmark, tuple(heads), tuple(rows), words=1 + len(fields))
-
-
-def _combinations(run: Run, fields: Sequence[str]) -> Iterator[tuple[object, ...]]:
-    if not fields:
-        yield ()
-        return
-    for value in run.variants(fields[0]):
-        for rest in _combinations(run, fields[1:]):
-            yield (value, *rest)
+    for method, values in cells(run, benchmark):
+        numbers = [
+            _measured(run, name, benchmark=benchmark, method=method, **values)
+            for name in run.measures
+        ]
+        rows.append((LABELS[method], *map(str, values.values()), *numbers))
+    return Table(benchmark, tuple(heads), tuple(rows), words=1 + len(varied(run)))
 
 
 def _notes(run: Run) -> Iterator[str]:
