@@ -9,6 +9,7 @@
     adapters.py     a LoRA adapter merged into it
     tokenizers.py   the tokenizers of a checkpoint, and its chat template
     vocabulary.py   from the ids of one tokenizer to those of the other
+    loading.py      how it is loaded: precision, place, rounded weights, attention
     checkpoints.py  folders laid out as on the hub, read as data
     listed.py       their configuration and sizes, without their weights
 

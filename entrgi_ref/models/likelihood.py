@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +28,7 @@ from .. import checks
 from ..protocols import Denoiser
 from . import checkpoints
 from .checkpoints import Network
+from .loading import How, Loading
 from .reading import hidden_states, require_own_logits
 from .sequence import (
     SCORE_BATCH,
@@ -65,6 +67,7 @@ class LikelihoodReward:
         dtype: str | torch.dtype = "auto",
         device: str | torch.device | None = None,
         unmatched: str = "eos",
+        **how: Unpack[How],
     ) -> LikelihoodReward:
         """Load a causal model from a folder, or from the hub by its id, such as `Qwen/Qwen3-0.6B`.
 
@@ -74,6 +77,8 @@ class LikelihoodReward:
         too little in common.
         """
         checks.choice("unmatched", unmatched, UNMATCHED)
+        home = denoiser.writable.device
+        loading = Loading.of(dtype, home if device is None else device, **how)
         folder = checkpoints.locate(path, revision)
         config: PretrainedConfig = readable_config(
             folder, MODEL_FOR_CAUSAL_LM_MAPPING, "causal models"
@@ -84,15 +89,7 @@ class LikelihoodReward:
         names = tokens_of(denoiser) if tokens is None else tokens
         require_all(names, denoiser)
         vocabulary = VocabularyMap.by_string(names, known, fallback_of(tokenizer, folder, width))
-        home = denoiser.writable.device
-        device = checkpoints.device_of(home if device is None else device)
-        network = checkpoints.load(
-            AutoModelForCausalLM,
-            folder,
-            dtype=checkpoints.dtype_of(dtype, device),
-            device=device,
-            config=config,
-        )
+        network = loading.network(AutoModelForCausalLM, folder, config)
         require_own_logits(network)
         return cls(
             network=network,

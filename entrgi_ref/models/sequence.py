@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +32,7 @@ from ..protocols import Denoiser
 from . import checkpoints
 from .adapters import Adapter
 from .checkpoints import Network
+from .loading import How, Loading
 from .reading import backbone_of, read, read_prefix, require_own_scores, rows_of
 from .replayed import Backbone, replayed
 from .tokenizers import around_response, conversation, load_tokenizer, padded, token_strings
@@ -103,29 +104,29 @@ class RewardCheckpoint:
         prefix_cache: bool = True,
         cuda_graphs: bool = False,
         micro_batch: int | None = None,
+        **how: Unpack[How],
     ) -> SequenceReward:
         """Load the weights; see `SequenceReward.from_pretrained`."""
         if not isinstance(denoiser, Denoiser):
             raise ValueError(f"denoiser: got {denoiser!r:.60}, expected a Denoiser")
         home = denoiser.writable.device
-        device = checkpoints.device_of(home if device is None else device)
-        dtype = checkpoints.dtype_of(dtype, device)
+        loading = Loading.of(
+            dtype,
+            home if device is None else device,
+            cuda_graphs=cuda_graphs,
+            adapter=self.adapter,
+            **how,
+        )
         if micro_batch is not None:
             checks.integer("micro_batch", micro_batch, minimum=1)
             if cuda_graphs:
                 raise ValueError("micro_batch: cannot be combined with cuda_graphs")
-        if cuda_graphs and device.type != "cuda":
-            raise ValueError(f"cuda_graphs: got True on {device}, expected a GPU of NVIDIA")
+        if cuda_graphs and loading.device.type != "cuda":
+            raise ValueError(f"cuda_graphs: got True on {loading.device}, expected a GPU of NVIDIA")
         names = tokens_of(denoiser) if tokens is None else tokens
         require_all(names, denoiser)
         vocabulary = self.vocabulary(names)
-        network = checkpoints.load(
-            AutoModelForSequenceClassification,
-            self.folder,
-            dtype=dtype,
-            device=device,
-            config=self.config,
-        )
+        network = loading.network(AutoModelForSequenceClassification, self.folder, self.config)
         if self.adapter is not None:
             network = self.adapter.merged(network)
         require_own_scores(network)
@@ -206,6 +207,7 @@ class SequenceReward:
         prefix_cache: bool = True,
         cuda_graphs: bool = False,
         micro_batch: int | None = None,
+        **how: Unpack[How],
     ) -> SequenceReward:
         """Load a checkpoint from a folder, or from the hub by its id.
 
@@ -229,12 +231,13 @@ class SequenceReward:
             micro_batch: how many trajectories the network reads at a time in a gradient step. Each
                 part is read once more for its backward pass, so that only what one part needs is
                 kept. The results are the same. By default all are read together.
+            how: what else there is to say of how it is loaded: see `How`.
 
         Raises:
-            ValueError: if it is not there, is no causal model with one label, has only pickled
-                weights or no chat template; if the vocabularies have too little in common, or the
-                adapter does not fit exactly; if what the network makes of tokens is not what it
-                makes of their embeddings.
+            ValueError: for what `Loading.of` says; if it is not there, is no causal model with one
+                label, has only pickled weights or no chat template; if the vocabularies have too
+                little in common, or the adapter does not fit exactly; if what the network makes of
+                tokens is not what it makes of their embeddings.
         """
         checkpoint = RewardCheckpoint.examine(
             path, revision=revision, unmatched=unmatched, adapter=adapter
@@ -247,6 +250,7 @@ class SequenceReward:
             prefix_cache=prefix_cache,
             cuda_graphs=cuda_graphs,
             micro_batch=micro_batch,
+            **how,
         )
 
     @property
