@@ -16,10 +16,18 @@
 Only this room and the experiments import transformers, and `import entrgi_ref` imports neither.
 """
 
-from .denoiser import DenoiserCheckpoint, DiffusionLM, Dream, load_denoiser
-from .likelihood import LikelihoodReward
-from .sequence import RewardCheckpoint, SequenceReward
-from .vocabulary import VocabularyMap
+import logging
+
+# transformers imports torchao where that is installed, which warns of every kernel that it lacks.
+_before = logging.root.manager.disable
+logging.disable(logging.WARNING)
+try:
+    from .denoiser import DenoiserCheckpoint, DiffusionLM, Dream, load_denoiser
+    from .likelihood import LikelihoodReward
+    from .sequence import RewardCheckpoint, SequenceReward
+    from .vocabulary import VocabularyMap
+finally:
+    logging.disable(_before)
 
 __all__ = [
     "DenoiserCheckpoint",

@@ -7,9 +7,7 @@ head stay as they are and where they are needed, as guidance reads the one and t
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -160,14 +158,9 @@ class Loading:
             **options,
         )
         if self.quantize:
-            kept = heads(blank(architecture, config))
-            with _quiet():
-                return frozen_products(
-                    load(
-                        device_map={"": str(self.device)},
-                        quantization_config=self._rounding(kept),
-                    )
-                )
+            rounding = self._rounding(heads(blank(architecture, config)))
+            place = {"": str(self.device)}
+            return frozen_products(load(device_map=place, quantization_config=rounding))
         if self.offload:
             return self.dispatched(load, spread(blank(architecture, config), *self._room()))
         return load()
@@ -210,17 +203,6 @@ def _require_package(field: str, value: object, package: str) -> None:
         raise ValueError(
             f"{field}: got {value!r}, which needs the package {package}; pip install {package}"
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings from packages that look for what they do not need."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def blank(architecture: type[Any], config: PretrainedConfig) -> Network:
