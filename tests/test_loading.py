@@ -1,23 +1,30 @@
 """How networks are loaded: other attention, rounded weights, weights that wait outside the GPU."""
 
 import dataclasses
+import json
 from importlib.util import find_spec
 
 import pytest
 import torch
+from paper_runs import arguments, benchmark_file, invoke
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from checkpoints import DREAM, LONG, PARITY, REWARD, SHORT, pair, response_tokens
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from entrgi_ref.commands.options import quantization
 from entrgi_ref.models import (
     Dream,
     LikelihoodReward,
     SequenceReward,
+    checkpoints,
     load_denoiser,
     loading,
 )
 from entrgi_ref.models.loading import Loading, blank, spread
+from entrgi_ref.paper.declared.memory import predicted_memory
+from entrgi_ref.paper.declared.testbed import DreamTestbed, _parameters
+from entrgi_ref.paper.run.records import read_declaration, read_records
 
 SMALL = SamplingConfig(GuidanceConfig(steps=2), trajectories=2, new_tokens=6, denoising_steps=6)
 TIED = PARITY.parent / "parity-models" / "a2d-qwen3-tied-tiny"
@@ -125,7 +132,9 @@ def test_a_missing_package_is_named(monkeypatch, options, package):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(loading, "find_spec", lambda name: None if name == package else True)
     field = "offload" if "offload" in options else "quantize"
-    with pytest.raises(ValueError, match=f"{field}: got .*needs the package {package}; install"):
+    with pytest.raises(
+        ValueError, match=f"{field}: got .*needs the package {package}; pip install"
+    ):
         Loading.of(**options)
 
 
@@ -376,3 +385,156 @@ def test_half_of_a_network_on_a_gpu():
     assert any(p.is_meta for p in waiting.network.parameters())
     ours, theirs = (generate(denoiser, one, [SHORT, LONG], SMALL) for one in (waiting, plain))
     assert torch.equal(ours.tokens, theirs.tokens)
+
+
+# --- the commands `run` and `plan`
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (None, {}),
+        (["8bit"], {"denoiser": "8bit", "reward": "8bit"}),
+        (["denoiser=4bit"], {"denoiser": "4bit"}),
+        (["reward=8bit", "denoiser=4bit"], {"denoiser": "4bit", "reward": "8bit"}),
+        (["8bit", "reward=4bit"], {"denoiser": "8bit", "reward": "4bit"}),
+        (["reward=4bit", "8bit"], {"denoiser": "8bit", "reward": "4bit"}),
+    ],
+)
+def test_which_network_is_rounded_to_what(words, meant):
+    assert quantization(words) == meant
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["judge=8bit"], "quantize: got 'judge', expected one of 'denoiser', 'reward'"),
+        (["=8bit"], "quantize: got '', expected one of 'denoiser', 'reward'"),
+        (["reward=3bit"], "quantize: got '3bit', expected one of '8bit', '4bit'"),
+        (["reward=8bit", "reward=8bit"], "quantize: reward is given twice"),
+        (["8bit", "4bit"], "quantize: that of both networks is given twice"),
+    ],
+)
+def test_other_words_are_refused(words, said):
+    with pytest.raises(ValueError, match=said):
+        quantization(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--quantize", "4bit"], "quantize: got '4bit' on a CPU"),
+        (["--quantize", "reward=8bit"], "quantize: got '8bit', which needs the package torchao"),
+        (["--quantize", "denoiser=8bit"], "quantize: got '8bit', which needs the package torchao"),
+        (["--reward-device", "cuda:1"], "reward_device: got 'cuda:1', but this machine has 0 CUDA"),
+        (["--reward-device", "there"], "reward_device: got 'there', expected auto, cpu"),
+        (["--offload"], "offload: got True on cpu, expected a GPU"),
+        (["--attention", "flash_attention_2"], "attention: got 'flash_attention_2', which would"),
+        (["--attention", "none"], "attention: got 'none', expected one of"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_commands_refuse_before_anything_is_looked_at(tmp_path, monkeypatch, command, words, said):
+    monkeypatch.setattr(checkpoints, "locate", lambda *a, **k: pytest.fail("it is looked for"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None if name == "torchao" else True)
+    _, *options = arguments(benchmark_file(tmp_path), tmp_path / "run")
+    with pytest.raises(ValueError, match=said):
+        invoke(command, *options, *words)
+
+
+def test_options_of_the_machine_reach_the_networks_and_change_no_declaration(monkeypatch):
+    given = []
+    monkeypatch.setattr(checkpoints, "identity", lambda path: {"name": "tiny"})
+    plain = DreamTestbed(str(DREAM), {"tiny": str(REWARD)}, [], "auto", "cpu")
+    testbed = dataclasses.replace(plain, reward_device="cuda:1", attention="eager")
+    assert testbed.declaration == plain.declaration
+    assert testbed.denoiser().network.config._attn_implementation == "eager"
+    monkeypatch.setattr(
+        SequenceReward, "from_pretrained", lambda *where, **how: given.append(how) or "loaded"
+    )
+    assert testbed.reward("tiny") == "loaded"
+    assert given[0]["device"] == "cuda:1"
+    assert given[0]["dtype"] == torch.float32  # the mask predictor's, of which the run is
+    assert given[0]["attention"] == "eager"
+
+
+def test_rounded_weights_are_another_run():
+    plain = DreamTestbed(str(DREAM), {"tiny": str(REWARD)}, [], "auto", "cpu")
+    rounded = dataclasses.replace(plain, quantize={"reward": "8bit"})
+    assert rounded.declaration == {**plain.declaration, "quantize": {"reward": "8bit"}}
+    assert "quantize" not in plain.declaration
+
+
+@needs_torchao
+def test_a_run_on_rounded_networks(tmp_path):
+    words = arguments(benchmark_file(tmp_path), tmp_path / "run", "--quantize", "8bit")
+    small = ("--methods", "entrgi,bon_equal_compute", "--seeds", "1", "--prompts", "2")
+    invoke(*words, *small)
+    declared = read_declaration(tmp_path / "run")
+    assert declared["quantize"] == {"denoiser": "8bit", "reward": "8bit"}
+    assert {r["status"] for r in read_records(tmp_path / "run")} == {"ok"}
+    invoke(*words, *small)  # it is gone on with
+    plain = arguments(tmp_path / "questions.jsonl", tmp_path / "run")
+    with pytest.raises(ValueError, match="quantize"):
+        invoke(*plain, *small)
+
+
+def bytes_of(network):
+    """What weights take, whatever they are made of."""
+    found = 0
+    for p in {id(p): p for p in network.parameters()}.values():
+        state = getattr(p, "quant_state", None)
+        parts = [p.qdata, p.scale] if hasattr(p, "qdata") else [p.data]
+        parts += [] if state is None else [state.absmax]
+        found += sum(part.numel() * part.element_size() for part in parts)
+    return found
+
+
+def require_predicted_bytes(quantize):
+    denoiser, reward = pair_of("float32", quantize)
+    plain = pair("float32")
+    written = [json.loads((f / "config.json").read_text()) for f in (DREAM, REWARD)]
+    written[0]["model_type"] = "Dream"
+    both = {"denoiser": quantize, "reward": quantize}
+    for how, networks in (({}, plain), (both, (denoiser, reward))):
+        predicted = predicted_memory(*written, [9], 2, 4, "float32", device="cpu", quantize=how)
+        assert predicted.denoiser == bytes_of(networks[0].network)
+        assert predicted.reward == bytes_of(networks[1].network)
+    for ours, theirs in zip((denoiser, reward), plain, strict=True):
+        assert _parameters(ours.network) == _parameters(theirs.network)
+
+
+@needs_torchao
+def test_the_bytes_of_eight_bits_are_predicted():
+    require_predicted_bytes("8bit")
+
+
+@pytest.mark.skipif(not four_bits_on_a_cpu(), reason="no gradients of bitsandbytes on this CPU")
+def test_the_bytes_of_four_bits_are_predicted(monkeypatch):
+    monkeypatch.setattr(Loading, "_require_quantize", lambda self: None)
+    require_predicted_bytes("4bit")
+
+
+def test_a_dry_plan_counts_with_rounded_weights(tmp_path):
+    _, *options = arguments(tmp_path / "none.jsonl", tmp_path)
+
+    def peak(*words):
+        file = tmp_path / "memory.json"
+        text = invoke("plan", *options, "--dry", "--json", file, *words)
+        (table,) = json.loads(file.read_text())["tables"].values()
+        return text, table["rows"][0]["peak_gib"]
+
+    plain, whole = peak()
+    assert "rounded" not in plain
+    assert "Not counted" not in plain
+    text, less = peak("--quantize", "4bit")
+    assert "Weights of layers are rounded: denoiser 4bit, reward 4bit." in text
+    assert less < whole
+    assert peak("--quantize", "8bit", "--quantize", "reward=4bit")[1] > less
+    assert (
+        "Not counted with: --reward-device, --offload."
+        in peak("--reward-device", "cuda:1", "--offload")[0]
+    )
+    with pytest.raises(ValueError, match="quantize: got '3bit'"):
+        peak("--quantize", "3bit")
