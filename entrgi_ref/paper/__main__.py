@@ -254,7 +254,6 @@ def _declared(
             attention=attention,
             quantize=rounded,
         )
-        testbed.require_loadable()
         options = {
             "retry_failed": retry_failed,
             "other_version": other_version,
