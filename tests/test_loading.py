@@ -22,6 +22,7 @@ from entrgi_ref.models import (
     loading,
 )
 from entrgi_ref.models.loading import Loading, blank, spread
+from entrgi_ref.paper.declared import benchmarks
 from entrgi_ref.paper.declared.memory import predicted_memory
 from entrgi_ref.paper.declared.testbed import DreamTestbed, _parameters
 from entrgi_ref.paper.run.records import read_declaration, read_records
@@ -436,6 +437,7 @@ def test_other_words_are_refused(words, said):
 @pytest.mark.parametrize("command", ["run", "plan"])
 def test_commands_refuse_before_anything_is_looked_at(tmp_path, monkeypatch, command, words, said):
     monkeypatch.setattr(checkpoints, "locate", lambda *a, **k: pytest.fail("it is looked for"))
+    monkeypatch.setattr(benchmarks, "named", lambda *a, **k: pytest.fail("it is fetched"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(loading, "find_spec", lambda name: None if name == "torchao" else True)
     _, *options = arguments(benchmark_file(tmp_path), tmp_path / "run")

@@ -241,7 +241,7 @@ def _declared(
         testbed = DreamTestbed(
             path=fixed(network),
             reward_paths={name: fixed(path) for name, path in rewards.items()},
-            benchmarks=named(benchmark or list(HUB), pinned(folder)),
+            benchmarks=[],
             dtype=dtype,
             requested_device=where,
             unmatched=unmatched,
@@ -254,6 +254,8 @@ def _declared(
             attention=attention,
             quantize=rounded,
         )
+        testbed.require_loadable()  # benchmarks may have to be fetched
+        testbed.benchmarks = named(benchmark or list(HUB), pinned(folder))
         options = {
             "retry_failed": retry_failed,
             "other_version": other_version,

@@ -115,14 +115,14 @@ class DreamTestbed:
         """A single prompt that is too long is not looked for: the run records it as failed."""
         from ...models import RewardCheckpoint
 
-        self._require_loadable()
+        self.require_loadable()
         self._examined.require_room(SHORTEST, new_tokens)
         for path in self.reward_paths.values():
             reward = RewardCheckpoint.examine(path, unmatched=self.unmatched)
             reward.vocabulary(self._examined.tokens)
             reward.require_room(SHORTEST, new_tokens)
 
-    def _require_loadable(self) -> None:
+    def require_loadable(self) -> None:
         """Raise `ValueError` if this machine cannot load networks so, whatever they are."""
         from ...models.loading import Loading
 
