@@ -128,6 +128,36 @@ CudaGraphs = Annotated[
         help="Record the reward model's work on a GPU for each batch and replay it.",
     ),
 ]
+Quantize = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quantize",
+        metavar="[NETWORK=]BITS",
+        help="Round the weights of the layers to 8bit or 4bit (extra `quantize`): of both "
+        "networks, or of one, as denoiser=4bit or reward=8bit; may be given twice. Answers change. "
+        "Not run on real weights. By default they stay as they are.",
+        show_default=False,
+    ),
+]
+RewardDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--reward-device",
+        help="Where the reward model is, if not beside the mask predictor: cpu, cuda:1, ...",
+        show_default=False,
+    ),
+]
+Offload = Annotated[
+    bool,
+    typer.Option(
+        "--offload",
+        help="Let each network's layers take half of what is free on the GPU; the others wait in "
+        "the CPU's memory: slower, the same answers. Not run on a GPU yet.",
+    ),
+]
+Attention = Annotated[
+    str, typer.Option(help="Of both networks: sdpa, or eager, which is slower and takes more.")
+]
 MicroBatch = Annotated[
     int | None,
     typer.Option(
@@ -234,6 +264,30 @@ def seed_list(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise ValueError(f"seeds: got {text!r}, expected integers with commas, as 1,2,3") from error
+
+
+def quantization(given: list[str] | None) -> dict[str, str]:
+    """Network -> to what its weights are rounded, of the words after `--quantize`; nothing for a
+    network that stays as it is. What is said of one network counts more than what is said of both.
+    """
+    from ..checks import choice
+
+    found: dict[str, str] = {}
+    for one in given or []:
+        network, equals, bits = one.rpartition("=")
+        if equals:
+            choice("quantize", network, NETWORKS)
+        choice("quantize", bits, BITS)
+        if network in found:
+            raise ValueError(f"quantize: {network or 'that of both networks'} is given twice")
+        found[network] = bits
+    both = found.pop("", None)
+    meant = {name: found.get(name, both) for name in NETWORKS}
+    return {name: bits for name, bits in meant.items() if bits is not None}
+
+
+NETWORKS = ("denoiser", "reward")
+BITS = ("8bit", "4bit")
 
 
 def given(context: typer.Context, name: str) -> bool:

@@ -13,17 +13,26 @@
     adapters.py     a LoRA adapter merged into it
     tokenizers.py   the tokenizers of a checkpoint, and its chat template
     vocabulary.py   from the ids of one tokenizer to those of the other
+    loading.py      how it is loaded: precision, place, rounded weights, attention
     checkpoints.py  folders laid out as on the hub, read as data
     listed.py       their configuration and sizes, without their weights
 
 Only this room and the experiments import transformers, and `import entrgi_ref` imports neither.
 """
 
-from .combined import SumOfRewards, examine_reward
-from .denoiser import DenoiserCheckpoint, DiffusionLM, Dream, load_denoiser
-from .likelihood import LikelihoodReward
-from .sequence import RewardCheckpoint, SequenceReward
-from .vocabulary import VocabularyMap
+import logging
+
+# transformers imports torchao where that is installed, which warns of every kernel that it lacks.
+_before = logging.root.manager.disable
+logging.disable(logging.WARNING)
+try:
+    from .combined import SumOfRewards, examine_reward
+    from .denoiser import DenoiserCheckpoint, DiffusionLM, Dream, load_denoiser
+    from .likelihood import LikelihoodReward
+    from .sequence import RewardCheckpoint, SequenceReward
+    from .vocabulary import VocabularyMap
+finally:
+    logging.disable(_before)
 
 __all__ = [
     "DenoiserCheckpoint",

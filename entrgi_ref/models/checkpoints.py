@@ -190,15 +190,15 @@ def load(
 
     Raises `ValueError` if there are none, or if they and the architecture do not fit exactly: a
     weight that is missing would be random, one too many would be ignored, and both would give wrong
-    numbers without a word.
+    numbers without a word. With a `device_map` among the options it stays where that puts it.
     """
+    options.setdefault("attn_implementation", "sdpa")
     require_weights(folder)
     try:
         with quiet():
             network, report = architecture.from_pretrained(
                 folder,
                 dtype=dtype,
-                attn_implementation="sdpa",
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported below, by name
@@ -222,7 +222,8 @@ def load(
             raise ValueError(f"checkpoint: {folder} {problem} {named}")
     if dtype == torch.float64:
         _normalise_in_double(network)
-    return network.requires_grad_(False).eval().to(device)
+    network = network.requires_grad_(False).eval()
+    return network if "device_map" in options else network.to(device)
 
 
 def stored(folder: Path, name: str, renamed: Mapping[str, str]) -> Tensor | None:
@@ -315,8 +316,9 @@ DTYPES = {
 }
 
 
-def device_of(device: str | torch.device) -> torch.device:
-    """The device, `auto` being a GPU if there is one. Raises `ValueError` if it is not there.
+def device_of(device: str | torch.device, field: str = "device") -> torch.device:
+    """The device, `auto` being a GPU if there is one. Raises `ValueError`, naming the `field`,
+    if it is not there.
 
     Apple's `mps` is refused: tokens are drawn in float64, which it lacks.
     """
@@ -326,17 +328,17 @@ def device_of(device: str | torch.device) -> torch.device:
         found = torch.device(device)
     except RuntimeError as error:
         raise ValueError(
-            f"device: got {device!r}, expected auto, cpu, cuda, cuda:1, ..."
+            f"{field}: got {device!r}, expected auto, cpu, cuda, cuda:1, ..."
         ) from error
     if found.type == "mps":
         raise ValueError(
-            f"device: got {str(device)!r}, which lacks float64, in which tokens are drawn; use cpu"
+            f"{field}: got {str(device)!r}, which lacks float64, in which tokens are drawn; use cpu"
         )
     if found.type not in ("cpu", "cuda"):
-        raise ValueError(f"device: got {str(device)!r}, expected auto, cpu, cuda, cuda:1, ...")
+        raise ValueError(f"{field}: got {str(device)!r}, expected auto, cpu, cuda, cuda:1, ...")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device: got {str(device)!r}, but this machine has {torch.cuda.device_count()} CUDA "
+            f"{field}: got {str(device)!r}, but this machine has {torch.cuda.device_count()} CUDA "
             "devices; use cpu"
         )
     return found

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,7 +21,8 @@ from ..protocols import Prompts, prompt_key
 from . import checkpoints
 from .checkpoints import Network
 from .families import DREAM, Family, family_of
-from .reading import positions
+from .loading import How, Loading
+from .reading import as_attended, positions
 from .tokenizers import conversation, load_tokenizer, padded, token_strings, with_blanks
 
 
@@ -77,22 +78,20 @@ class DenoiserCheckpoint:
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
         compiled: bool = False,
+        **how: Unpack[How],
     ) -> DiffusionLM:
         """Load the weights; see `load_denoiser`."""
-        device = checkpoints.device_of(device)
-        dtype = checkpoints.dtype_of(dtype, device)
-        network = checkpoints.load(
+        loading = Loading.of(dtype, device, compiled=compiled, **how)
+        network = loading.network(
             self.family.network,
             self.folder,
-            dtype=dtype,
-            device=device,
-            config=self.config,
+            self.config,
             key_mapping=dict(self.family.keys) or None,
         )
         if self.config.tie_word_embeddings:
             own = checkpoints.stored(self.folder, "lm_head.weight", self.family.keys)
             _tie(network, own)
-        writable = torch.tensor([token is not None for token in self.tokens], device=device)
+        writable = torch.tensor([token is not None for token in self.tokens], device=loading.device)
         writable[self.mask_id] = False
         if compiled:
             compile_layers(network)
@@ -117,6 +116,7 @@ def load_denoiser(
     device: str | torch.device = "auto",
     compiled: bool = False,
     family: Family | None = None,
+    **how: Unpack[How],
 ) -> DiffusionLM:
     """Load a masked diffusion language model of any family that is declared, frozen.
 
@@ -130,14 +130,14 @@ def load_denoiser(
         compiled: whether torch should compile its layers, which takes some seconds at the first
             call and is faster from then on. It rounds otherwise.
         family: a declaration of yours; by default the one of `FAMILIES` that config.json names.
+        how: what else there is to say of how it is loaded: see `How`.
 
     Raises:
-        ValueError: if the device is not there, and for what `DenoiserCheckpoint.examine` says.
+        ValueError: for what `Loading.of` says, and for what `DenoiserCheckpoint.examine` says.
     """
-    device = checkpoints.device_of(device)
-    dtype = checkpoints.dtype_of(dtype, device)
+    Loading.of(dtype, device, compiled=compiled, **how)
     checkpoint = DenoiserCheckpoint.examine(path, revision=revision, family=family)
-    return checkpoint.load(dtype=dtype, device=device, compiled=compiled)
+    return checkpoint.load(dtype=dtype, device=device, compiled=compiled, **how)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +181,7 @@ class DiffusionLM:
         hidden = self.network.model(
             input_ids=tokens,
             # A mask that is given is all the mask there is: nothing is causal.
-            attention_mask=valid[:, None, None, :],
+            attention_mask=as_attended(self.network, valid[:, None, None, :], self.dtype),
             position_ids=positions(valid),
             use_cache=False,
         ).last_hidden_state
@@ -216,12 +216,18 @@ class Dream(DiffusionLM):
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
         compiled: bool = False,
+        **how: Unpack[How],
     ) -> Dream:
         """`load_denoiser`, for Dream alone. Raises `ValueError` if it is of another family."""
-        device = checkpoints.device_of(device)
-        dtype = checkpoints.dtype_of(dtype, device)
-        checkpoint = DenoiserCheckpoint.examine(path, revision=revision, family=DREAM)
-        found = checkpoint.load(dtype=dtype, device=device, compiled=compiled)
+        found = load_denoiser(
+            path,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            compiled=compiled,
+            family=DREAM,
+            **how,
+        )
         assert isinstance(found, Dream)
         return found
 

@@ -98,7 +98,7 @@ def backbone_of(network: Network, cache: Cache | None = None) -> Backbone:
     def backbone(embedded: Tensor, mask: Tensor, position: Tensor) -> Tensor:
         hidden: Tensor = getattr(network, network.base_model_prefix)(
             inputs_embeds=embedded,
-            attention_mask=mask,
+            attention_mask=as_attended(network, mask, embedded.dtype),
             position_ids=position,
             past_key_values=cache,
             use_cache=False,
@@ -106,6 +106,13 @@ def backbone_of(network: Network, cache: Cache | None = None) -> Backbone:
         return hidden
 
     return backbone
+
+
+def as_attended(network: Network, mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as the network's attention takes it: eager attention adds it to the scores."""
+    if network.config.get_text_config()._attn_implementation != "eager":
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def _rotates(network: Network) -> bool:

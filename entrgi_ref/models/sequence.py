@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,7 @@ from . import checkpoints
 from .adapters import Adapter
 from .causal import CausalReward
 from .checkpoints import Network
+from .loading import How, Loading
 from .reading import hidden_states, require_own_scores
 from .replayed import Backbone
 from .tokenizers import around_response, load_tokenizer, token_strings
@@ -106,29 +107,29 @@ class RewardCheckpoint:
         prefix_cache: bool = True,
         cuda_graphs: bool = False,
         micro_batch: int | None = None,
+        **how: Unpack[How],
     ) -> CausalReward:
         """Load the weights; see `SequenceReward.from_pretrained`."""
         if not isinstance(denoiser, Denoiser):
             raise ValueError(f"denoiser: got {denoiser!r:.60}, expected a Denoiser")
         home = denoiser.writable.device
-        device = checkpoints.device_of(home if device is None else device)
-        dtype = checkpoints.dtype_of(dtype, device)
+        loading = Loading.of(
+            dtype,
+            home if device is None else device,
+            cuda_graphs=cuda_graphs,
+            adapter=self.adapter,
+            **how,
+        )
         if micro_batch is not None:
             checks.integer("micro_batch", micro_batch, minimum=1)
             if cuda_graphs:
                 raise ValueError("micro_batch: cannot be combined with cuda_graphs")
-        if cuda_graphs and device.type != "cuda":
-            raise ValueError(f"cuda_graphs: got True on {device}, expected a GPU of NVIDIA")
+        if cuda_graphs and loading.device.type != "cuda":
+            raise ValueError(f"cuda_graphs: got True on {loading.device}, expected a GPU of NVIDIA")
         names = tokens_of(denoiser) if tokens is None else tokens
         require_all(names, denoiser)
         vocabulary = self.vocabulary(names)
-        network = checkpoints.load(
-            self.architecture,
-            self.folder,
-            dtype=dtype,
-            device=device,
-            config=self.config,
-        )
+        network = loading.network(self.architecture, self.folder, self.config)
         if self.adapter is not None:
             network = self.adapter.merged(network)
         self.require_own(network)
@@ -210,6 +211,7 @@ class SequenceReward(CausalReward):
         prefix_cache: bool = True,
         cuda_graphs: bool = False,
         micro_batch: int | None = None,
+        **how: Unpack[How],
     ) -> SequenceReward:
         """Load a checkpoint from a folder, or from the hub by its id.
 
@@ -233,12 +235,13 @@ class SequenceReward(CausalReward):
             micro_batch: how many trajectories the network reads at a time in a gradient step. Each
                 part is read once more for its backward pass, so that only what one part needs is
                 kept. The results are the same. By default all are read together.
+            how: what else there is to say of how it is loaded: see `How`.
 
         Raises:
-            ValueError: if it is not there, is no causal model with one label, has only pickled
-                weights or no chat template; if the vocabularies have too little in common, or the
-                adapter does not fit exactly; if what the network makes of tokens is not what it
-                makes of their embeddings.
+            ValueError: for what `Loading.of` says; if it is not there, is no causal model with one
+                label, has only pickled weights or no chat template; if the vocabularies have too
+                little in common, or the adapter does not fit exactly; if what the network makes of
+                tokens is not what it makes of their embeddings.
         """
         checkpoint = RewardCheckpoint.examine(
             path, revision=revision, unmatched=unmatched, adapter=adapter
@@ -251,6 +254,7 @@ class SequenceReward(CausalReward):
             prefix_cache=prefix_cache,
             cuda_graphs=cuda_graphs,
             micro_batch=micro_batch,
+            **how,
         )
         assert isinstance(found, cls)
         return found

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..commands.options import (
+    Attention,
     Authors,
     BatchSize,
     Compiled,
@@ -27,6 +28,7 @@ from ..commands.options import (
     Methods,
     MicroBatch,
     NewTokens,
+    Offload,
     Optimiser,
     Order,
     OtherVersion,
@@ -34,9 +36,11 @@ from ..commands.options import (
     OwnDenoisingSteps,
     OwnGradientSteps,
     Prompts,
+    Quantize,
     RayActors,
     RayAddress,
     RetryFailed,
+    RewardDevice,
     RunPath,
     Seeds,
     Size,
@@ -48,6 +52,7 @@ from ..commands.options import (
     VocabularyBatch,
     guidance_dtype,
     names_list,
+    quantization,
     require_precision,
     run_app,
     seed_list,
@@ -141,6 +146,10 @@ def _declared(
         cuda_graphs: CudaGraphs = False,
         micro_batch: MicroBatch = None,
         vocabulary_batch: VocabularyBatch = None,
+        quantize: Quantize = None,
+        reward_device: RewardDevice = None,
+        offload: Offload = False,
+        attention: Attention = "sdpa",
         retry_failed: RetryFailed = False,
         other_version: OtherVersion = False,
         give_up_after: GiveUpAfter = 16,
@@ -181,6 +190,7 @@ def _declared(
         where = local_device(device)
         cluster = cluster_of(engine, ray_address, ray_actors, gpus=where != "cpu")
         dtype_of(dtype, device_of(where))
+        rounded = quantization(quantize)
         chosen = names_list(methods)
         guided = not chosen or any(name in (*GUIDED, "damped") for name in chosen)
         steps = 3 if gradient_steps is None else gradient_steps
@@ -216,7 +226,10 @@ def _declared(
 
             assumed = Assumed(tflops, bandwidth, prompt_tokens)
             parts = {"micro_batch": micro_batch, "vocabulary_batch": vocabulary_batch}
-            typer.echo(say(plan, network, rewards, dtype, assumed, json_, **parts))
+            typer.echo(say(plan, network, rewards, dtype, assumed, json_, rounded, **parts))
+            uncounted = {"--reward-device": reward_device, "--offload": offload}
+            if names := [name for name, asked in uncounted.items() if asked]:
+                typer.echo(f"\nNot counted with: {', '.join(names)}.")
             return
         if json_ is not None:
             raise ValueError(f"json: got {str(json_)!r}, which has no effect without --dry")
@@ -228,7 +241,7 @@ def _declared(
         testbed = DreamTestbed(
             path=fixed(network),
             reward_paths={name: fixed(path) for name, path in rewards.items()},
-            benchmarks=named(benchmark or list(HUB), pinned(folder)),
+            benchmarks=[],
             dtype=dtype,
             requested_device=where,
             unmatched=unmatched,
@@ -236,7 +249,13 @@ def _declared(
             cuda_graphs=cuda_graphs,
             micro_batch=micro_batch,
             vocabulary_batch=vocabulary_batch,
+            reward_device=reward_device,
+            offload=offload,
+            attention=attention,
+            quantize=rounded,
         )
+        testbed.require_loadable()  # benchmarks may have to be fetched
+        testbed.benchmarks = named(benchmark or list(HUB), pinned(folder))
         options = {
             "retry_failed": retry_failed,
             "other_version": other_version,

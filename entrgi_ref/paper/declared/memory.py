@@ -20,6 +20,8 @@ from ...fast.rows import AT_A_TIME
 from .shapes import Sizes
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+ROUNDED = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
+"""Bytes of a number of a rounded weight; of 4bit with the scale of each 64. 8bit has one a row."""
 SUFFIX = 2
 """Tokens that a chat template writes after an answer: of Qwen's, the end of the turn and a line."""
 SCORED = 16
@@ -82,6 +84,7 @@ def predicted_memory(
     suffix: int = SUFFIX,
     micro_batch: int | None = None,
     vocabulary_batch: int | None = None,
+    quantize: Mapping[str, str] | None = None,
 ) -> Memory:
     """The memory of one batch, `trajectories` for each of the prompts.
 
@@ -98,6 +101,7 @@ def predicted_memory(
         suffix: tokens that the reward model reads after an answer.
         micro_batch: trajectories that the reward model reads at a time (`--reward-micro-batch`).
         vocabulary_batch: masked positions that are guided at a time (`--vocabulary-batch`).
+        quantize: `denoiser` or `reward` -> 8bit or 4bit (`--quantize`).
     """
     denoiser, reward = Sizes.of(denoiser_config), Sizes.of(reward_config)
     b, g = BYTES[dtype], BYTES[guidance_dtype]
@@ -108,7 +112,13 @@ def predicted_memory(
     part = _Tables(min(n, vocabulary_batch or n), V, g, device)  # what is guided at a time
     q = part.n * V * g
     whole = prompt + new_tokens + suffix
+    bits = quantize or {}
+    copy = {  # of the weight that is worked with, in the network's precision
+        name: sizes.products["largest"] * b if name in bits else 0
+        for name, sizes in (("denoiser", denoiser), ("reward", reward))
+    }
     predicting = forward(denoiser, S, prompt + new_tokens, prompt + new_tokens, b, padding=True)
+    predicting += copy["denoiser"]
     cache = kept = 0
     moments = {
         "the draw of candidates": 3 * table + max(tables.nucleus, table + tables.draw),
@@ -129,6 +139,7 @@ def predicted_memory(
             + before
             + vectors
             + kept
+            + copy["reward"]
             + backward(reward, rows, read, prompt + read, b),
             "the gradient of the logits": cache + before + part.gradient + vectors,
             "the optimiser's step": cache + 4 * table + q + (part.adam if tables.adam else 0),
@@ -136,17 +147,18 @@ def predicted_memory(
             + 2 * table
             + q
             + cache // trajectories
+            + copy["reward"]
             + forward(reward, S // trajectories, prompt, prompt, b),
         }
     scored = min(SCORED, S)
     moments |= {
         "the mask predictor": cache + predicting,
         "the prediction": cache + 2 * table,
-        "the final scores": cache + forward(reward, scored, whole, whole, b),
+        "the final scores": cache + copy["reward"] + forward(reward, scored, whole, whole, b),
     }
     return Memory(
-        denoiser=denoiser.as_denoiser * b,
-        reward=reward.as_reward * b,
+        denoiser=denoiser.as_denoiser * b - saved(denoiser, b, bits.get("denoiser")),
+        reward=reward.as_reward * b - saved(reward, b, bits.get("reward")),
         embeddings=V * reward.width * b,
         table=table,
         cache=cache,
@@ -154,6 +166,15 @@ def predicted_memory(
         reading=predicting,
         moments=moments,
     )
+
+
+def saved(sizes: Sizes, b: int, bits: str | None) -> int:
+    """Bytes that weights of b bytes a number take less when the layers' products are rounded."""
+    if bits is None:
+        return 0
+    numbers, rows = sizes.products["numbers"], sizes.products["rows"]
+    scales = rows * b if bits == "8bit" else 0
+    return sizes.layers * (int(numbers * (b - ROUNDED[bits])) - scales)
 
 
 @dataclass(frozen=True)

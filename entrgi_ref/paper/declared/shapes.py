@@ -105,6 +105,15 @@ class Sizes:
         return self.queries if self.kv_heads > 1 else self.keys
 
     @property
+    def products(self) -> dict[str, int]:
+        """Numbers of a layer's products: those that can be rounded; and their rows."""
+        return {
+            "numbers": 2 * self.width * (self.queries + self.keys) + 3 * self.width * self.inner,
+            "rows": self.queries + 2 * self.keys + 2 * self.width + 2 * self.inner,
+            "largest": self.width * max(self.inner, self.queries),
+        }
+
+    @property
     def in_layers(self) -> int:
         """Parameters of all layers and of the last normalisation."""
         attention = 2 * self.width * (self.queries + self.keys)

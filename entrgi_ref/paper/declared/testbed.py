@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +17,10 @@ from .benchmarks import Benchmark
 from .costs import Costs
 
 if TYPE_CHECKING:
+    import torch
+
     from ...models import DenoiserCheckpoint, DiffusionLM, SequenceReward
+    from ...models.loading import How
 
 
 class Testbed(Protocol):
@@ -62,7 +66,10 @@ class Testbed(Protocol):
 
 SHORTEST = ["?"]
 """Prompts that are as short as can be."""
-SMALLER = "the networks do not fit; load them by --dtype bfloat16, or take a smaller reward model"
+SMALLER = (
+    "the networks do not fit; load them by --dtype bfloat16 or --quantize 8bit, or take a smaller "
+    "reward model"
+)
 
 
 @dataclass(eq=False)
@@ -81,10 +88,15 @@ class DreamTestbed:
     unmatched: str = "eos"
     """What tokens are read as that a reward model lacks."""
     compiled: bool = False
-    """This and the next three change how fast a run is and what memory it takes, not what it is."""
+    """This and the next six change how fast a run is and what memory it takes, not what it is."""
     cuda_graphs: bool = False
     micro_batch: int | None = None
     vocabulary_batch: int | None = None
+    reward_device: str | None = None
+    offload: bool = False
+    attention: str = "sdpa"
+    quantize: Mapping[str, str] = field(default_factory=dict)
+    """`denoiser` or `reward` -> 8bit or 4bit, for networks of which the weights are rounded."""
     _reward: tuple[str, Any] | None = field(default=None, init=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,11 +115,41 @@ class DreamTestbed:
         """A single prompt that is too long is not looked for: the run records it as failed."""
         from ...models import RewardCheckpoint
 
+        self.require_loadable()
         self._examined.require_room(SHORTEST, new_tokens)
         for path in self.reward_paths.values():
             reward = RewardCheckpoint.examine(path, unmatched=self.unmatched)
             reward.vocabulary(self._examined.tokens)
             reward.require_room(SHORTEST, new_tokens)
+
+    def require_loadable(self) -> None:
+        """Raise `ValueError` if this machine cannot load networks so, whatever they are."""
+        from ...models.loading import Loading
+
+        denoiser = Loading.of(
+            self.dtype, self.requested_device, compiled=self.compiled, **self._how("denoiser")
+        )
+        Loading.of(
+            denoiser.dtype,
+            denoiser.device if self.reward_device is None else self.reward_device,
+            cuda_graphs=self.cuda_graphs,
+            field="device" if self.reward_device is None else "reward_device",
+            **self._how("reward"),
+        )
+
+    def _how(self, network: str) -> How:
+        return {
+            "quantize": self.quantize.get(network),
+            "offload": self.offload,
+            "attention": self.attention,
+        }
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of both networks, wherever the reward model is."""
+        from ...models import checkpoints
+
+        return checkpoints.dtype_of(self.dtype, checkpoints.device_of(self.requested_device))
 
     @cached_property
     def _examined(self) -> DenoiserCheckpoint:
@@ -119,7 +161,7 @@ class DreamTestbed:
     def declaration(self) -> Mapping[str, Any]:
         from ...models import checkpoints
 
-        device = checkpoints.device_of(self.requested_device)
+        rounded = {"quantize": dict(self.quantize)} if self.quantize else {}
         return {
             "testbed": "dream",
             "denoiser": checkpoints.identity(self.path),
@@ -127,7 +169,8 @@ class DreamTestbed:
                 name: checkpoints.identity(path) for name, path in self.reward_paths.items()
             },
             "main_reward": self.main_reward,
-            "dtype": str(checkpoints.dtype_of(self.dtype, device)).removeprefix("torch."),
+            "dtype": str(self._dtype).removeprefix("torch."),
+            **rounded,
             "unmatched": self.unmatched,
             "benchmarks": {benchmark.name: benchmark.source for benchmark in self.benchmarks},
         }
@@ -143,7 +186,10 @@ class DreamTestbed:
     def _denoiser(self) -> DiffusionLM:
         with memory(SMALLER):
             return self._examined.load(
-                dtype=self.dtype, device=self.requested_device, compiled=self.compiled
+                dtype=self.dtype,
+                device=self.requested_device,
+                compiled=self.compiled,
+                **self._how("denoiser"),
             )
 
     def denoiser(self) -> DiffusionLM:
@@ -160,10 +206,12 @@ class DreamTestbed:
                 loaded = SequenceReward.from_pretrained(
                     self.reward_paths[name],
                     denoiser,
-                    dtype=self.dtype,
+                    dtype=self._dtype,
+                    device=self.reward_device,
                     unmatched=self.unmatched,
                     cuda_graphs=self.cuda_graphs,
                     micro_batch=self.micro_batch,
+                    **self._how("reward"),
                 )
             self._reward = (name, loaded)
         found: SequenceReward = self._reward[1]
@@ -194,7 +242,13 @@ def main_of(rewards: Mapping[str, str]) -> str:
 def _parameters(network: Any) -> int:
     """The number of parameters without the table of token embeddings."""
     table = network.get_input_embeddings().weight
-    return sum(p.numel() for p in network.parameters() if p is not table)
+    return sum(_size(p) for p in network.parameters() if p is not table)
+
+
+def _size(weight: Any) -> int:
+    """How many numbers a weight has, also where several are packed into one."""
+    packed = getattr(weight, "quant_state", None)
+    return int(weight.numel()) if packed is None else prod(packed.shape)
 
 
 def reward_paths(given: Sequence[str]) -> dict[str, str]:

@@ -108,6 +108,7 @@ class Forecast:
     assumed: Assumed
     micro_batch: int | None = None
     vocabulary_batch: int | None = None
+    quantize: Mapping[str, str] | None = None
 
     def memory(self, prompts: int, K: int, N: int, gradient_steps: int | None = None) -> Memory:
         """That of a batch."""
@@ -123,6 +124,7 @@ class Forecast:
             gradient_steps=M,
             micro_batch=self.micro_batch,
             vocabulary_batch=self.vocabulary_batch,
+            quantize=self.quantize,
         )
 
     def seconds(self, S: int, N: int) -> tuple[float, float]:
@@ -172,12 +174,13 @@ def say(
     dtype: str,
     assumed: Assumed,
     file: Path | None = None,
+    quantize: Mapping[str, str] | None = None,
     **parts: int | None,
 ) -> str:
     """What to say; also written to a file as a record, if one is given. `parts` are the options of
     a run that work on a part of a batch at a time, as `dry` has them.
     """
-    text, found = dry(plan, dream, rewards, dtype, assumed, **parts)
+    text, found = dry(plan, dream, rewards, dtype, assumed, quantize, **parts)
     if file is not None:
         found |= {
             "command": f"python -m entrgi_ref.paper plan {plan.experiment.name} --dry",
@@ -198,6 +201,7 @@ def dry(
     rewards: Mapping[str, str],
     dtype: str,
     assumed: Assumed,
+    quantize: Mapping[str, str] | None = None,
     micro_batch: int | None = None,
     vocabulary_batch: int | None = None,
 ) -> tuple[str, dict[str, Any]]:
@@ -220,11 +224,14 @@ def dry(
     ]
     if micro_batch or vocabulary_batch:
         lines.insert(4, "Times do not count with what is read or worked on in parts.")
+    if quantize:
+        rounded = ", ".join(f"{name} {bits}" for name, bits in quantize.items())
+        lines.insert(4, f"Weights of layers are rounded: {rounded}. Times do not count with it.")
     tables: dict[str, Any] = {}
     for name, path in rewards.items():
         reward = Known.of(path)
         known = denoiser, reward, dtype, precision, most, assumed
-        forecast = Forecast(*known, micro_batch, vocabulary_batch)
+        forecast = Forecast(*known, micro_batch, vocabulary_batch, quantize)
         rows = forecast.rows(K, lengths)
         tables[name] = {"config": reward.source, "rows": rows}
         lines += ["", reward.line(Sizes.of(reward.config).as_reward)]
@@ -237,6 +244,7 @@ def dry(
         "gradient_steps": most,
         "micro_batch": micro_batch,
         "vocabulary_batch": vocabulary_batch,
+        **({"quantize": dict(quantize)} if quantize else {}),
         "left": LEFT,
         "denoiser": denoiser.source,
         "tables": tables,

@@ -201,7 +201,7 @@ EXPERIMENT = {
     ],
     "made_with?": [{str: str}],
 }
-DREAM = {"denoiser": NAMED, "dtype": str, "unmatched?": str}
+DREAM = {"denoiser": NAMED, "dtype": str, "quantize?": {str: str}, "unmatched?": str}
 """Of a run on Dream, beside those of `EXPERIMENT`."""
 JUDGE = {
     "run": str,
