@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -13,7 +14,13 @@ from typer.testing import CliRunner
 from checkpoints import DREAM, LONG, REWARD, SHORT, causal, other_tokenizer, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, __main__, generate
 from entrgi_ref.__main__ import app
-from entrgi_ref.models import LikelihoodReward, SumOfRewards, checkpoints, load_denoiser
+from entrgi_ref.models import (
+    LikelihoodReward,
+    SequenceReward,
+    SumOfRewards,
+    checkpoints,
+    load_denoiser,
+)
 from entrgi_ref.models.checkpoints import identity
 
 TINY = ["--denoiser", str(DREAM), "--device", "cpu", "--dtype", "float64"]
@@ -230,6 +237,12 @@ def test_what_the_reward_lacks_is_weighed_by_the_mask_predictor():
         (["x", "--reward", "{other}"], None, "vocabulary: the reward model has .* must match"),
         (["x", "--reward", str(REWARD)], None, "reward: got .* twice, expected each once"),
         (["x", "--reward", "{other}", "--reward-revision", "a"], None, "reward_revision: got one"),
+        (["x", "--quantize", "4bit"], None, "quantize: got '4bit' on a CPU"),
+        (["x", "--quantize", "2bit"], None, "quantize: got '2bit'"),
+        (["x", "--quantize", "reward=8bit", "--dtype", "float64"], None, "dtype: got 'float64'"),
+        (["x", "--reward-device", "cuda:1"], None, "reward_device: got 'cuda:1', but this machine"),
+        (["x", "--offload"], None, "offload: got True on cpu, expected a GPU"),
+        (["x", "--attention", "flash_attention_2"], None, "attention: got 'flash_attention_2'"),
         (["x", "--table", "t.txt"], None, "table: got 't.txt', expected a name that ends in .csv"),
         (["x", "--table", "/proc/none/t.csv"], None, "out: cannot write to /proc/none"),
     ],
@@ -259,3 +272,28 @@ def test_what_does_not_fit_is_one_line_before_weights_are_loaded(
     assert re.fullmatch(r"error: .*\n", said.err), said.err
     assert re.search(pattern, said.err), said.err
     assert said.out == ""
+
+
+@pytest.mark.skipif(find_spec("torchao") is None, reason="needs torchao")
+def test_rounded_weights_and_the_kind_of_attention(tmp_path):
+    """They reach the networks: answers of rounded ones, and of a reward model alone rounded."""
+    few = ["--denoiser", DREAM, "--reward", REWARD, "--device", "cpu", "--dtype", "float32"]
+    few += ["--new-tokens", "6", "--trajectories", "2"]
+    for name, words, expected in (
+        ("both", ["--quantize", "8bit"], {"denoiser": "8bit", "reward": "8bit"}),
+        ("one", ["--quantize", "reward=8bit", "--attention", "eager"], {"reward": "8bit"}),
+    ):
+        invoke(SHORT, *few, *words, "--out", tmp_path / name)
+        found = read(tmp_path / name)
+        assert found["checkpoints"]["quantize"] == expected
+        attention = "eager" if "eager" in words else "sdpa"
+        denoiser = load_denoiser(
+            DREAM, device="cpu", quantize=expected.get("denoiser"), attention=attention
+        )
+        reward = SequenceReward.from_pretrained(
+            REWARD, denoiser, quantize="8bit", attention=attention
+        )
+        settings = SamplingConfig(GuidanceConfig(), 2, 6, denoising_steps=6)
+        right = generate(denoiser, reward, [SHORT], settings)
+        assert found["responses"] == right.responses[0]
+        assert found["rewards"] == pytest.approx(right.rewards[0].tolist(), abs=1e-5)

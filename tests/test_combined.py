@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from paper_runs import invoke
 
 from checkpoints import DREAM, LONG, REWARD, SHORT, causal, other_tokenizer
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
@@ -12,6 +13,8 @@ from entrgi_ref.models import (
     examine_reward,
     load_denoiser,
 )
+from entrgi_ref.models.checkpoints import identity
+from entrgi_ref.paper.run.records import read_experiment, read_records
 from tiny import TinyDenoiser, TinyReward
 
 CONFIG = SamplingConfig(
@@ -146,3 +149,53 @@ def test_a_causal_model_with_another_tokenizer_is_refused(real, folder, tmp_path
     other = other_tokenizer(folder, tmp_path / "other")
     with pytest.raises(ValueError, match="vocabulary: the reward model has"):
         examine_reward(other).vocabulary(real[0].tokens)
+
+
+# Runs
+
+
+def run_of(tmp_path, *words, name="run"):
+    benchmark = tmp_path / "questions.jsonl"
+    benchmark.write_text('{"prompt": "explain entropy"}\n{"prompt": "explain it again"}\n')
+    few = "--prompts 2 --seeds 1 --new-tokens 5 --trajectories 2 --methods entrgi --device cpu"
+    networks = ["--denoiser", str(DREAM), "--benchmark", str(benchmark), "--dtype", "float64"]
+    out = tmp_path / name
+    invoke("run", "main", *networks, *few.split(), "--out", out, *words)
+    return out, read_records(out)
+
+
+def test_a_run_under_a_weighted_sum(real, folder, tmp_path):
+    """Its records are the sum's answers, its declaration names each part, and it can be resumed."""
+    rewards = ["--reward", str(REWARD), "--reward", f"other={folder}"]
+    weights = ["--reward-weight", "0.5", "--reward-weight", "2"]
+    out, records = run_of(tmp_path, *rewards, *weights)
+    denoiser = real[0]
+    parts = [examine_reward(path).load(denoiser, dtype="float64") for path in (REWARD, folder)]
+    total = SumOfRewards.of(parts, [0.5, 2])
+    for record in records:
+        settings = SamplingConfig(
+            GuidanceConfig("entrgi", dtype="float64"), 2, 5, denoising_steps=5, seed=1
+        )
+        expected = generate(denoiser, total, [record["prompt"]], settings)
+        assert record["responses"] == expected.responses[0]
+        assert record["rewards"] == pytest.approx(expected.rewards[0].tolist())
+        assert record["settings"]["reward"] == "sum"
+    declared = read_experiment(out)["rewards"]["sum"]
+    assert declared["name"] == "0.5 reward-tiny + 2 other"
+    assert [part["weight"] for part in declared["parts"]] == [0.5, 2]
+    assert [part["contents"] for part in declared["parts"]] == [
+        identity(REWARD)["contents"],
+        identity(folder)["contents"],
+    ]
+    (out / "records").rename(out / "gone")
+    (out / "records").mkdir()
+    again = run_of(tmp_path, *rewards, *weights)[1]
+    assert [r["responses"] for r in again] == [r["responses"] for r in records]
+    with pytest.raises(ValueError, match="reward_weight: got 1 for 2 rewards"):
+        run_of(tmp_path, *rewards, "--reward-weight", "1", name="other")
+
+
+def test_a_run_under_a_likelihood(real, folder, tmp_path):
+    _, records = run_of(tmp_path, "--reward", str(folder), "--methods", "entrgi,smc")
+    assert {record["method"] for record in records} == {"entrgi", "smc"}
+    assert all(record["status"] == "ok" and max(record["rewards"]) < 0 for record in records)

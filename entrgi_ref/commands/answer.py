@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from .asked import asked
 from .files import require_writable
 from .memory import memory
 from .options import (
+    Attention,
     Authors,
     DenoiserPath,
     Device,
@@ -19,9 +20,13 @@ from .options import (
     GradientSteps,
     MicroBatch,
     NewTokens,
+    Offload,
     Optimiser,
     Order,
     OwnDenoisingSteps,
+    Quantize,
+    RewardDevice,
+    RewardWeights,
     Seed,
     Size,
     StepSize,
@@ -33,10 +38,14 @@ from .options import (
     given,
     guidance,
     names_list,
+    quantization,
     require_precision,
     stopping,
 )
 from .pairs import chosen
+
+if TYPE_CHECKING:
+    from ..models.loading import How
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -74,14 +83,7 @@ def answer(
             show_default=False,
         ),
     ] = None,
-    reward_weight: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--reward-weight",
-            help="The weight of each --reward in their sum, in the same order. By default 1.",
-            show_default=False,
-        ),
-    ] = None,
+    reward_weight: RewardWeights = None,
     method: Annotated[
         str,
         typer.Option(
@@ -122,6 +124,10 @@ def answer(
     unmatched: Unmatched = "eos",
     micro_batch: MicroBatch = None,
     vocabulary_batch: VocabularyBatch = None,
+    quantize: Quantize = None,
+    reward_device: RewardDevice = None,
+    offload: Offload = False,
+    attention: Attention = "sdpa",
     authors: Authors = False,
     template: Annotated[
         list[str] | None,
@@ -152,8 +158,9 @@ def answer(
     """
     from ..config import SamplingConfig
     from ..models import DenoiserCheckpoint, SumOfRewards, examine_reward
-    from ..models.checkpoints import device_of, dtype_of, identity
+    from ..models.checkpoints import identity
     from ..models.combined import require_weights
+    from ..models.loading import Loading
     from .answering import Answering, Case, Networks
     from .shown import require_table
 
@@ -166,7 +173,19 @@ def answer(
     guidances = {
         name: guidance(name, gradient_steps, step_size, optimiser, dtype) for name in methods
     }
-    dtype_of(dtype, device_of(device))
+    rounded = quantization(quantize)
+    hows: dict[str, How] = {
+        name: {"quantize": rounded.get(name), "offload": offload, "attention": attention}
+        for name in ("denoiser", "reward")
+    }
+    loading = Loading.of(dtype, device, **hows["denoiser"])
+    Loading.of(
+        loading.dtype,
+        loading.device if reward_device is None else reward_device,
+        adapter=reward_adapter,
+        field="device" if reward_device is None else "reward_device",
+        **hows["reward"],
+    )
     questions = asked(prompts or [], from_, template or [])
     network, judges, fetched = chosen(size, given(context, "size"), denoiser, reward or [])
     weights = reward_weight or [1.0] * len(judges)
@@ -227,15 +246,24 @@ def answer(
             {**identity(one.folder), "weight": weight}
             for one, weight in zip(examined.values(), weights, strict=True)
         ],
-        "dtype": str(dtype_of(dtype, device_of(device))).removeprefix("torch."),
+        "dtype": str(loading.dtype).removeprefix("torch."),
+        "quantize": rounded,
         "unmatched": unmatched,
     }
     run = Answering(cases, watch, out, table, vocabulary_batch, described)
     with stopping(run.kept):
         with memory("load both networks in 16 bits by --dtype bfloat16, or take a smaller reward"):
-            predictor = checkpoint.load(dtype=dtype, device=device)
+            predictor = checkpoint.load(
+                dtype=loading.dtype, device=loading.device, **hows["denoiser"]
+            )
             parts = {
-                path: one.load(predictor, dtype=dtype, micro_batch=micro_batch)
+                path: one.load(
+                    predictor,
+                    dtype=loading.dtype,
+                    device=reward_device,
+                    micro_batch=micro_batch,
+                    **hows["reward"],
+                )
                 for path, one in examined.items()
             }
             single = next(iter(parts.values()))

@@ -91,6 +91,14 @@ RewardPath = Annotated[
 ]
 
 
+RewardWeights = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--reward-weight",
+        help="The weight of each --reward in their sum, in the same order, once for each.",
+        show_default=False,
+    ),
+]
 OwnGradientSteps = Annotated[
     int | None,
     typer.Option(

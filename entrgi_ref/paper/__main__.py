@@ -41,6 +41,7 @@ from ..commands.options import (
     RayAddress,
     RetryFailed,
     RewardDevice,
+    RewardWeights,
     RunPath,
     Seeds,
     Size,
@@ -113,9 +114,10 @@ def _declared(
                 help="A reward model: a folder, a hub id, or NAME=either; may be given several "
                 "times. By default the paper's, Skywork-Reward-V2-Qwen3 of 0.6B, 1.7B and 4B; with "
                 "--size small that of 0.6B. Where one is wanted it is the one called 1.7B, or else "
-                "the first.",
+                "the first. Of a causal model it is how likely it finds an answer.",
             ),
         ] = None,
+        reward_weight: RewardWeights = None,
         benchmark: Annotated[
             list[str] | None,
             typer.Option(
@@ -219,7 +221,11 @@ def _declared(
         if not reward and size != "paper":
             reward = [pair.reward]
         rewards = reward_paths(reward or [])
-        if plan.experiment.rewards == MAIN:  # the others would be fetched for nothing
+        if reward_weight:
+            from ..models.combined import require_weights
+
+            require_weights(len(rewards), reward_weight)
+        elif plan.experiment.rewards == MAIN:  # the others would be fetched for nothing
             rewards = {main_of(rewards): rewards[main_of(rewards)]}
         if dry:
             from .run.dry import Assumed, say
@@ -227,7 +233,11 @@ def _declared(
             assumed = Assumed(tflops, bandwidth, prompt_tokens)
             parts = {"micro_batch": micro_batch, "vocabulary_batch": vocabulary_batch}
             typer.echo(say(plan, network, rewards, dtype, assumed, json_, rounded, **parts))
-            uncounted = {"--reward-device": reward_device, "--offload": offload}
+            uncounted = {
+                "--reward-device": reward_device,
+                "--offload": offload,
+                "--reward-weight": reward_weight,
+            }
             if names := [name for name, asked in uncounted.items() if asked]:
                 typer.echo(f"\nNot counted with: {', '.join(names)}.")
             return
@@ -253,6 +263,7 @@ def _declared(
             offload=offload,
             attention=attention,
             quantize=rounded,
+            reward_weights=reward_weight or (),
         )
         testbed.require_loadable()  # benchmarks may have to be fetched
         testbed.benchmarks = named(benchmark or list(HUB), pinned(folder))

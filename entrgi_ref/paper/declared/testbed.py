@@ -19,7 +19,8 @@ from .costs import Costs
 if TYPE_CHECKING:
     import torch
 
-    from ...models import DenoiserCheckpoint, DiffusionLM, SequenceReward
+    from ...models import DenoiserCheckpoint, DiffusionLM
+    from ...models.causal import CausalReward
     from ...models.loading import How
 
 
@@ -64,6 +65,8 @@ class Testbed(Protocol):
         """The score that a program gives an answer, if there is one."""
 
 
+SUM = "sum"
+"""The name of a weighted sum of rewards."""
 SHORTEST = ["?"]
 """Prompts that are as short as can be."""
 SMALLER = (
@@ -74,9 +77,10 @@ SMALLER = (
 
 @dataclass(eq=False)
 class DreamTestbed:
-    """Dream and sequence-classification rewards, loaded when they are first needed.
+    """A mask predictor and rewards, loaded when they are first needed.
 
-    One reward model is held at a time.
+    One reward is held at a time: a reward model, a causal model asked for likelihoods, or the sum
+    of several.
     """
 
     path: str
@@ -97,7 +101,10 @@ class DreamTestbed:
     attention: str = "sdpa"
     quantize: Mapping[str, str] = field(default_factory=dict)
     """`denoiser` or `reward` -> 8bit or 4bit, for networks of which the weights are rounded."""
-    _reward: tuple[str, Any] | None = field(default=None, init=False)
+    reward_weights: Sequence[float] = ()
+    """One for each reward, if their sum is the reward of the run."""
+    _reward: tuple[str, Any, list[Any]] | None = field(default=None, init=False)
+    """The name of the one that is held, the reward, and its networks."""
 
     def __getstate__(self) -> dict[str, Any]:
         """For a process elsewhere, which examines and loads what it finds there."""
@@ -105,20 +112,20 @@ class DreamTestbed:
 
     @property
     def rewards(self) -> tuple[str, ...]:
-        return tuple(self.reward_paths)
+        return (SUM,) if self.reward_weights else tuple(self.reward_paths)
 
     @property
     def main_reward(self) -> str:
-        return main_of(self.reward_paths)
+        return SUM if self.reward_weights else main_of(self.reward_paths)
 
     def examine(self, new_tokens: int) -> None:
         """A single prompt that is too long is not looked for: the run records it as failed."""
-        from ...models import RewardCheckpoint
+        from ...models import examine_reward
 
         self.require_loadable()
         self._examined.require_room(SHORTEST, new_tokens)
         for path in self.reward_paths.values():
-            reward = RewardCheckpoint.examine(path, unmatched=self.unmatched)
+            reward = examine_reward(path, unmatched=self.unmatched)
             reward.vocabulary(self._examined.tokens)
             reward.require_room(SHORTEST, new_tokens)
 
@@ -165,15 +172,23 @@ class DreamTestbed:
         return {
             "testbed": "dream",
             "denoiser": checkpoints.identity(self.path),
-            "rewards": {
-                name: checkpoints.identity(path) for name, path in self.reward_paths.items()
-            },
+            "rewards": self._declared_rewards(),
             "main_reward": self.main_reward,
             "dtype": str(self._dtype).removeprefix("torch."),
             **rounded,
             "unmatched": self.unmatched,
             "benchmarks": {benchmark.name: benchmark.source for benchmark in self.benchmarks},
         }
+
+    def _declared_rewards(self) -> dict[str, Any]:
+        from ...models import checkpoints
+
+        found = {name: checkpoints.identity(path) for name, path in self.reward_paths.items()}
+        if not self.reward_weights:
+            return dict(found)
+        terms = list(zip(self.reward_weights, found.items(), strict=True))
+        said = " + ".join(f"{weight:g} {name}" for weight, (name, _) in terms)
+        return {SUM: {"name": said, "parts": [{**one, "weight": a} for a, (_, one) in terms]}}
 
     @property
     def device(self) -> str:
@@ -195,39 +210,47 @@ class DreamTestbed:
     def denoiser(self) -> DiffusionLM:
         return self._denoiser
 
-    def reward(self, name: str) -> SequenceReward:
+    def reward(self, name: str) -> Reward:
         if self._reward is None or self._reward[0] != name:
-            from ...models import SequenceReward
+            from ...models import SumOfRewards
 
             checks.choice("reward", name, self.rewards)
             self._reward = None  # the one before leaves the memory first
-            denoiser = self.denoiser()
+            names = self.reward_paths if self.reward_weights else (name,)
+            self.denoiser()
             with memory(SMALLER):
-                loaded = SequenceReward.from_pretrained(
-                    self.reward_paths[name],
-                    denoiser,
-                    dtype=self._dtype,
-                    device=self.reward_device,
-                    unmatched=self.unmatched,
-                    cuda_graphs=self.cuda_graphs,
-                    micro_batch=self.micro_batch,
-                    **self._how("reward"),
-                )
-            self._reward = (name, loaded)
-        found: SequenceReward = self._reward[1]
+                parts = [self._loaded(one) for one in names]
+            whole = SumOfRewards.of(parts, self.reward_weights) if self.reward_weights else parts[0]
+            self._reward = (name, whole, [part.network for part in parts])
+        found: Reward = self._reward[1]
         return found
+
+    def _loaded(self, name: str) -> CausalReward:
+        from ...models import examine_reward
+
+        return examine_reward(self.reward_paths[name], unmatched=self.unmatched).load(
+            self.denoiser(),
+            dtype=self._dtype,
+            device=self.reward_device,
+            cuda_graphs=self.cuda_graphs,
+            micro_batch=self.micro_batch,
+            **self._how("reward"),
+        )
 
     def costs(self, reward: str, prompts: Sequence[str], new_tokens: int) -> Costs:
         """By the mean length of the prompts. With the prefix cache a gradient step reads the
         response alone; a text that is scored is read with its prompt.
         """
-        denoiser, judge = self.denoiser(), self.reward(reward)
+        denoiser = self.denoiser()
+        self.reward(reward)
+        assert self._reward is not None
+        judged = sum(map(_parameters, self._reward[2]))
         tokens = int(denoiser.encode(prompts).valid.sum())
         length = tokens / len(prompts) + new_tokens
         return Costs(
             denoiser=length * _parameters(denoiser.network),
-            reward=new_tokens * _parameters(judge.network),
-            text=length * _parameters(judge.network),
+            reward=new_tokens * judged,
+            text=length * judged,
         )
 
     def gold(self, prompt: str, response: str) -> float | None:

@@ -193,7 +193,7 @@ EXPERIMENT = {
     "experiment": str,
     "testbed": str,
     "settings": {"guidance": dict},
-    "rewards": {str: NAMED},
+    "rewards": {str: {**NAMED, "parts?": [{**NAMED, "weight": float}]}},
     "main_reward": str,
     "benchmarks": {str: str},
     "asked?": [

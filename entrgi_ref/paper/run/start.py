@@ -60,7 +60,9 @@ def pinned_models(folder: Path) -> dict[str, str]:
     if not (folder / "run.json").is_file():
         return {}
     found = read_experiment(folder)
-    models = [found.get("denoiser"), *found["rewards"].values()]
+    rewards = list(found["rewards"].values())
+    parts = [part for reward in rewards for part in reward.get("parts", [])]
+    models = [found.get("denoiser"), *rewards, *parts]
     known = [model for model in models if isinstance(model, dict) and "commit" in model]
     return {model["name"]: model["commit"] for model in known}
 
