@@ -362,7 +362,10 @@ def judge(
 @app.command()
 def bench(
     shape: Annotated[
-        str, typer.Option(help="tiny, toy, wide (the real vocabulary), or paper (for a GPU).")
+        str,
+        typer.Option(
+            help="tiny, toy, wide (the real vocabulary), small (the small pair), or paper (for a GPU)."
+        ),
     ] = "wide",
     json_: Annotated[
         Path | None, typer.Option("--json", help="A file for everything that was measured.")

@@ -13,7 +13,7 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
-from ...commands.pairs import DREAM, SKYWORK
+from ...commands.pairs import DREAM, SKYWORK, SMALL
 from ...models import Dream, SequenceReward, VocabularyMap
 from ..declared import shapes as declared
 from ..declared.published import SHAPES as SHAPES_OF
@@ -50,8 +50,9 @@ class Sizes:
         return cls(known.width, known.layers, known.inner, known.heads, known.kv_heads, known.head)
 
 
-SMALL = Sizes(width=64, layers=2, inner=256, heads=1, key_value_heads=1, head=64)
+NARROW = Sizes(width=64, layers=2, inner=256, heads=1, key_value_heads=1, head=64)
 DREAM_7B, QWEN3_1_7B, QWEN3_4B = map(Sizes.of, (DREAM, SKYWORK["1.7B"], SKYWORK["4B"]))
+SMALL_DENOISER, QWEN3_0_6B = map(Sizes.of, (SMALL, SKYWORK["0.6B"]))
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Shape:
     trajectories: int
     new_tokens: int
     denoising_steps: int
-    denoiser: Sizes = SMALL
-    reward: Sizes = SMALL
+    denoiser: Sizes = NARROW
+    reward: Sizes = NARROW
     gradient_steps: int = 3
     dtype: str = "float32"
 
@@ -75,13 +76,15 @@ SHAPES = {
     "tiny": Shape(385, 600, 2, 4, 64, 16),
     "toy": Shape(64, 8, 16, 4, 12, 12),
     "wide": Shape(152_064, 16, 1, 4, 16, 8),
+    "small": Shape(151_936, 32, 1, 1, 32, 4, SMALL_DENOISER, QWEN3_0_6B),
     "paper": Shape(152_064, 256, 4, 4, 128, 8, DREAM_7B, QWEN3_1_7B, dtype="bfloat16"),
     "paper-4b": Shape(152_064, 256, 4, 4, 128, 4, DREAM_7B, QWEN3_4B, dtype="bfloat16"),
 }
 """`tiny` has the sizes of the recorded runs but for its prompts, `wide` the vocabulary of Dream on
-small networks, `paper` the sizes of Dream-7B and the 1.7B reward model, for a GPU, `paper-4b` those
-of the 4B one. The paper's 128 denoising steps are 8 and 4 here: the masks, and so the seconds of a
-step, are as many on average, or a little more."""
+small networks, `small` those of the small pair and of one short answer, for a CPU, `paper` those of
+Dream-7B and the 1.7B reward model, for a GPU, `paper-4b` those of the 4B one. The paper's 128
+denoising steps are 8 and 4 here: the masks, and so the seconds of a step, are as many on average,
+or a little more."""
 
 
 SUFFIX = 1
@@ -119,7 +122,7 @@ def networks(shape: Shape, device: torch.device) -> tuple[Dream, SequenceReward]
         "pad_token_id": None,
         "tie_word_embeddings": False,
     }
-    qwen2 = Qwen2Config(**common, **shape.denoiser.options)
+    qwen2 = Qwen2Config(**common, **shape.denoiser.options, head_dim=shape.denoiser.head)
     head: dict[str, Any] = {"head_dim": shape.reward.head, "num_labels": 1}
     qwen3 = Qwen3Config(**common, **shape.reward.options, **head)
     torch.set_default_dtype(getattr(torch, shape.dtype))
