@@ -122,7 +122,8 @@ def networks(shape: Shape, device: torch.device) -> tuple[Dream, SequenceReward]
         "pad_token_id": None,
         "tie_word_embeddings": False,
     }
-    qwen2 = Qwen2Config(**common, **shape.denoiser.options, head_dim=shape.denoiser.head)
+    heads: dict[str, Any] = {"head_dim": shape.denoiser.head}
+    qwen2 = Qwen2Config(**common, **shape.denoiser.options, **heads)
     head: dict[str, Any] = {"head_dim": shape.reward.head, "num_labels": 1}
     qwen3 = Qwen3Config(**common, **shape.reward.options, **head)
     torch.set_default_dtype(getattr(torch, shape.dtype))

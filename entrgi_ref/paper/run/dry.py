@@ -185,6 +185,7 @@ def say(
         found |= {
             "command": f"python -m entrgi_ref.paper plan {plan.experiment.name} --dry",
             "testbed": "no networks: predicted from configurations",
+            "networks": {"denoiser": dream, **rewards},
             "machine": "none: nothing is measured",
             "settings": json.loads(plan.base.to_json()),
             "seeds": list(plan.seeds),
