@@ -364,7 +364,7 @@ def bench(
     shape: Annotated[
         str,
         typer.Option(
-            help="tiny, toy, wide (the real vocabulary), small (the small pair), or paper: for GPUs."
+            help="tiny, toy, wide (the real vocabulary), small (the pair) or, for a GPU, paper."
         ),
     ] = "wide",
     json_: Annotated[
