@@ -77,10 +77,11 @@ class Denoiser(Protocol):
     ) -> Float[Tensor, "n V"]:
         """The logits of the token at each masked position, given all other tokens.
 
-        `tokens` is prompt and response, `valid` is False at the padding on the left, `masked` marks
-        the response's masked positions. Rows come in (S, N) order, and any shift between a position
-        and its output is already done. It may be asked about some of the trajectories only, and
-        what it returned may be held meanwhile: so each call makes a tensor of its own.
+        `tokens` is prompt and response, `valid` is False at the padding before a prompt and behind
+        a shorter template, `masked` marks the response's masked positions. Rows come in (S, N)
+        order, and any shift between a position and its output is already done. It may be asked
+        about some of the trajectories only, and what it returned may be held meanwhile: so each
+        call makes a tensor of its own.
         """
 
     def decode(self, response: Int[Tensor, "S N"]) -> list[str]:
@@ -158,6 +159,7 @@ class Template:
         Raises `ValueError` if it does not fit.
         """
         mask_id, padding = denoiser.mask_id, getattr(denoiser, "pad_id", None)
+        padding = None if padding == mask_id else padding
         lengths = torch.full(shape[:1], shape[1])
         if start is None:
             start = torch.full(shape, mask_id)
@@ -165,7 +167,7 @@ class Template:
             for row in start:
                 checks.shape("start", row, (None,), "[n]")
             lengths = torch.tensor([len(row) for row in start])
-            filler = next(i for i in (padding, denoiser.eos_id, 0) if i is not None)
+            filler = next(i for i in (padding, denoiser.eos_id, 0, 1) if i not in (None, mask_id))
             start = pad_sequence(list(start), True, filler)
         tokens = checks.start(start, shape, len(denoiser.writable), mask_id)
         tokens = tokens.to(denoiser.writable.device)

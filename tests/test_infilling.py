@@ -12,6 +12,7 @@ from checkpoints import DREAM, LONG, REWARD, SHORT
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import SequenceReward, load_denoiser
 from entrgi_ref.models.reading import visible_of
+from entrgi_ref.protocols import Template
 from tiny import TinyDenoiser, TinyReward
 
 FOLDERS = Path(__file__).parent / "data" / "parity-models"
@@ -202,3 +203,15 @@ def test_the_text_of_an_answer_is_without_the_padding():
     found = generate(denoiser, Padded(0), ["12", "3"], config, start=rows)
     for tokens, row, texts in zip(found.tokens, rows, found.responses, strict=True):
         assert texts == denoiser.decode(tokens[:, : len(row)])
+
+
+def test_what_fills_up_is_never_the_mask():
+    """Also of a denoiser without ends and padding, or whose padding is its mask."""
+    rows = [torch.tensor([0, 3, 0, 4]), torch.tensor([5, 0])]
+    for eos_id, pad_id in ((None, None), (0, None), (None, 0), (0, 0), (7, 0)):
+        denoiser = TinyDenoiser(0)
+        denoiser.mask_id, denoiser.eos_id, denoiser.pad_id = 0, eos_id, pad_id
+        template = Template.of(rows, (2, 4), denoiser)
+        assert (template.tokens == 0).sum(1).tolist() == [2, 1]
+        assert template.present.tolist() == [[True] * 4, [True, True, False, False]]
+        assert template.given.tolist() == [[False, True, False, True], [True, False, False, False]]
