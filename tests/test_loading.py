@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from entrgi_ref.commands.options import quantization
 from entrgi_ref.models import (
     Dream,
     LikelihoodReward,
+    RewardCheckpoint,
     SequenceReward,
     checkpoints,
     load_denoiser,
@@ -452,10 +454,11 @@ def test_options_of_the_machine_reach_the_networks_and_change_no_declaration(mon
     testbed = dataclasses.replace(plain, reward_device="cuda:1", attention="eager")
     assert testbed.declaration == plain.declaration
     assert testbed.denoiser().network.config._attn_implementation == "eager"
+    loaded = SimpleNamespace(network=None)
     monkeypatch.setattr(
-        SequenceReward, "from_pretrained", lambda *where, **how: given.append(how) or "loaded"
+        RewardCheckpoint, "load", lambda self, denoiser, **how: given.append(how) or loaded
     )
-    assert testbed.reward("tiny") == "loaded"
+    assert testbed.reward("tiny") is loaded
     assert given[0]["device"] == "cuda:1"
     assert given[0]["dtype"] == torch.float32  # the mask predictor's, of which the run is
     assert given[0]["attention"] == "eager"
