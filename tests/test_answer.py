@@ -152,11 +152,11 @@ def test_templates_one_for_all_or_one_for_each(tmp_path):
 def test_a_file_may_bring_its_templates(tmp_path):
     objects = [{"prompt": SHORT, "template": "a __ home"}, {"prompt": LONG}]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, objects)))
-    few = [*TINY, "--reward", REWARD, "--trajectories", "1"]
+    few = [*TINY, "--reward", REWARD, "--trajectories", "1", "--new-tokens", "5"]
     invoke("--from", tmp_path / "p.jsonl", *few, "--out", tmp_path)
     found = read(tmp_path)["answers"]
     assert [one["template"] for one in found] == ["a __ home", None]
-    assert found[1]["settings"]["new_tokens"] == 128
+    assert found[1]["settings"]["new_tokens"] == 5  # of prompts without a template
 
 
 def test_an_ordinary_causal_model_is_a_reward_by_its_likelihood(likelihood, tmp_path):

@@ -212,7 +212,7 @@ def answer(
         start = None if question.template is None else checkpoint.template(question.template)[None]
         length = blanks = new_tokens
         if start is not None:
-            if given(context, "new_tokens"):
+            if given(context, "new_tokens") and all(one.template for one in questions):
                 raise ValueError(
                     f"new_tokens: got {new_tokens} beside a template, which has {start.shape[1]} "
                     "tokens"
