@@ -244,6 +244,7 @@ def test_what_the_reward_lacks_is_weighed_by_the_mask_predictor():
         (["x", "--offload"], None, "offload: got True on cpu, expected a GPU"),
         (["x", "--attention", "flash_attention_2"], None, "attention: got 'flash_attention_2'"),
         (["x", "--table", "t.txt"], None, "table: got 't.txt', expected a name that ends in .csv"),
+        (["x", "--table", "{folder}"], None, "table: got .*, which is a folder"),
         (["x", "--table", "/proc/none/t.csv"], None, "out: cannot write to /proc/none"),
     ],
 )
@@ -255,7 +256,8 @@ def test_what_does_not_fit_is_one_line_before_weights_are_loaded(
     (tmp_path / "with.jsonl").write_text('{"prompt": "x", "template": "a _"}\n')
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe")
     names = {name: tmp_path / f"{name}.jsonl" for name in ("bad", "cut", "with")}
-    names |= {"binary": tmp_path / "binary.txt"}
+    names |= {"binary": tmp_path / "binary.txt", "folder": tmp_path / "folder.csv"}
+    names["folder"].mkdir()
     if "{other}" in words:
         names["other"] = other_tokenizer(likelihood, tmp_path / "other")
     monkeypatch.setattr(checkpoints, "load", lambda *a, **k: pytest.fail("weights are loaded"))
@@ -297,3 +299,23 @@ def test_rounded_weights_and_the_kind_of_attention(tmp_path):
         right = generate(denoiser, reward, [SHORT], settings)
         assert found["responses"] == right.responses[0]
         assert found["rewards"] == pytest.approx(right.rewards[0].tolist(), abs=1e-5)
+
+
+def test_prompts_that_would_command_a_terminal_or_break_a_table(tmp_path):
+    """They are shown with signs in place of controls, and a table holds them as they are."""
+    prompts = ["a\x1b]0;title\x07", "b\rc", 'd,"e"']
+    file = tmp_path / "p.jsonl"
+    lines = "\n".join(json.dumps({"prompt": prompt}) for prompt in prompts)
+    file.write_text(lines, encoding="utf-8-sig")  # some programs begin files so
+    output = invoke("--from", file, *FEW, "--method", "bon", "--table", tmp_path / "t.csv")
+    assert "\x1b" not in output
+    assert "\x07" not in output
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as table:
+        assert [row["prompt"] for row in csv.DictReader(table)] == [
+            p for p in prompts for _ in "kk"
+        ]
+
+
+def test_a_mark_at_the_start_of_standard_input_is_no_prompt(tmp_path):
+    invoke("-", *FEW, "--method", "bon", "--out", tmp_path, stdin=f"\ufeff{SHORT}\n")
+    assert read(tmp_path)["prompt"] == SHORT

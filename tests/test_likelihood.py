@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     GraniteConfig,
     GraniteForCausalLM,
 )
 
-from checkpoints import DREAM, LONG, REWARD, SHORT, causal
+from checkpoints import DREAM, LONG, PARITY, REWARD, SHORT, causal
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import LikelihoodReward, SequenceReward, load_denoiser
 from entrgi_ref.models.tokenizers import around_response, conversation
@@ -178,3 +179,23 @@ def test_the_prompt_is_read_once_or_at_every_step_alike(reward, denoiser, micro_
             assert cache.get_seq_length() == step.bound.tokens.shape[1] - 1
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=1e-12)
+
+
+def test_a_mask_predictor_has_no_likelihood(denoiser):
+    """Its configuration is that of an ordinary causal model."""
+    folder = PARITY.parent / "parity-models" / "open-dcoder-tiny"
+    with pytest.raises(ValueError, match="mask token '<M>' of open-dcoder, which is no causal"):
+        LikelihoodReward.from_pretrained(folder, denoiser, dtype="float64")
+
+
+def test_a_tied_model_with_another_output_layer_is_refused(folder, denoiser, tmp_path):
+    shutil.copytree(folder, tmp_path / "own")
+    file = tmp_path / "own" / "model.safetensors"
+    weights = load_file(file)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, file, {"format": "pt"})
+    LikelihoodReward.from_pretrained(tmp_path / "own", denoiser, dtype="float64")
+    weights["lm_head.weight"] += 1
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(ValueError, match="tie_word_embeddings: got True"):
+        LikelihoodReward.from_pretrained(tmp_path / "own", denoiser, dtype="float64")

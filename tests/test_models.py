@@ -514,6 +514,19 @@ def test_a_smaller_overlap_is_refused():
         VocabularyMap.by_string(tokens, dict.fromkeys(tokens[:49], 0), fallback=0)
 
 
+def test_few_matches_are_enough_for_zero_rows():
+    """They have no pull. One that has no token at all is refused."""
+    tokens = [f"t{i}" for i in range(100)]
+    with pytest.warns(UserWarning, match="1 of the diffusion model's 100 tokens"):
+        found = VocabularyMap.by_string(tokens, {"t3": 7}, 0, "zero")
+    table = found.embeddings(torch.ones(8, 2), "zero")
+    assert table.sum(1).nonzero().flatten().tolist() == [3]
+    q = torch.full((1, 100), 0.01)
+    assert found.unmatched_mass(q).item() == pytest.approx(0.99)
+    with pytest.raises(ValueError, match=r"0 of .* some must match"):
+        VocabularyMap.by_string(tokens, {"other": 7}, 0, "zero")
+
+
 def test_unmatched_tokens_become_the_unknown_token_or_the_end(single, tmp_path):
     _, reward = single
     assert reward.vocabulary.unmatched == ("<|beginoftext|>", "<|mask|>")

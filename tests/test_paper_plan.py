@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import time
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -10,16 +11,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 from paper_runs import TINY_BASE, invoke, tiny_run
+from typer.testing import CliRunner
 
-from checkpoints import DREAM, REWARD
+from checkpoints import DREAM, PARITY, REWARD
 from entrgi_ref.commands import pairs
 from entrgi_ref.models import checkpoints
-from entrgi_ref.paper.declared import published
+from entrgi_ref.paper.__main__ import app
+from entrgi_ref.paper.declared import benchmarks, published
 from entrgi_ref.paper.declared.benchmarks import Benchmark
 from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.declared.shapes import Sizes
-from entrgi_ref.paper.run import dry, estimate
+from entrgi_ref.paper.run import dry, estimate, start
 from tiny import _Bound
 from tiny_testbed import FailingDenoiser, FailingReward, TinyTestbed
 
@@ -302,7 +305,8 @@ def test_without_the_hub_the_papers_shapes_are_declared(offline, no_weights, tmp
     small = dry_plan("--size", "small")
     assert f"{pairs.SMALL}: 0.75 billion parameters, download 1.50 GB" in small
     assert f"{pairs.SKYWORK['0.6B']}: 0.60 billion parameters, download 1.19 GB" in small
-    assert pairs.pair_of("small").gigabytes == {pairs.SMALL: 1.5, pairs.SKYWORK["0.6B"]: 1.2}
+    assert pairs.GIGABYTES[pairs.SMALL] == 1.5
+    assert pairs.GIGABYTES[pairs.SKYWORK["0.6B"]] == 1.2
     with pytest.raises(ValueError, match="the hub does not answer, and of 'a/b' no shape"):
         dry_plan("--dream", "a/b")
     with pytest.raises(ValueError, match="there is no folder"):
@@ -364,3 +368,33 @@ def test_a_file_is_of_a_dry_plan_alone(tmp_path):
 def test_run_has_no_option_of_a_dry_plan():
     assert "--dry" not in invoke("run", "--help")
     assert "--dry" in invoke("plan", "--help")
+
+
+def test_what_a_run_would_refuse_a_dry_plan_refuses(tmp_path):
+    folder = tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1"
+    shutil.copytree(PARITY.parent / "parity-models" / "a2d-qwen3-tiny", folder)
+    words = ["plan", "main", "--dry", "--denoiser", str(folder), "--reward", str(REWARD)]
+    with pytest.raises(ValueError, match="no whole answer"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def test_what_is_fetched_is_announced_with_its_size(monkeypatch):
+    """Before it is; of folders and of models that are not known nothing is said."""
+    monkeypatch.setattr(start, "run", lambda *arguments, **options: 0)
+    monkeypatch.setattr(benchmarks, "named", lambda *arguments: [])
+    monkeypatch.setattr(start, "at_commit", lambda path, *rest: path)
+    words = ["run", "main", "--device", "cpu", "--seeds", "1"]
+    for more, said in (
+        (
+            ["--size", "small"],
+            "v0.1 (about 1.5 GB) and Skywork/Skywork-Reward-V2-Qwen3-0.6B (about",
+        ),
+        (
+            ["--denoiser", str(DREAM)],
+            "Skywork/Skywork-Reward-V2-Qwen3-1.7B (about 3.4 GB): fetched",
+        ),
+        (["--denoiser", str(DREAM), "--reward", "someone/else"], ""),
+    ):
+        done = CliRunner().invoke(app, [*words, *more], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        assert said in done.stderr if said else done.stderr == ""

@@ -72,7 +72,7 @@ def test_hidden_padding_is_never_seen(name):
         hidden = denoiser(tokens.where(valid, 7), valid, masked)
         seen = denoiser(tokens, torch.ones_like(valid), masked)
     assert torch.allclose(hidden, expected, rtol=0, atol=TOLERANCE)
-    assert 1 < (seen - expected).abs().max() < 5
+    assert (seen - expected).abs().max() > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -130,7 +130,6 @@ def test_unguided_decodes_step_by_step(name, kind):
         written = board.masked_scatter(masked, candidates.tokens)
         board = torch.where(where, written, board)
         assert torch.equal(board, after[step])
-    assert (board != denoiser.mask_id).all()
 
 
 @pytest.mark.parametrize("method", ["entrgi", "aps"])
@@ -238,6 +237,8 @@ def test_another_kind_of_diffusion_is_refused_with_its_reason(kind, tmp_path):
 def test_a_blockwise_model_is_refused_by_the_name_of_its_folder(tmp_path):
     shutil.copytree(OWN / "a2d-qwen3-tiny", tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1")
     refused(tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1", "bd3lm.*no whole answer")
+    first = {"_name_or_path": "someone/Qwen3-0.6B-diffusion-bd3lm-v0.1"}
+    refused(changed_copy("a2d-qwen3-tiny", tmp_path / "copy", first), "no whole answer")
 
 
 def test_a_model_of_no_family_is_refused_with_those_that_there_are(tmp_path):
@@ -312,8 +313,10 @@ def test_an_output_layer_of_the_wrong_width(tmp_path):
     def narrower(weights):
         weights["lm_head.weight"] = weights["lm_head.weight"][:380].contiguous()
 
-    folder = changed_copy("a2d-qwen3-tiny", tmp_path)
-    refused(with_weights(folder, narrower), "another shape.*lm_head.weight")
+    for name in ("a2d-qwen3-tiny", "a2d-qwen2-tiny"):  # the second one is tied
+        folder = changed_copy(name, tmp_path / name)
+        message = r"another shape: lm_head.weight, \[380, \d+\], expected \[\d+, \d+\]"
+        refused(with_weights(folder, narrower), message)
 
 
 def test_the_key_value_heads_of_llada_may_be_null(tmp_path):

@@ -74,10 +74,12 @@ class Answering:
 
     def run(self, networks: Networks) -> None:
         """Answer and print each prompt, then write: what cannot be written has been seen."""
+        from ..watching import printable
+
         traces: list[tuple[str, list[dict[str, Any]]]] = []  # prompt and panels, with `out`
         for number, case in enumerate(self.cases):
             if len(self.cases) > 1:
-                self._say(f"\n{number + 1} of {len(self.cases)}: {case.prompt}")
+                self._say(f"\n{number + 1} of {len(self.cases)}: {printable(case.prompt)}")
             runs: list[Answered] = []
             traces.append((case.prompt, []))
             for method, config in case.configs.items():

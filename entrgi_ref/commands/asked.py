@@ -11,6 +11,8 @@ from pathlib import Path
 from .. import checks
 
 STDIN = "-"
+BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+"""With which some programs begin a file."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def _of_file(file: str) -> list[Asked]:
     if file == STDIN:
         return _lines(sys.stdin.read(), "standard input")
     try:
-        text = Path(file).read_text(encoding="utf-8")
+        text = Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ValueError(f"from: cannot read {file!r}: {reason}") from error
@@ -72,7 +74,7 @@ def _of_file(file: str) -> list[Asked]:
 
 def _lines(text: str, source: str) -> list[Asked]:
     # Not by `splitlines`, which knows line ends that are part of a text.
-    lines = [line.strip() for line in text.replace("\r\n", "\n").split("\n")]
+    lines = [line.strip() for line in text.lstrip(BOM).replace("\r\n", "\n").split("\n")]
     found = [Asked(line) for line in lines if line]
     if not found:
         raise ValueError(f"prompt: {source} is empty, expected a prompt in each line")

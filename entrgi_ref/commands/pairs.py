@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..checks import choice
 
@@ -13,28 +14,32 @@ SKYWORK = {size: f"Skywork/Skywork-Reward-V2-Qwen3-{size}" for size in ("0.6B", 
 SMALL = "dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1"
 
 
+GIGABYTES = {
+    SMALL: 1.5,
+    DREAM: 15.2,
+    SKYWORK["0.6B"]: 1.2,
+    SKYWORK["1.7B"]: 3.4,
+    SKYWORK["4B"]: 8.0,
+}
+"""Of weights in 16 bits. Counted from parameters, not measured."""
+
+
+def announced(paths: Iterable[str]) -> str:
+    """What of these is fetched, and how large it is, if they are of those that are known here."""
+    names = [path.partition("@")[0] for path in paths if not Path(path).is_dir()]
+    sizes = [f"{name} (about {GIGABYTES[name]:g} GB)" for name in names if name in GIGABYTES]
+    return f"{' and '.join(sizes)}: fetched from the hub, unless done before" if sizes else ""
+
+
 @dataclass(frozen=True)
 class Pair:
     """A mask predictor and a reward model, on the hub."""
 
     denoiser: str
     reward: str
-    gigabytes: dict[str, float]
-    """Of their weights in 16 bits. Counted from parameters, not measured."""
-
-    def announced(self, *paths: str) -> str:
-        """What is fetched, and how large it is, of those of its networks that are among `paths`.
-        Nothing if none is.
-        """
-        mine = [path for path in paths if path in self.gigabytes]
-        sizes = " and ".join(f"{path} (about {self.gigabytes[path]:g} GB)" for path in mine)
-        return f"{sizes}: fetched from the hub, unless done before" if mine else ""
 
 
-PAIRS = {
-    "small": Pair(SMALL, SKYWORK["0.6B"], {SMALL: 1.5, SKYWORK["0.6B"]: 1.2}),
-    "paper": Pair(DREAM, SKYWORK["1.7B"], {DREAM: 15.2, SKYWORK["1.7B"]: 3.4}),
-}
+PAIRS = {"small": Pair(SMALL, SKYWORK["0.6B"]), "paper": Pair(DREAM, SKYWORK["1.7B"])}
 
 
 def pair_of(size: str) -> Pair:
@@ -56,4 +61,4 @@ def chosen(
             f"size: got {size!r} beside --denoiser and --reward, which name both networks"
         )
     network, judges = denoiser or pair.denoiser, list(rewards) or [pair.reward]
-    return network, judges, pair.announced(network, *judges)
+    return network, judges, announced([network, *judges])

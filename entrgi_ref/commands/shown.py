@@ -140,6 +140,8 @@ def require_table(file: Path) -> None:
     """Raise `ValueError` unless its name says which kind of table it is to be."""
     if file.suffix not in TABLES:
         raise ValueError(f"table: got {str(file)!r}, expected a name that ends in .csv or .json")
+    if file.is_dir():
+        raise ValueError(f"table: got {str(file)!r}, which is a folder")
 
 
 def write_table(file: Path, answered: Sequence[Answered]) -> None:
@@ -149,7 +151,7 @@ def write_table(file: Path, answered: Sequence[Answered]) -> None:
         write_text(file, json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         return
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]))  # its line ends are quoted in texts
     writer.writeheader()
     writer.writerows(rows)
     write_text(file, text.getvalue())

@@ -4,8 +4,6 @@
     families.py     what differs between families of them, one declaration each
     causal.py       a causal network as a `Reward`: what the next two share
     sequence.py     a sequence-classification reward model
-    causal.py       a causal network as a `Reward`: what the next two share
-    sequence.py     a sequence-classification reward model
     likelihood.py   an ordinary causal model: how likely it finds an answer
     combined.py     a weighted sum of several, and which kind a checkpoint is
     reading.py      their network, read from embeddings in two parts

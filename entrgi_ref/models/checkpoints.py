@@ -226,6 +226,30 @@ def load(
     return network if "device_map" in options else network.to(device)
 
 
+def require_shape(
+    folder: Path, name: str, shape: tuple[int, ...], renamed: Mapping[str, str]
+) -> None:
+    """Raise `ValueError` if a weight of that name is stored in another shape."""
+    found = stored(folder, name, renamed)
+    if found is not None and tuple(found.shape) != shape:
+        raise ValueError(
+            f"checkpoint: {folder} has weights of another shape: {name}, {list(found.shape)}, "
+            f"expected {list(shape)}"
+        )
+
+
+def require_tied(folder: Path, table: Tensor, renamed: Mapping[str, str]) -> None:
+    """Raise `ValueError` if the file has an output layer of its own that differs from the table of
+    embeddings: public code takes the table then, and some versions of transformers the file's.
+    """
+    own = stored(folder, "lm_head.weight", renamed)
+    if own is not None and not torch.equal(own.to(table), table):
+        raise ValueError(
+            "tie_word_embeddings: got True, but the checkpoint has an output layer of its own that "
+            "differs from the embeddings"
+        )
+
+
 def stored(folder: Path, name: str, renamed: Mapping[str, str]) -> Tensor | None:
     """A weight as it lies in the folder's shards, None if there is none of that name. `renamed` are
     patterns of their names, and what they are replaced by.

@@ -57,6 +57,8 @@ class DenoiserCheckpoint:
         mask_id = _mask_of(tokenizer, written, family, folder)
         _check_special_tokens(tokenizer, written, mask_id, config.vocab_size)
         checkpoints.require_weights(folder)
+        wide = config.vocab_size, config.hidden_size
+        checkpoints.require_shape(folder, "lm_head.weight", wide, family.keys)
         tokens = token_strings(tokenizer, config.vocab_size)
         return cls(folder, family, config, tokenizer, tokens, mask_id)
 
@@ -89,8 +91,9 @@ class DenoiserCheckpoint:
             key_mapping=dict(self.family.keys) or None,
         )
         if self.config.tie_word_embeddings:
-            own = checkpoints.stored(self.folder, "lm_head.weight", self.family.keys)
-            _tie(network, own)
+            table = network.model.embed_tokens.weight
+            checkpoints.require_tied(self.folder, table, self.family.keys)
+            network.lm_head.weight = table
         writable = torch.tensor([token is not None for token in self.tokens], device=loading.device)
         writable[self.mask_id] = False
         if compiled:
@@ -236,21 +239,6 @@ def compile_layers(network: Network) -> None:
     """Have torch compile what all layers do, once, at the first call."""
     for layer in network.model.layers:
         layer.compile()
-
-
-def _tie(network: Network, own: Tensor | None) -> None:
-    """Make the output layer the table of embeddings, as the flag says.
-
-    Raises `ValueError` if the file has an output layer of its `own` that differs: public code takes
-    the table then, and some versions of transformers the file's.
-    """
-    table = network.model.embed_tokens.weight
-    if own is not None and not torch.equal(own.to(table), table):
-        raise ValueError(
-            "tie_word_embeddings: got True, but the checkpoint has an output layer of its own that "
-            "differs from the embeddings"
-        )
-    network.lm_head.weight = table
 
 
 def _mask_of(

@@ -329,13 +329,14 @@ BLOCKWISE_NAMES = ("bd3lm", "opdlm", "sdar", "fast_dllm", "fast-dllm", "llada2")
 
 
 def family_of(written: Mapping[str, Any], name: str) -> Family:
-    """The family of a configuration; `name` is the checkpoint's.
+    """The family of a configuration; `name` is the checkpoint's, and a copy may hold its first one.
 
     Raises `ValueError` for a model that decodes block by block, or that is of none.
     """
     kind = written.get("model_type")
     reason = REFUSED.get(str(kind))
-    if reason is None and any(part in name.lower() for part in BLOCKWISE_NAMES):
+    names = f"{name} {written.get('_name_or_path', '')}".lower()
+    if reason is None and any(part in names for part in BLOCKWISE_NAMES):
         reason = BLOCKWISE
     if reason:
         raise ValueError(f"model_type: got {kind!r} in {name}, which is not supported: {reason}")

@@ -21,7 +21,8 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, Pret
 
 from ..protocols import Denoiser
 from .causal import CausalReward
-from .checkpoints import Network
+from .checkpoints import Network, require_tied
+from .families import FAMILIES
 from .reading import hidden_states, require_own_logits
 from .replayed import Backbone
 from .sequence import RewardCheckpoint, readable_config
@@ -40,9 +41,35 @@ class LikelihoodCheckpoint(RewardCheckpoint):
         """
         return readable_config(folder, MODEL_FOR_CAUSAL_LM_MAPPING, "causal models")
 
-    @staticmethod
-    def require_own(network: Network) -> None:
-        """Raise `ValueError` if we would read other numbers than the network does itself."""
+    @classmethod
+    def examine(
+        cls,
+        path: str | Path,
+        *,
+        revision: str | None = None,
+        unmatched: str = "eos",
+        adapter: str | Path | None = None,
+    ) -> RewardCheckpoint:
+        """Look at a checkpoint, as `RewardCheckpoint.examine` does.
+
+        Raises `ValueError` also for a mask predictor whose configuration is that of a causal model.
+        """
+        found = super().examine(path, revision=revision, unmatched=unmatched, adapter=adapter)
+        for family in FAMILIES:
+            mark = family.mark if family.model_type == found.config.model_type else None
+            if mark is not None and mark in found.tokenizer.get_vocab():
+                raise ValueError(
+                    f"checkpoint: {found.folder} has the mask token {mark!r} of {family.name}, "
+                    "which is no causal model: it has no likelihood of an answer"
+                )
+        return found
+
+    def require_own(self, network: Network) -> None:
+        """Raise `ValueError` if we would read other numbers than the network does itself, or than
+        its file says.
+        """
+        if self.config.get_text_config().tie_word_embeddings:
+            require_tied(self.folder, network.get_input_embeddings().weight, {})
         require_own_logits(network)
 
     @staticmethod

@@ -75,7 +75,10 @@ class RewardCheckpoint:
             folder, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "sequence classifiers"
         )
         if config.num_labels != 1:
-            raise ValueError(f"num_labels: got {config.num_labels}, expected a reward model with 1")
+            raise ValueError(
+                f"num_labels: got {config.num_labels}, expected a reward model with 1; a causal "
+                "model is one whose `architectures` say so"
+            )
         _require_head(config)
         return config
 
@@ -87,7 +90,7 @@ class RewardCheckpoint:
         width = self.config.get_text_config().vocab_size
         known = {token: i for token, i in self.tokenizer.get_vocab().items() if i < width}
         fallback = fallback_of(self.tokenizer, self.folder, width)
-        return VocabularyMap.by_string(tokens, known, fallback)
+        return VocabularyMap.by_string(tokens, known, fallback, self.unmatched)
 
     def require_room(self, prompts: Sequence[str], new_tokens: int) -> None:
         """Raise `ValueError` if a prompt with its answer takes more positions than there are."""
@@ -145,8 +148,7 @@ class RewardCheckpoint:
             micro_batch=micro_batch,
         )
 
-    @staticmethod
-    def require_own(network: Network) -> None:
+    def require_own(self, network: Network) -> None:
         """Raise `ValueError` if we would read other numbers than the network does itself."""
         require_own_scores(network)
 

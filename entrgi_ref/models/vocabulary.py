@@ -18,6 +18,8 @@ from .. import checks
 
 WARN_BELOW = 0.9
 REFUSE_BELOW = 0.5
+"""Of tokens that are read as ends of sequence, which many of them would make misleading. As zero
+rows they have no pull: so the authors' second code reads LLaDA."""
 UNMATCHED = ("eos", "zero")
 
 
@@ -36,14 +38,18 @@ class VocabularyMap:
 
     @classmethod
     def by_string(
-        cls, tokens: Sequence[str | None], reward_ids: Mapping[str, int], fallback: int
+        cls,
+        tokens: Sequence[str | None],
+        reward_ids: Mapping[str, int],
+        fallback: int,
+        unmatched: str = "eos",
     ) -> VocabularyMap:
         """Match `tokens`, the string of every diffusion id, with the ids of the reward model.
 
-        `fallback` is the reward id that unmatched tokens get. Source: authors' code.
+        `fallback` is the reward id that `unmatched` tokens get. Source: authors' code.
 
         Warns if less than 90% of the tokens match, with the worst examples; raises `ValueError`
-        under 50%.
+        under 50%, of zero rows if none matches.
         """
         found = [None if token is None else reward_ids.get(token) for token in tokens]
         lacking = tuple(
@@ -57,10 +63,10 @@ class VocabularyMap:
             named=sum(token is not None for token in tokens),
             unmatched=lacking,
         )
-        if result.overlap < REFUSE_BELOW:
-            raise ValueError(
-                f"vocabulary: {result.report()}; at least {REFUSE_BELOW:.0%} must match"
-            )
+        least = 0.0 if unmatched == "zero" else REFUSE_BELOW
+        if result.overlap < least or not result.overlap:
+            needed = f"at least {least:.0%}" if least else "some"
+            raise ValueError(f"vocabulary: {result.report()}; {needed} must match")
         if result.overlap < WARN_BELOW:
             warnings.warn(f"vocabulary: {result.report()}", stacklevel=2)
         return result

@@ -59,7 +59,7 @@ from ..commands.options import (
     seed_list,
     stopping,
 )
-from ..commands.pairs import pair_of
+from ..commands.pairs import announced, pair_of
 from .declared.published import LMUNIT
 
 if TYPE_CHECKING:
@@ -265,7 +265,9 @@ def _declared(
             quantize=rounded,
             reward_weights=reward_weight or (),
         )
-        testbed.require_loadable()  # benchmarks may have to be fetched
+        testbed.require_loadable()  # networks and benchmarks may have to be fetched
+        if fetched := announced([network, *rewards.values()]):
+            announce(fetched)
         testbed.benchmarks = named(benchmark or list(HUB), pinned(folder))
         options = {
             "retry_failed": retry_failed,

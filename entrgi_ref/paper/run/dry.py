@@ -15,6 +15,7 @@ from typing import Any
 from ...checks import choice, integer, number
 from ...commands.files import write_text
 from ...commands.provenance import commit, versions
+from ...models.families import family_of
 from ...models.listed import listed
 from ..declared.costs import Costs
 from ..declared.experiments import LABELS
@@ -212,6 +213,8 @@ def dry(
     guidance = plan.base.constant_guidance
     precision = dtype if guidance.dtype == "denoiser" else guidance.dtype
     denoiser = Known.of(dream)
+    if denoiser.weights is not None:  # listed: what a run would refuse is refused
+        family_of(denoiser.config, dream)
     varied = [M for M in plan.experiment.gradient_steps if M is not None]
     most = max(varied, default=guidance.steps)
     K, N, size = plan.base.trajectories, plan.base.new_tokens, plan.batch_size or AUTO_BATCH

@@ -130,7 +130,7 @@ def rows(run: Run) -> list[Row]:
 def as_csv(table: Sequence[Row]) -> str:
     """The rows as comma-separated values under their names; empty where there is no number."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(table[0]))  # its line ends are quoted in texts
     writer.writeheader()
     writer.writerows(table)
     return text.getvalue()
