@@ -46,6 +46,7 @@ from .pairs import chosen
 
 if TYPE_CHECKING:
     from ..models.loading import How
+    from ..protocols import Reward
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -266,7 +267,8 @@ def answer(
                 )
                 for path, one in examined.items()
             }
-            single = next(iter(parts.values()))
-            total = SumOfRewards.of(list(parts.values()), weights)
-            networks = Networks(predictor, single if weights == [1.0] else total, parts)
+            total: Reward = next(iter(parts.values()))
+            if weights != [1.0]:
+                total = SumOfRewards.of(list(parts.values()), weights)
+            networks = Networks(predictor, total, parts)
         run.run(networks)
