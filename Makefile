@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo setup test test-slow test-kernel test-oldest test-site bench laboratory lint docs serve clean
+.PHONY: demo setup test test-slow test-deep test-kernel test-oldest test-site bench laboratory lint docs serve clean
 
 demo: setup  ## the method on the toy: trains it at the first run, then compares all methods
 	$(BIN)/python -m toy
@@ -20,6 +20,9 @@ test: lint  ## all tests, after lint and types; names the slowest
 
 test-slow: setup  ## tests that take longer
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+
+test-deep: setup  ## tests that take longer still, for a release
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m deep
 
 # The kernels of a GPU by Triton's interpreter. Beside the environment: a torch for GPUs brings a Triton of its own.
 TRITON = triton==3.6.0

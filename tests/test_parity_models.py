@@ -72,7 +72,9 @@ def test_hidden_padding_is_never_seen(name):
         hidden = denoiser(tokens.where(valid, 7), valid, masked)
         seen = denoiser(tokens, torch.ones_like(valid), masked)
     assert torch.allclose(hidden, expected, rtol=0, atol=TOLERANCE)
-    assert (seen - expected).abs().max() > 100 * TOLERANCE
+    moved = (seen - expected).abs().max()
+    assert moved > 100 * TOLERANCE
+    assert FOLDER != OWN or 0.95 < moved < 5  # as the ledger says, of ours
 
 
 @pytest.mark.parametrize("name", RECORDED)
