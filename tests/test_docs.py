@@ -295,6 +295,26 @@ def test_pictures_say_what_they_show_and_fail_loudly(monkeypatch):
         figures.Drawing("words", lambda palette: 1 / 0).draw()
 
 
+def test_what_is_said_of_constant_weights_and_of_the_best_answer():
+    """On the pages of the dial and of the toy, from the records."""
+    gold = {
+        (row["w"], row["M"]): row["measures"].get("gold_mean")
+        for row in records.read("dial")["rows"]
+    }
+    for M in (1, 2, 3, 4, 6, 8):
+        constant, entropy = gold[0.6, M], gold["entropy", M]
+        assert entropy["mean"] < constant["mean"], M
+        assert constant["low"] < entropy["high"], M
+    assert {M for w, M in gold if w == 0.6} == {1, 2, 3, 4, 6, 8}
+    assert gold[1.0, 8]["mean"] > gold[0.4, 8]["mean"] > gold[0.0, 8]["mean"]
+    for method in ("expectation", "aps", "entrgi"):
+        best = records.estimate("spread", f"rows.{method}.gold_best")
+        assert best.mean < 0 < best.high, method
+        assert max(records.value("spread-m8", f"rows.{method}.gold_mean")) < 0, method
+    bias = {name: row["bias"]["mean"] for name, row in records.read("gradients")["rows"].items()}
+    assert sorted(bias, key=bias.get) == ["aps", "w = 0.5", "entrgi", "expectation"]
+
+
 def test_what_is_said_of_readings_with_the_wrong_shift():
     """On the page of models and in its picture, from the recordings."""
     found = recordings.readings()
