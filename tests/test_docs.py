@@ -38,6 +38,14 @@ def test_every_page_is_in_the_navigation():
     assert sorted(listed) == PAGES
 
 
+def test_every_page_has_a_list_of_its_contents():
+    """At its side, or where that is hidden, on the page."""
+    for page in PAGES:
+        front = re.match(r"---\n(.*?)^---\n", text_of(page), re.MULTILINE | re.DOTALL)
+        hidden = yaml.safe_load(front[1]).get("hide", []) if front else []
+        assert ("toc" in hidden) == bool(re.search(r"^\[TOC\]$", text_of(page), re.MULTILINE)), page
+
+
 def test_a_method_has_one_colour_everywhere():
     """Its light and its dark shade have one hue; no other method has either, on any page."""
     light, dark = figures.PALETTES["light"].method, figures.PALETTES["dark"].method
