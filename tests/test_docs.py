@@ -177,6 +177,12 @@ def test_equations_come_in_the_papers_order():
     assert numbers_shown == list(range(1, 9))
 
 
+def test_no_two_equations_carry_the_same_number():
+    tags = re.findall(r"\\tag\{(.*?)\}", "".join(map(hooks.statement, EQUATIONS)))
+    assert {"1", "4a", "4b", "7", "8a", "8b"} <= set(tags)
+    assert len(set(tags)) == len(tags)
+
+
 @pytest.mark.parametrize("identifier", sorted(IMPLEMENTATIONS))
 def test_code_is_read_from_the_source(identifier):
     source = sources.of(identifier)

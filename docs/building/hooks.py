@@ -58,10 +58,13 @@ TRACE_LINES = (
 
 
 def statement(identifier: str) -> str:
-    """An equation with its number."""
+    """An equation with its number; where several have one number, with a letter behind it."""
     found = EQUATIONS[identifier]
-    tag = found.number.removeprefix("Eq. ")
-    tag = rf"\tag{{{tag}}}" if tag != found.number else ""
+    if not found.number.startswith("Eq. "):
+        return f"$$\n{found.statement}\n$$"
+    same = [name for name, equation in EQUATIONS.items() if equation.number == found.number]
+    letter = "abc"[same.index(identifier)] if len(same) > 1 else ""
+    tag = rf"\tag{{{found.number.removeprefix('Eq. ')}{letter}}}"
     return f"$$\n{found.statement} {tag}\n$$"
 
 
