@@ -38,6 +38,14 @@ def test_every_page_is_in_the_navigation():
     assert sorted(listed) == PAGES
 
 
+def test_every_page_has_a_list_of_its_contents():
+    """At its side, or where that is hidden, on the page."""
+    for page in PAGES:
+        front = re.match(r"---\n(.*?)^---\n", text_of(page), re.MULTILINE | re.DOTALL)
+        hidden = yaml.safe_load(front[1]).get("hide", []) if front else []
+        assert ("toc" in hidden) == bool(re.search(r"^\[TOC\]$", text_of(page), re.MULTILINE)), page
+
+
 def test_a_method_has_one_colour_everywhere():
     """Its light and its dark shade have one hue; no other method has either, on any page."""
     light, dark = figures.PALETTES["light"].method, figures.PALETTES["dark"].method
@@ -169,6 +177,12 @@ def test_equations_come_in_the_papers_order():
     assert numbers_shown == list(range(1, 9))
 
 
+def test_no_two_equations_carry_the_same_number():
+    tags = re.findall(r"\\tag\{(.*?)\}", "".join(map(hooks.statement, EQUATIONS)))
+    assert {"1", "4a", "4b", "7", "8a", "8b"} <= set(tags)
+    assert len(set(tags)) == len(tags)
+
+
 @pytest.mark.parametrize("identifier", sorted(IMPLEMENTATIONS))
 def test_code_is_read_from_the_source(identifier):
     source = sources.of(identifier)
@@ -293,6 +307,26 @@ def test_pictures_say_what_they_show_and_fail_loudly(monkeypatch):
     assert used == set(figures.DRAWN)
     with pytest.raises(ZeroDivisionError):
         figures.Drawing("words", lambda palette: 1 / 0).draw()
+
+
+def test_what_is_said_of_constant_weights_and_of_the_best_answer():
+    """On the pages of the dial and of the toy, from the records."""
+    gold = {
+        (row["w"], row["M"]): row["measures"].get("gold_mean")
+        for row in records.read("dial")["rows"]
+    }
+    for M in (1, 2, 3, 4, 6, 8):
+        constant, entropy = gold[0.6, M], gold["entropy", M]
+        assert entropy["mean"] < constant["mean"], M
+        assert constant["low"] < entropy["high"], M
+    assert {M for w, M in gold if w == 0.6} == {1, 2, 3, 4, 6, 8}
+    assert gold[1.0, 8]["mean"] > gold[0.4, 8]["mean"] > gold[0.0, 8]["mean"]
+    for method in ("expectation", "aps", "entrgi"):
+        best = records.estimate("spread", f"rows.{method}.gold_best")
+        assert best.mean < 0 < best.high, method
+        assert max(records.value("spread-m8", f"rows.{method}.gold_mean")) < 0, method
+    bias = {name: row["bias"]["mean"] for name, row in records.read("gradients")["rows"].items()}
+    assert sorted(bias, key=bias.get) == ["aps", "w = 0.5", "entrgi", "expectation"]
 
 
 def test_what_is_said_of_readings_with_the_wrong_shift():

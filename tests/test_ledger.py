@@ -4,22 +4,48 @@ import re
 
 import pytest
 
-from building import records
+from building import hooks, records
 from building.records import ROOT
 from entrgi_ref import EQUATIONS, SamplingConfig
 
 TEXT = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
-ROWS = dict(re.findall(r"^\*\*(\d+b?)\. (.*?)(?=^\*\*\d|^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
+ROWS = {found["row"]: found["text"] for found in hooks.LEDGER_ROW.finditer(TEXT)}
 
 
 def test_every_row_is_there():
     assert [int(row) for row in ROWS if row.isdigit() and int(row) <= 16] != []
     assert {int(row) for row in ROWS if row.isdigit()} >= set(range(1, 17))
+    assert len(ROWS) == len(re.findall("^### ", TEXT, re.MULTILINE)), "a row without its anchor"
+
+
+def test_rows_rise():
+    places = [(int(row.rstrip("b")), row.endswith("b")) for row in ROWS]
+    assert places == sorted(places)
+
+
+def test_the_list_at_the_top_has_a_link_to_every_row_and_says_how_the_text_stands():
+    lines = [line.split(" | ") for line in hooks.ledger().splitlines()[2:]]
+    assert [first for first, *_ in lines] == [f"| [{row}](#row-{row})" for row in ROWS]
+    stands = {row: text for row, (_, _, text, _) in zip(ROWS, lines, strict=True)}
+    assert [row for row in ROWS if stands[row] == "differs"] == ["1", "4", "17", "26"]
+    assert {stands[row] for row in ("3", "8", "12")} == {"silent"}
+    here = {row: words for row, (*_, words) in zip(ROWS, lines, strict=True)}
+    assert here["2"] == "as the authors' code |"
+    assert here["15"] == "otherwise |"
+    assert here["12"] == "otherwise, with an option |"
+
+
+def test_links_to_rows_lead_to_one():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    links = [row for page in pages for row in re.findall(r"#row-(\w+)\)", page.read_text("utf-8"))]
+    assert len(links) > 5
+    assert set(links) <= set(ROWS)
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_says_what_each_does_and_who_holds_it(row):
     content = ROWS[row]
+    assert re.search(r"^- Text(: silent| differs: | says less: | agrees: )", content, re.MULTILINE)
     assert "- Authors: " in content
     assert "- Ours: " in content
     tests = content.partition("- Test: ")[2]

@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import pkgutil
 import re
 import subprocess
 import sys
@@ -285,3 +286,20 @@ def test_tests_of_a_group_go_to_one_worker(request):
     if not getattr(request.config.option, "loadgroup", False):
         pytest.skip("not shared by workers")
     assert request.node.nodeid.endswith("@quick")
+
+
+@pytest.mark.parametrize(
+    ("script", "shown"),
+    [("entrgi", "Answer prompts"), ("entrgi-paper", "The paper's experiments")],
+)
+def test_the_commands_have_names_of_their_own(script, shown, monkeypatch, capsys):
+    """What the installer makes of them is a file of that name, which calls the function."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert set(scripts) == {"entrgi", "entrgi-paper"}
+    monkeypatch.setattr(sys, "argv", [f"/somewhere/bin/{script}", "--help"])
+    with pytest.raises(SystemExit) as end:
+        pkgutil.resolve_name(scripts[script])()
+    assert not end.value.code
+    help_text = capsys.readouterr().out
+    assert f"Usage: {script} " in help_text
+    assert shown in help_text

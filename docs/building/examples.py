@@ -2,7 +2,7 @@
 
 A block ``` python is run with those above it on its page; if a block ``` text with the title
 `Output` follows, it must be what was printed, else nothing may be. Where trained networks are at
-work, whose weights depend on the machine, the title is `Output (yours will differ)`: then numbers
+work, whose weights depend on the machine, the title is `Output (yours may differ)`: then numbers
 and examples of sentences may. `python docs/building/examples.py` writes the outputs anew.
 """
 

@@ -27,7 +27,7 @@ IGNORED = re.compile(
     r"|\]\([^)]*\)"  # the target of a link
     r"|arXiv \d+\.\d+"
     r"|\b(?:Eqs?|Figures?|Alg|Algorithm|[Rr]ows?)\.? \d+(?:(?:,| and| to) \d+)*"
-    r"|\*\*\d+b?\. ",  # a row of the ledger
+    r"|^### \d+b?\. ",  # a row of the ledger
     re.MULTILINE | re.DOTALL,
 )
 NUMBER = re.compile(r"(?<![\w.])[-−+]?\d+(?:[.,]\d+)*(?:e-?\d+)?")

@@ -44,6 +44,7 @@ from toy.laboratory.claims import pays
 from toy.laboratory.gradient import GRID
 from toy.laboratory.rivals import AGAINST
 from toy.language import MASK
+from toy.models import WRITABLE
 from toy.statistics import Estimate
 from toy.testbed import Testbed, held_out_prompts
 
@@ -192,14 +193,15 @@ def plane(palette: Palette) -> Figure:
 @drawing
 def weight(palette: Palette) -> Figure:
     """The weight w rises with the logarithm of the number of equally likely tokens; at ten tokens
-    it is about a half for a vocabulary of 75, about a fifth for one of 152,064.
+    it is about a half for a vocabulary of 75, about a fifth for one of 152,064. The toy's line ends
+    below 1, at the 61 tokens that may be written.
     """
     figure, (axis,) = _panels(6.2)
-    for V, colour, style, label in (
-        (75, palette.mixed, "-", "V = 75, the toy"),
-        (152064, palette.soft, "--", "V = 152,064, Dream"),
+    for V, writable, colour, style, label in (
+        (75, int(WRITABLE.sum()), palette.mixed, "-", "V = 75, the toy"),
+        (152064, 152064, palette.soft, "--", "V = 152,064, Dream"),
     ):
-        count = np.unique(np.logspace(0, math.log10(V), 60).astype(int))
+        count = np.unique(np.logspace(0, math.log10(writable), 60).round().astype(int))
         w = [
             float(entropy_weight(torch.where(torch.arange(V) < n, 0.0, -torch.inf)[None]))
             for n in count.tolist()
@@ -230,7 +232,8 @@ def rewards_by_step(method: str, M: int) -> list[float]:
 @drawing
 def climb(palette: Palette) -> Figure:
     """The reward that the gradient step sees, against the gradient step, for Expectation, APS and
-    EntRGi on the quick toy: it rises for all three.
+    EntRGi on the quick toy. For Expectation it rises at every step, for EntRGi at most of them; for
+    APS it goes up and down with the tokens that are drawn.
     """
     figure, (axis,) = _panels(5.6)
     for method in ("expectation", "aps", "entrgi"):

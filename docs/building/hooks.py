@@ -13,6 +13,7 @@ A page may hold macros, `{{ name argument ... }}`, each of which becomes Markdow
     {{ symbols }} {{ letters }}     the table of symbols, and of dimension letters
     {{ published }}                 the paper's main table, as far as it is known
     {{ provenance }}                all run records, with their commands
+    {{ ledger }}                    the rows of the ledger, with links
 
 A macro that fails, fails the build.
 """
@@ -57,10 +58,13 @@ TRACE_LINES = (
 
 
 def statement(identifier: str) -> str:
-    """An equation with its number."""
+    """An equation with its number; where several have one number, with a letter behind it."""
     found = EQUATIONS[identifier]
-    tag = found.number.removeprefix("Eq. ")
-    tag = rf"\tag{{{tag}}}" if tag != found.number else ""
+    if not found.number.startswith("Eq. "):
+        return f"$$\n{found.statement}\n$$"
+    same = [name for name, equation in EQUATIONS.items() if equation.number == found.number]
+    letter = "abc"[same.index(identifier)] if len(same) > 1 else ""
+    tag = rf"\tag{{{found.number.removeprefix('Eq. ')}{letter}}}"
     return f"$$\n{found.statement} {tag}\n$$"
 
 
@@ -155,6 +159,30 @@ def provenance() -> str:
     return "\n".join(lines)
 
 
+LEDGER_ROW = re.compile(
+    r"^### (?P<row>\d+b?)\. (?P<name>.*?) \{ #row-(?P=row) \}\n(?P<text>.*?)(?=^##|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+TEXTS = ("differs", "says less", "silent", "agrees")
+"""How the paper's text stands to the authors' code in a row of the ledger."""
+
+
+def ledger() -> str:
+    """The rows of the ledger, with links to them."""
+    lines = ["| row | what | text | here |", "| ---: | --- | --- | --- |"]
+    page = (records.ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
+    for found in LEDGER_ROW.finditer(page):
+        row, name, text = found["row"], found["name"], found["text"]
+        (stands,) = [
+            kind for kind in TEXTS if re.search(rf"^- Text:? {kind}\b", text, re.MULTILINE)
+        ]
+        same = "as the authors' code" if "\n- Ours: the same" in text else "otherwise"
+        option = "" if same != "otherwise" or "\n- Option: " not in text else ", with an option"
+        option = "" if "\n- Option: none" in text else option
+        lines.append(f"| [{row}](#row-{row}) | {name} | {stands} | {same}{option} |")
+    return "\n".join(lines)
+
+
 MACROS: dict[str, Callable[..., str]] = {
     "statement": statement,
     "code": code,
@@ -167,6 +195,7 @@ MACROS: dict[str, Callable[..., str]] = {
     "figure": figure,
     "published": published,
     "provenance": provenance,
+    "ledger": ledger,
     "symbols": symbols.table,
     "letters": symbols.letters,
 }

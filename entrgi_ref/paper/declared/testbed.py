@@ -1,4 +1,4 @@
-"""What an experiment runs on: Dream with real reward models, or the toy, which hands itself in."""
+"""What an experiment runs on: Dream with real reward models, or the toy (`toy/`)."""
 
 from __future__ import annotations
 
