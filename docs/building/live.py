@@ -87,15 +87,14 @@ def networks() -> tuple[ToyDenoiser, ToyReward]:
         parts = numbers[: sum(shape.numel() for _, shape in shapes)]
         numbers = numbers[len(parts) :]
         values = parts.split([shape.numel() for _, shape in shapes])
-        named = {
-            key: value.view(shape) for (key, shape), value in zip(shapes, values, strict=True)
-        }
+        named = {key: value.view(shape) for (key, shape), value in zip(shapes, values, strict=True)}
         network.load_state_dict({**network.state_dict(), **named})
         found[name] = network
     return ToyDenoiser(found["denoiser"]), ToyReward(found["reward"])
 
 
 def main() -> None:
+    """Write the file."""
     seed = FIRST_TRAINING_SEED
     made = {name: cached(replace(recipe, seed=seed)) for name, recipe in RECIPES.items()}
     FILE.parent.mkdir(parents=True, exist_ok=True)
