@@ -27,7 +27,7 @@ from entrgi_ref import (
 from entrgi_ref.denoising import predict
 from entrgi_ref.draws import Purpose
 from entrgi_ref.relaxation import WEIGHTS, entropy, token_distribution
-from toy.language import LENGTH, PROMPTS, VOCABULARY, gold, parse_prompt, sample_answer
+from toy.language import LENGTH, PROMPTS, VOCABULARY, explain_gold, gold, parse_prompt, sample_answer
 from toy.testbed import held_out_prompts
 
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -119,6 +119,8 @@ def compare(page, networks, prompts, chosen, weight=None):
                 assert answer["reward"] == pytest.approx(found.rewards[0, k].item(), abs=1e-6)
                 words = [VOCABULARY[token] for token in found.tokens[0, k].tolist()]
                 assert answer["gold"] == gold(parse_prompt(prompt), words)
+                parts = [tuple(part) for part in answer["parts"]]
+                assert parts == explain_gold(parse_prompt(prompt), words)
         assert [s["step"] for s in run["steps"]] == [r.step for r in records]
         if same.all():
             for step, record in zip(run["steps"], records, strict=True):

@@ -394,7 +394,7 @@ function liveEngine() {
     };
   }
 
-  /* The gold score, and its parts: [position, points, reason]. */
+  /* The parts of the gold score: [position, points, reason]. */
   function explainGold(toy, prompt, words) {
     const [subjects, objects, style] = prompt.split(" "), parts = [];
     let noun = "SUBJECT";
@@ -419,7 +419,6 @@ function liveEngine() {
     });
     return parts;
   }
-  const gold = (toy, prompt, words) => explainGold(toy, prompt, words).reduce((sum, [, points]) => sum + points, 0);
 
   /* ---- The schedule and the orders: schedule.py, orders.py ---- */
 
@@ -512,13 +511,15 @@ function liveEngine() {
       yield { step: step.index, t: step.t, trajectories };
     }
     return responses.map(response => {
-      const words = model.words(response);
-      return { tokens: Array.from(response), words, reward: model.reward(prompt, response).value, gold: gold(model.toy, text, words) };
+      const words = model.words(response), parts = explainGold(model.toy, text, words);
+      return {
+        tokens: Array.from(response), words, parts, reward: model.reward(prompt, response).value,
+        gold: parts.reduce((sum, [, points]) => sum + points, 0),
+      };
     });
   }
 
   return {
-    absorb, rowState, uniform, nucleus, inverseCdf, tokenDistribution, softEmbedding, hardEmbedding, entropy, weightOf, interpolate,
-    logitGradient, Adam, erf, gelu, geluSlope, load, explainGold, gold, schedule, floorShare, ORDERS, commit, guide, generate, DEFAULTS,
+    rowState, uniform, nucleus, inverseCdf, tokenDistribution, entropy, gelu, geluSlope, load, schedule, guide, generate, DEFAULTS,
   };
 }
