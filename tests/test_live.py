@@ -27,7 +27,15 @@ from entrgi_ref import (
 from entrgi_ref.denoising import predict
 from entrgi_ref.draws import Purpose
 from entrgi_ref.relaxation import WEIGHTS, entropy, token_distribution
-from toy.language import LENGTH, PROMPTS, VOCABULARY, explain_gold, gold, parse_prompt, sample_answer
+from toy.language import (
+    LENGTH,
+    PROMPTS,
+    VOCABULARY,
+    explain_gold,
+    gold,
+    parse_prompt,
+    sample_answer,
+)
 from toy.testbed import held_out_prompts
 
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

@@ -74,7 +74,7 @@ function mountLive(root) {
   const shown = element("div", { class: "trace" },
     element("p", { class: "quiet" }, "A coloured slot is still masked; its colour is the weight w of the hard embedding, 0 (soft) ",
       element("span", { class: "bar", role: "img", "aria-label": "colour scale from dark blue at w = 0 to yellow at w = 1" }),
-      " 1 (hard). The word in it is this step's candidate; ", element("span", { class: "key" }), " marks those that are kept."),
+      " 1 (hard). The word in it is this step's candidate; ", element("span", { class: "key" }), " marks those that are kept. Point at a slot, or move to it with Tab, for its numbers."),
     element("div", { class: "scrub" }, slider, where, answers),
     element("div", { class: "panels" }, ...Object.entries(panels).map(([side, p]) =>
       element("section", {}, element("h2", {}, NAMES[side]), p.slots, p.words, p.results))),
@@ -94,6 +94,13 @@ function mountLive(root) {
     item.style.color = 0.299 * r + 0.587 * g + 0.114 * b < 118 ? "#fff" : "#000";
     return item;
   }
+  /* What a slot says when it is pointed at, or reached with Tab. */
+  function tell(item, panel, word, text) {
+    item.tabIndex = 0;
+    item.title = text;
+    item.setAttribute("aria-label", `${word}: ${text}`);
+    for (const event of ["focus", "mouseenter"]) item.addEventListener(event, () => { panel.words.textContent = `${word}: ${text}`; });
+  }
   const readable = word => word === "<eos>" ? "·" : word;
 
   function draw(side) {
@@ -106,7 +113,7 @@ function mountLive(root) {
       panel.slots.replaceChildren(...answer.words.map((word, i) => {
         const parts = answer.parts.filter(([position]) => position === i), sum = parts.reduce((a, [, p]) => a + p, 0);
         const item = slot(readable(word), parts.length ? points(sum) : "\u00a0");
-        if (parts.length) item.title = parts.map(([, p, reason]) => `${points(p)} ${reason}`).join("; ");
+        if (parts.length) tell(item, panel, word, parts.map(([, p, reason]) => `${points(p)} ${reason}`).join("; "));
         item.classList.add(parts.length ? sum > 0 ? "good" : "bad" : "plain");
         if (other && other.words[i] !== word) item.classList.add("changed");
         return item;
@@ -125,8 +132,8 @@ function mountLive(root) {
         const i = mine.positions.indexOf(position);
         if (i < 0) return slot(readable(toy.vocabulary[token]), earlier.has(position) ? "new" : "\u00a0");
         const item = slot(readable(toy.vocabulary[mine.candidates[i]]), `w ${number(w[i])}`, w[i], mine.committed.includes(i));
-        item.title = `entropy ${number((record?.entropy ?? mine.entropy)[i])} nats`
-          + (record ? `, E ${number(record.E[i])}, D ${number(record.D[i])}` : "");
+        tell(item, panel, toy.vocabulary[mine.candidates[i]], `w ${number(w[i])}, entropy ${number((record?.entropy ?? mine.entropy)[i])} nats`
+          + (record ? `, E ${number(record.E[i])}, D ${number(record.D[i])}` : "") + (mine.committed.includes(i) ? ", kept" : ""));
         return item;
       }));
       panel.words.textContent = `${mine.positions.length} masked, ${mine.committed.length} kept. `
