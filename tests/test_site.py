@@ -17,13 +17,16 @@ import numpy as np
 import pytest
 import torch
 
-from building import records
+from building import live, records
 from building.records import ROOT
 from entrgi_ref import (
+    GuidanceConfig,
+    SamplingConfig,
     approximation_error,
     discreteness_error,
     entropy,
     entropy_weight,
+    generate,
     hard_embedding,
     interpolate,
     soft_embedding,
@@ -552,6 +555,119 @@ def test_pages_open_from_a_folder(browser, name):
     assert complaints == []
     for figure in page.locator(".interactive, #stepper").all():
         assert figure.locator("svg").count()
+    page.close()
+
+
+BUSY = 3
+"""By so much a machine that runs other tests at the same time may be slower."""
+BOTH_WRITTEN = "document.querySelector('#live .status').textContent.startsWith('Both written')"
+
+
+def words_of_panel(page, side):
+    """The words of an answer on the live page; a dot is an end of sequence."""
+    slots = page.locator(f"#live section >> nth={side} >> ol.slots > li")
+    return slots.evaluate_all("all => all.map(li => li.firstChild.textContent)")
+
+
+@browsing
+def test_the_live_page_writes_what_python_writes(opened):
+    page = opened("live.html", reduced_motion="reduce")
+    page.wait_for_selector("#live[data-ready]")
+    page.select_option("#live [name=weight]", "constant")
+    page.fill("#live [name=w]", "0.6")
+    page.fill("#live [name=K]", "2")
+    page.focus("#live [name=seed]")
+    page.keyboard.type("7")  # after the 0 that stands there, or before it
+    seed = int(page.input_value("#live [name=seed]"))
+    page.keyboard.press("Enter")
+    page.wait_for_function(BOTH_WRITTEN)
+    config = SamplingConfig(
+        guidance=GuidanceConfig(dtype="float64", weight=lambda psi: psi.new_full((len(psi),), 0.6)),
+        trajectories=2,
+        new_tokens=16,
+        denoising_steps=16,
+        seed=seed,
+    )
+    for side, settings in enumerate((config.guided(steps=0), config)):
+        found = generate(*live.networks(), ["sea castle gloomy"], settings)
+        for k in range(2):
+            page.locator("#live .answers button").nth(k).click()
+            words = [w.replace("\u00b7", "<eos>") for w in words_of_panel(page, side)]
+            assert (
+                " ".join(words).removesuffix(" <eos>" * words.count("<eos>"))
+                == (found.responses[0][k])
+            )
+            shown = page.inner_text(f"#live section >> nth={side} >> dd >> nth=0")
+            reward = f"{found.rewards[0, k]:.2f}".replace("-", "\u2212")
+            assert shown == reward
+
+    linked = opened(f"live.html#{urlparse(page.url).fragment}")
+    linked.wait_for_function(BOTH_WRITTEN)  # a link runs by itself, with all settings
+    page.locator("#live .answers button").nth(0).click()
+    assert all(words_of_panel(linked, side) == words_of_panel(page, side) for side in (0, 1))
+
+
+@browsing
+def test_the_live_page_is_quick_and_responsive(opened):
+    page = opened("live.html")
+    page.wait_for_selector("#live[data-ready]")
+    page.evaluate(
+        """() => {
+            globalThis.longest = 0;
+            let last = performance.now();
+            setInterval(() => {
+                const now = performance.now();
+                longest = Math.max(longest, now - last);
+                last = now;
+            }, 10);
+        }"""
+    )
+    first = page.evaluate(
+        """async () => {
+            const began = performance.now();
+            document.querySelector("#live button[type=submit]").click();
+            const soon = () => new Promise(resume => setTimeout(resume, 5));
+            while (!document.querySelector("#live .masked")) await soon();
+            return performance.now() - began;
+        }"""
+    )
+    page.wait_for_function(BOTH_WRITTEN)
+    seconds = float(re.search(r"in ([\d.]+) s", page.inner_text("#live .status"))[1])
+    assert first < 700 * BUSY
+    assert seconds < 6 * BUSY
+    assert page.evaluate("longest") < 1000
+    slider = page.locator("#live .scrub input")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert page.locator("#live section >> nth=1 >> .masked").count() == 16
+    page.keyboard.press("End")
+    assert page.locator("#live .masked").count() == 0
+
+
+@browsing
+@pytest.mark.parametrize(("scheme", "width"), VIEWS)
+def test_the_live_page_is_readable_while_it_writes(opened, axe, scheme, width):
+    page = opened("live.html", color_scheme=scheme, bypass_csp=True)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_selector("#live[data-ready]")
+    page.click("#live button[type=submit]")
+    page.wait_for_function(BOTH_WRITTEN)
+    page.evaluate(axe)
+    for key in ("End", "Home"):
+        page.focus("#live .scrub input")
+        page.keyboard.press(key)
+        assert serious(page) == []
+        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(wide) <= 0
+
+
+@browsing
+def test_the_live_page_opens_from_a_folder(browser):
+    page = browser.new_page()
+    page.goto((SITE / "live.html").as_uri(), wait_until="load")
+    page.wait_for_selector("#live[data-ready]")
+    page.click("#live button[type=submit]")
+    page.wait_for_function(BOTH_WRITTEN)
     page.close()
 
 

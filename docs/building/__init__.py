@@ -6,5 +6,6 @@ examples.py   the Python blocks of the pages
 sources.py    source code by equation id, tests by name
 symbols.py    the table of symbols
 figures.py    pictures, drawn at every build
+live.py       the networks of the live page, by hand
 hooks.py      puts all of that into the pages
 """

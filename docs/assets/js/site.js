@@ -10,8 +10,10 @@
     const lines = RECORDED.trajectory.lines.map(({ line, ...rest }) =>
       ({ ...rest, href: `#${document.querySelector(`.listing a[id$="-${line}"]`).id}` }));
     mountTrace(stepper, RECORDED.trajectory, lines);
-    const paint = () => stepper.classList.toggle("dark", document.body.dataset.mdColorScheme === "slate");
-    new MutationObserver(paint).observe(document.body, { attributeFilter: ["data-md-color-scheme"] });
-    paint();
   }
+  if (find("live")) mountLive(find("live"));
+  const paint = () => document.querySelectorAll(".trace").forEach(
+    trace => trace.classList.toggle("dark", document.body.dataset.mdColorScheme === "slate"));
+  new MutationObserver(paint).observe(document.body, { attributeFilter: ["data-md-color-scheme"] });
+  paint();
 })();

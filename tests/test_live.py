@@ -1,0 +1,329 @@
+"""The engine of the live page in a browser, against the package.
+
+Needs Chromium and the extra `docs`, but no built site.
+"""
+
+import os
+import random
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from building import live
+from building.records import ROOT
+from entrgi_ref import (
+    GuidanceConfig,
+    KeyedDraws,
+    SamplingConfig,
+    generate,
+    guide,
+    inverse_cdf,
+    nucleus,
+    prompt_key,
+    schedule,
+)
+from entrgi_ref.denoising import predict
+from entrgi_ref.draws import Purpose
+from entrgi_ref.relaxation import WEIGHTS, entropy, token_distribution
+from toy.language import (
+    LENGTH,
+    PROMPTS,
+    VOCABULARY,
+    explain_gold,
+    gold,
+    parse_prompt,
+    sample_answer,
+)
+from toy.testbed import held_out_prompts
+
+BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+ENGINE = ROOT / "docs" / "assets" / "js" / "live" / "engine.js"
+LOAD = """() => {
+    globalThis.engine = liveEngine();
+    const bytes = Uint8Array.from(atob(RECORDED.weights), c => c.charCodeAt(0)).buffer;
+    globalThis.model = engine.load(RECORDED.live, bytes);
+}"""
+RUN = """([prompt, settings]) => {
+    const run = engine.generate(model, prompt, settings), steps = [];
+    for (;;) {
+        const { value, done } = run.next();
+        if (done) return { answers: value, steps };
+        steps.push(value);
+    }
+}"""
+
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
+    pytest.mark.xdist_group("site"),
+]
+
+
+@pytest.fixture(scope="module")
+def page():
+    """An empty page with the engine and its weights, without a site around them."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(
+            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu", "--headless=new"]
+        )
+        opened = browser.new_page()
+        for script in (ENGINE, live.FILE):
+            opened.add_script_tag(path=script)
+        opened.evaluate(LOAD)
+        yield opened
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return live.networks()
+
+
+def config(**changes):
+    """The page's defaults; what the guidance has too is the guidance's."""
+    fields = GuidanceConfig.__dataclass_fields__
+    guidance = {name: changes.pop(name) for name in list(changes) if name in fields}
+    toy = SamplingConfig(new_tokens=LENGTH, denoising_steps=16)
+    return replace(toy, guidance=GuidanceConfig(dtype="float64", **guidance), **changes)
+
+
+def settings(config):
+    """The same settings by the page's names."""
+    guidance = config.constant_guidance
+    return {
+        "K": config.trajectories,
+        "T": config.denoising_steps,
+        "M": guidance.steps,
+        "eta": guidance.step_size,
+        "tau": config.temperature,
+        "topP": config.top_p,
+        "order": config.order,
+        "eosLast": config.eos_last,
+        "seed": config.seed,
+        "weight": guidance.weight,
+    }
+
+
+def compare(page, networks, prompts, chosen, weight=None):
+    """Of all positions the share whose tokens agree; rewards, gold and records where all agree."""
+    agreed = total = 0
+    here = (
+        chosen
+        if weight is None
+        else chosen.guided(weight=lambda psi: psi.new_full(psi.shape[:1], weight))
+    )
+    for prompt in prompts:
+        records = []
+        found = generate(*networks, [prompt], here, observe=records.append)
+        sent = settings(chosen) if weight is None else {**settings(chosen), "weight": weight}
+        run = page.evaluate(RUN, [prompt, sent])
+        tokens = torch.tensor([a["tokens"] for a in run["answers"]])
+        same = tokens == found.tokens[0]
+        agreed, total = agreed + same.sum().item(), total + same.numel()
+        for k, answer in enumerate(run["answers"]):
+            if same[k].all():
+                assert answer["reward"] == pytest.approx(found.rewards[0, k].item(), abs=1e-6)
+                words = [VOCABULARY[token] for token in found.tokens[0, k].tolist()]
+                assert answer["gold"] == gold(parse_prompt(prompt), words)
+                parts = [tuple(part) for part in answer["parts"]]
+                assert parts == explain_gold(parse_prompt(prompt), words)
+        assert [s["step"] for s in run["steps"]] == [r.step for r in records]
+        if same.all():
+            for step, record in zip(run["steps"], records, strict=True):
+                recorded(step, record)
+    return agreed / total
+
+
+def recorded(step, record):
+    """A step of the page is that of an observer."""
+    assert step["t"] == pytest.approx(record.t, abs=1e-6)
+    of = record.masked.nonzero()[:, 0]
+    for k, found in enumerate(step["trajectories"]):
+        mine = of == k
+        assert found["positions"] == record.masked[k].nonzero().flatten().tolist()
+        assert found["tokens"] == record.tokens[k].tolist()
+        assert found["candidates"] == record.candidates[mine].tolist()
+        for m, inner in enumerate(found["records"]):
+            assert inner["reward"] == pytest.approx(record.rewards[m, k].item(), abs=1e-6)
+            for name in ("weight", "entropy", "E", "D"):
+                there = getattr(record, name)[m][mine].tolist()
+                assert inner[name] == pytest.approx(there, abs=1e-6), name
+
+
+METHODS = [
+    ({}, None),
+    ({"weight": "aps", "order": "maskgit_plus", "seed": 2**53 - 1, "trajectories": 1}, None),
+    ({"weight": "expectation", "order": "origin", "trajectories": 2}, None),
+    (
+        {
+            "weight": "entrgi_tempered",
+            "order": "topk_margin",
+            "temperature": 0.4,
+            "trajectories": 1,
+        },
+        None,
+    ),
+    ({"order": "anchor", "eos_last": False, "steps": 2, "step_size": 1.5, "top_p": 1.0}, 0.6),
+    ({"steps": 0, "denoising_steps": 7}, None),
+]
+
+
+@pytest.mark.parametrize(("changes", "weight"), METHODS)
+def test_the_page_answers_as_generate_does(page, networks, changes, weight):
+    prompts = held_out_prompts(96)[-1:]
+    assert compare(page, networks, prompts, config(**changes), weight) >= 0.99
+
+
+@pytest.mark.slow
+def test_the_page_answers_fifty_prompts_as_generate_does(page, networks):
+    assert compare(page, networks, held_out_prompts(50), config()) >= 0.99
+
+
+def test_random_numbers_are_pythons_to_the_last_bit(page):
+    rng = random.Random(0)
+    purposes = {"hard": Purpose.HARD, "commit": Purpose.COMMIT, "origin": Purpose.ORIGIN}
+    for _ in range(20):
+        seed, prompt, k = rng.randrange(2**53), str(rng.choice(PROMPTS)), rng.randrange(8)
+        step, m, name = rng.randrange(128), rng.randrange(8), rng.choice(list(purposes))
+        rows = KeyedDraws.of(seed, [prompt_key(prompt)], 8)
+        chance = rows.at(step, torch.full((16,), k), torch.arange(16))
+        found = page.evaluate(
+            "([seed, prompt, k, name, step, m]) => Array.from(engine.uniform("
+            "engine.rowState(seed, model.key(prompt), k), name, step, m, [...Array(16).keys()]))",
+            [seed, prompt, k, name, step, m],
+        )
+        assert found == chance.uniform(purposes[name], m).tolist()
+
+
+def test_tokens_are_drawn_as_in_python(page):
+    torch.manual_seed(0)
+    for top_p in (0.3, 0.95, 1.0):
+        q = (3 * torch.randn(50, 9, dtype=torch.float64)).softmax(-1)
+        q[::5] = torch.tensor([0, 0.25, 0, 0.25, 0.25, 0, 0.25, 0, 0], dtype=torch.float64)  # ties
+        u = torch.rand(50, dtype=torch.float64)
+        u[:2] = torch.tensor([0, 1 - 2**-53])
+        kept, tokens = page.evaluate(
+            """([q, u, topP]) => {
+                const kept = q.map(p => engine.nucleus(Float64Array.from(p), topP));
+                const tokens = kept.map((p, i) => engine.inverseCdf(p, u[i]));
+                return [kept.map(p => Array.from(p)), tokens];
+            }""",
+            [q.tolist(), u.tolist(), top_p],
+        )
+        torch.testing.assert_close(
+            torch.tensor(kept, dtype=q.dtype), nucleus(q, top_p), atol=1e-14, rtol=0
+        )
+        assert tokens == inverse_cdf(nucleus(q, top_p), u).tolist()
+
+
+def test_the_schedule_is_pythons(page):
+    for T in (*range(1, 20), 64, 128, 200):
+        for N in (1, LENGTH, 128):
+            found = page.evaluate("([T, N]) => engine.schedule(T, N)", [T, N])
+            there = schedule(T, N)
+            assert [s["count"] for s in found] == [s.count for s in there]
+            assert [s["t"] for s in found] == pytest.approx([s.t for s in there], abs=1e-6)
+            fractions = [s.fraction for s in there]
+            assert [s["fraction"] for s in found] == pytest.approx(fractions, abs=1e-6)
+
+
+def test_gelu_is_exact(page):
+    x = torch.linspace(-12, 12, 4001, dtype=torch.float64).requires_grad_()
+    y = torch.nn.functional.gelu(x)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    found = page.evaluate("x => [x.map(engine.gelu), x.map(engine.geluSlope)]", x.tolist())
+    assert found[0] == pytest.approx(y.tolist(), abs=1e-14)
+    assert found[1] == pytest.approx(slope.tolist(), abs=1e-14)
+
+
+def board(seed):
+    """A half-written answer: prompt, tokens, where it is masked."""
+    rng = random.Random(seed)
+    prompt = rng.choice(PROMPTS)
+    tokens = torch.tensor([VOCABULARY.index(w) for w in sample_answer(rng, prompt)])
+    masked = torch.tensor([rng.random() < 0.6 for _ in tokens])
+    masked[rng.randrange(LENGTH)] = True
+    return str(prompt), tokens.masked_fill(masked, VOCABULARY.index("<mask>"))[None], masked[None]
+
+
+@pytest.mark.parametrize("weight", list(WEIGHTS))
+def test_one_gradient_step_is_torchs(page, networks, weight):
+    """From the mask predictor's logits to what Adam makes of the reward's gradient."""
+    denoiser, reward = networks
+    for seed in range(4):
+        prompt, tokens, masked = board(seed)
+        encoded = denoiser.encode([prompt])
+        whole = torch.cat([encoded.tokens, tokens], 1)
+        phi = predict(denoiser, whole, torch.ones_like(whole, dtype=torch.bool), masked)
+        row, position = masked.nonzero(as_tuple=True)
+        chance = KeyedDraws.of(seed, encoded.keys, 1).at(5, row, position)
+        psi = guide(
+            phi,
+            reward.bind([prompt], 1).at(tokens, masked),
+            weight=config(weight=weight).constant_guidance.weight_function(0.7),
+            steps=2,
+            step_size=0.5,
+            temperature=0.7,
+            top_p=0.95,
+            draw=chance.hard,
+        )
+        found = page.evaluate(
+            """([prompt, response, seed, weight]) => {
+                const positions = [...response.keys()].filter(i => response[i] === model.mask);
+                const tokens = model.encode(prompt);
+                const phi = model.predict(tokens, response, positions);
+                const row = engine.rowState(seed, model.key(prompt), 0);
+                const config = { ...engine.DEFAULTS, M: 2, weight };
+                const at = [model, tokens, response, positions, phi, row, 5];
+                const { psi } = engine.guide(...at, config);
+                const sent = x => x === -Infinity ? "no" : x;
+                return [phi, psi].map(rows => rows.map(r => Array.from(r, sent)));
+            }""",
+            [prompt, tokens[0].tolist(), seed, weight],
+        )
+        for mine, theirs in zip(found, (phi, psi), strict=True):
+            numbers = [[-torch.inf if x == "no" else x for x in row] for row in mine]
+            torch.testing.assert_close(
+                torch.tensor(numbers, dtype=torch.float64), theirs, atol=1e-9, rtol=1e-9
+            )
+
+
+def test_the_rewards_gradient_is_autograds(page, networks):
+    _, reward = networks
+    for seed in range(4):
+        prompt, tokens, masked = board(seed)
+        torch.manual_seed(seed)
+        mixed = torch.randn(int(masked.sum()), 48, dtype=torch.float64, requires_grad=True)
+        value = reward.bind([prompt], 1).at(tokens, masked)(mixed, tokens[masked])
+        (slope,) = torch.autograd.grad(value.sum(), mixed)
+        found = page.evaluate(
+            """([prompt, response, mixed]) => {
+                const positions = [...response.keys()].filter(i => response[i] === model.mask);
+                const at = [model.encode(prompt), response, positions];
+                const { value, slopes } = model.reward(...at, mixed);
+                return { value, slopes: slopes.map(s => Array.from(s)) };
+            }""",
+            [prompt, tokens[0].tolist(), mixed.tolist()],
+        )
+        assert found["value"] == pytest.approx(value.item(), abs=1e-12)
+        slopes = torch.tensor(found["slopes"], dtype=torch.float64)
+        torch.testing.assert_close(slopes, slope, atol=1e-12, rtol=1e-10)
+
+
+def test_entropy_is_pythons(page):
+    torch.manual_seed(0)
+    logits = torch.randn(20, 9, dtype=torch.float64) * torch.logspace(-3, 3, 20)[:, None]
+    found = page.evaluate(
+        "rows => rows.map(r => engine.entropy(Float64Array.from(r)))", logits.tolist()
+    )
+    assert found == pytest.approx(entropy(logits).tolist(), abs=1e-12)
+    q = page.evaluate(
+        "r => Array.from(engine.tokenDistribution(Float64Array.from(r), .7))", logits[-1].tolist()
+    )
+    assert q == pytest.approx(token_distribution(logits[-1:], 0.7)[0].tolist(), abs=1e-14)
+
+
+def test_the_weights_are_small_enough_for_a_page():
+    assert live.FILE.stat().st_size <= 2e6
