@@ -52,7 +52,7 @@ serve: .venv/docs-up-to-date  ## the site, built again at every change
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 test-site: docs  ## the built site in a browser: needs Chromium
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -rs tests/test_site.py tests/test_browse.py
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -rs tests/test_site.py tests/test_browse.py tests/test_live.py
 
 .venv/docs-up-to-date: .venv/up-to-date
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev,docs]'

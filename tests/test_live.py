@@ -176,7 +176,7 @@ def test_the_page_answers_as_generate_does(page, networks, changes, weight):
     assert compare(page, networks, prompts, config(**changes), weight) >= 0.99
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_the_page_answers_fifty_prompts_as_generate_does(page, networks):
     assert compare(page, networks, held_out_prompts(50), config()) >= 0.99
 
