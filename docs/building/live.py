@@ -26,11 +26,20 @@ from toy import language  # noqa: E402
 from toy.models import WRITABLE, ToyDenoiser, ToyReward  # noqa: E402
 from toy.studies import FIRST_TRAINING_SEED  # noqa: E402
 from toy.testbed import held_out_prompts  # noqa: E402
-from toy.training import DENOISER, REWARDS, cached  # noqa: E402
+from toy.training import (  # noqa: E402
+    DENOISER,
+    REWARDS,
+    DenoiserRecipe,
+    RewardRecipe,
+    cached,
+)
 
 FILE = ROOT / "docs" / "assets" / "live" / "networks.js"
 START, BETWEEN, END = "(window.RECORDED ??= {}).live = ", ";\nwindow.RECORDED.weights = ", ";\n"
-RECIPES = {"denoiser": DENOISER, "reward": REWARDS["medium"]}
+RECIPES: dict[str, DenoiserRecipe | RewardRecipe] = {
+    "denoiser": DENOISER,
+    "reward": REWARDS["medium"],
+}
 SKIPPED = "transformer.mask"
 """The causal mask, which is no weight."""
 
@@ -80,7 +89,7 @@ def networks() -> tuple[ToyDenoiser, ToyReward]:
     """The networks that the page reads, in Python and in float64."""
     toy, weights = read()
     numbers = torch.frombuffer(bytearray(weights), dtype=torch.float32).double()
-    found = {}
+    found: dict[str, Any] = {}
     for name, recipe in RECIPES.items():
         network = recipe.build().double()
         shapes = [(key, torch.Size(shape)) for key, shape in toy["networks"][name]["shapes"]]
