@@ -25,9 +25,10 @@ What these use, by the question that each answers:
 The rooms beside it: `models` (Dream and the reward models of the paper), `watching` (a trajectory
 on a page or in the terminal), `commands` (what the command lines share), `paper` (the experiments).
 
-Docstrings end with the source of what they say: the paper's public `summary`, the authors' project
-`page`, the `authors' code` (how it behaves), or `ours` (what none of them fixes). The numbers of
-the equations are ours.
+Docstrings end with the source of what they say: the `seed` (the paper's public summary, from which
+this package was begun; it has nothing to do with random seeds), the authors' project `page`, the
+`authors' code` (how it behaves), or `ours` (what none of them fixes). The numbers of the equations
+are ours.
 """
 
 from .checks import GuidanceError

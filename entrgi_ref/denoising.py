@@ -63,7 +63,7 @@ def generate(
             of yours returns in another shape or type; with step and prompts, for logits or rewards
             that are not finite, confidence that is nan, or weights outside [0, 1].
 
-    Source: summary, authors' code; infilling: ours.
+    Source: seed, authors' code; infilling: ours.
     """
     config = config or SamplingConfig()
     K, N, tau = config.trajectories, config.new_tokens, config.temperature
@@ -189,7 +189,7 @@ def draw_candidates(
 ) -> Candidates:
     r"""Eq. 7, first half: a token for each masked position, $x \sim \mathrm{softmax}(\psi / \tau)$.
 
-    Drawn from the nucleus of mass `top_p`. Source: summary; nucleus: authors' code.
+    Drawn from the nucleus of mass `top_p`. Source: seed; nucleus: authors' code.
     """
     probabilities = nucleus(token_distribution(guided_logits, temperature), top_p)
     return Candidates(draw(probabilities), probabilities, guided_logits, logits, temperature)

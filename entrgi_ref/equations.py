@@ -18,7 +18,7 @@ class Equation:
     """An equation or a step of the algorithm: its number, its statement in LaTeX, and where the
     statement comes from.
 
-    `source` is `summary` (the paper's public one), `page` (the authors' project page), `code` (how
+    `source` is `seed` (the paper's public summary), `page` (the authors' project page), `code` (how
     the authors' code behaves) or `ours` (our own reading), or several of them.
     """
 
@@ -28,11 +28,11 @@ class Equation:
 
 
 EQUATIONS = {
-    "eq:token-distribution": Equation("Eq. 1", r"q = \mathrm{softmax}(\psi / \tau)", "summary"),
-    "eq:soft-embedding": Equation("Eq. 2", r"\bar e = \sum_i q_i E^R_i", "summary"),
-    "eq:hard-embedding": Equation("Eq. 3", r"\tilde e = E^R[x],\quad x \sim q", "summary"),
-    "eq:entropy": Equation("Eq. 4", r"H(q) = -\sum_i q_i \log q_i", "summary"),
-    "eq:entropy-weight": Equation("Eq. 4", r"w = H(q) / \log K", "summary"),
+    "eq:token-distribution": Equation("Eq. 1", r"q = \mathrm{softmax}(\psi / \tau)", "seed"),
+    "eq:soft-embedding": Equation("Eq. 2", r"\bar e = \sum_i q_i E^R_i", "seed"),
+    "eq:hard-embedding": Equation("Eq. 3", r"\tilde e = E^R[x],\quad x \sim q", "seed"),
+    "eq:entropy": Equation("Eq. 4", r"H(q) = -\sum_i q_i \log q_i", "seed"),
+    "eq:entropy-weight": Equation("Eq. 4", r"w = H(q) / \log K", "seed"),
     "eq:interpolation": Equation(
         "Eq. 5", r"\hat e = \bar e + \mathrm{sg}\big(w (\tilde e - \bar e)\big)", "page, code"
     ),
@@ -42,12 +42,12 @@ EQUATIONS = {
         "ours",
     ),
     "eq:guidance-step": Equation(
-        "Eq. 6", r"\psi \leftarrow \psi + \eta\, \nabla_\psi R(\hat e)", "summary, code"
+        "Eq. 6", r"\psi \leftarrow \psi + \eta\, \nabla_\psi R(\hat e)", "seed, code"
     ),
     "alg:commit": Equation(
         "Eq. 7",
         r"x \sim \mathrm{softmax}(\psi / \tau), \text{ keep the most confident}",
-        "summary, code",
+        "seed, code",
     ),
     "eq:approximation-error": Equation(
         "Eq. 8", r"\mathcal E = \lVert \hat e - \bar e \rVert", "ours"
@@ -55,7 +55,7 @@ EQUATIONS = {
     "eq:discreteness-error": Equation(
         "Eq. 8", r"\mathcal D = \lVert \hat e - \tilde e \rVert", "ours"
     ),
-    "alg:generate": Equation("Alg. 1", r"z_T \to \dots \to z_0", "summary, code"),
+    "alg:generate": Equation("Alg. 1", r"z_T \to \dots \to z_0", "seed, code"),
     "alg:schedule": Equation("Alg. 1", r"\lfloor n (1 - s/t) \rfloor", "code"),
     "alg:order": Equation("Alg. 1", r"\text{confidence of each masked position}", "code"),
     "alg:nucleus": Equation(

@@ -38,7 +38,7 @@ def discreteness_error(
 
     The distance from the reward model's input to the embedding of the drawn token. Not negative, in
     units of the embedding, 0 for APS but for rounding. E + D does not depend on w: the two trade
-    one for one. Source: named in the summary; the formula: ours.
+    one for one. Source: named in the seed; the formula: ours.
     """
     return (_precise(mixed) - _precise(hard)).norm(dim=-1)
 

@@ -77,7 +77,7 @@ def guide(
         GuidanceError: a `ValueError`, after the last step, if a reward, its gradient or the logits
             of a position were not finite, or a weight was outside [0, 1].
 
-    Source: summary, authors' code.
+    Source: seed, authors' code.
     """
     checks.tables(logits, reward.embeddings, steps)
     checks.climb(weight, step_size, temperature, top_p, optimiser, OPTIMISERS)

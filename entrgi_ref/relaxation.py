@@ -17,7 +17,7 @@ Dimension letters of the package's signatures:
 
 Symbols: `logits` is here psi, `temperature` tau, `probabilities` q, `embeddings` E^R; `soft`,
 `hard` and `mixed` are e with a bar, a tilde and a hat. In the loops `logits` is phi, from which psi
-starts. The sources (summary, page, ...) are explained in `entrgi_ref`.
+starts. The sources (seed, page, ...) are explained in `entrgi_ref`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def token_distribution(logits: Float[Tensor, "n V"], temperature: float) -> Floa
     r"""Eq. 1, the token distribution $q = \mathrm{softmax}(\psi / \tau)$.
 
     Rows sum to 1. A logit of -inf gives probability 0. `temperature` is tau, in [1e-6, 1e6] or else
-    `ValueError`; a small one is greedy, a large one uniform. Source: summary.
+    `ValueError`; a small one is greedy, a large one uniform. Source: seed.
     """
     checks.temperature(temperature)
     return tempered(logits, temperature).softmax(-1)
@@ -64,7 +64,7 @@ def soft_embedding(
 
     It lies in the convex hull of the token embeddings and is differentiable in q. But it is no
     token's embedding, so the reward model may never have read anything like it. In the dtype of
-    `embeddings`. Source: summary.
+    `embeddings`. Source: seed.
     """
     return probabilities.to(embeddings.dtype) @ embeddings
 
@@ -76,7 +76,7 @@ def hard_embedding(
     r"""Eq. 3, the hard embedding $\tilde e = E^R[x]$ of sampled tokens $x \sim q$.
 
     What the reward model was trained to read, but constant in q. Drawn from the `nucleus` of q. On
-    a CPU a token outside [0, V) raises `IndexError`. Source: summary.
+    a CPU a token outside [0, V) raises `IndexError`. Source: seed.
     """
     return F.embedding(tokens, embeddings)
 
@@ -89,7 +89,7 @@ def entropy(logits: Float[Tensor, "n V"], *, epsilon: float = 0.0) -> Float[Tens
     In nats, in [0, log V]; 0 log 0 = 0, and logits of -inf or of any finite size give finite values
     and gradients. Computed in float32 at least. `epsilon` is added inside the logarithm, as the
     authors' code adds 1e-10, which lets H fall below 0 by as much; 0 or in [1e-30, 1e-3], or
-    else `ValueError`. Source: summary; epsilon: authors' code.
+    else `ValueError`. Source: seed; epsilon: authors' code.
     """
     checks.epsilon(epsilon)
     log_q = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
@@ -112,7 +112,7 @@ def entropy_weight(
 
     Here q has the `temperature` 1 by default, as in the authors' code, where that of Eq. 1 has tau.
     At tau < 1 the entropy, and so the weight, is smaller. `temperature` and `epsilon` have
-    the ranges of `token_distribution` and `entropy`. Source: summary; temperature: authors' code.
+    the ranges of `token_distribution` and `entropy`. Source: seed; temperature: authors' code.
     """
     checks.temperature(temperature)
     checks.choices(logits)

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from checkpoints import DREAM, LONG, PARITY, REWARD, SHORT, pair, response_tokens
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
-from entrgi_ref.commands.options import quantization
+from entrgi_ref.commands.options import BITS, quantization
 from entrgi_ref.models import (
     Dream,
     LikelihoodReward,
@@ -23,7 +23,7 @@ from entrgi_ref.models import (
     load_denoiser,
     loading,
 )
-from entrgi_ref.models.loading import Loading, blank, spread
+from entrgi_ref.models.loading import PACKAGES, Loading, blank, spread
 from entrgi_ref.paper.declared import benchmarks
 from entrgi_ref.paper.declared.memory import predicted_memory
 from entrgi_ref.paper.declared.testbed import DreamTestbed, _parameters
@@ -451,6 +451,7 @@ def test_options_of_the_machine_reach_the_networks_and_change_no_declaration(mon
     given = []
     monkeypatch.setattr(checkpoints, "identity", lambda path: {"name": "tiny"})
     plain = DreamTestbed(str(DREAM), {"tiny": str(REWARD)}, [], "auto", "cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     testbed = dataclasses.replace(plain, reward_device="cuda:1", attention="eager")
     assert testbed.declaration == plain.declaration
     assert testbed.denoiser().network.config._attn_implementation == "eager"
@@ -459,7 +460,7 @@ def test_options_of_the_machine_reach_the_networks_and_change_no_declaration(mon
         RewardCheckpoint, "load", lambda self, denoiser, **how: given.append(how) or loaded
     )
     assert testbed.reward("tiny") is loaded
-    assert given[0]["device"] == "cuda:1"
+    assert given[0]["device"] == torch.device("cuda:1")
     assert given[0]["dtype"] == torch.float32  # the mask predictor's, of which the run is
     assert given[0]["attention"] == "eager"
 
@@ -543,3 +544,7 @@ def test_a_dry_plan_counts_with_rounded_weights(tmp_path):
     )
     with pytest.raises(ValueError, match="quantize: got '3bit'"):
         peak("--quantize", "3bit")
+
+
+def test_the_command_line_offers_what_there_is():
+    assert tuple(PACKAGES) == BITS

@@ -59,9 +59,9 @@ def test_every_option_reaches_the_settings(tmp_path):
 def test_the_reward_model_may_read_some_trajectories_at_a_time(monkeypatch):
     read = []
 
-    def counted(function, embedded, *given, **options):
-        read.append(len(embedded))
-        return function(embedded, *given)
+    def counted(function, some, *given, **options):
+        read.append(len(some.embedded))
+        return function(some, *given)
 
     monkeypatch.setattr(causal, "checkpoint", counted)
     few = ("--trajectories", "3", "--new-tokens", "4")
@@ -359,4 +359,4 @@ def test_sizes_are_those_that_there_are(monkeypatch, capfd):
         with pytest.raises(SystemExit):
             __main__.main()
     assert "size: got 'huge', expected one of" in capfd.readouterr().err
-    assert pairs.pair_of("paper").denoiser == "Dream-org/Dream-v0-Instruct-7B"
+    assert pairs.PAIRS["paper"].denoiser == "Dream-org/Dream-v0-Instruct-7B"

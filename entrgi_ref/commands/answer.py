@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .asked import asked
+from .asked import Asked, asked
 from .files import require_writable
 from .memory import memory
 from .options import (
@@ -42,11 +42,13 @@ from .options import (
     require_precision,
     stopping,
 )
-from .pairs import chosen
+from .pairs import announced, pair_of
 
 if TYPE_CHECKING:
-    from ..models.loading import How
+    from ..config import GuidanceConfig, SamplingConfig
+    from ..models import DenoiserCheckpoint
     from ..protocols import Reward
+    from .answering import Case
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -160,82 +162,59 @@ def answer(
     from ..config import SamplingConfig
     from ..models import DenoiserCheckpoint, SumOfRewards, examine_reward
     from ..models.checkpoints import identity
-    from ..models.combined import require_weights
-    from ..models.loading import Loading
-    from .answering import Answering, Case, Networks
+    from ..models.loading import Together
+    from .answering import Answering, Networks
     from .shown import require_table
 
     # All that can be known without the weights comes first.
-    methods = names_list(method)
-    if not methods or len(set(methods)) < len(methods):
-        raise ValueError(f"method: got {method!r}, expected names with commas, each once")
-    guided = gradient_steps if methods != ["bon"] else 0
-    require_precision(dtype, authors, guided)
-    guidances = {
-        name: guidance(name, gradient_steps, step_size, optimiser, dtype) for name in methods
-    }
+    guidances = _guidances(method, gradient_steps, step_size, optimiser, dtype, authors)
     rounded = quantization(quantize)
-    hows: dict[str, How] = {
-        name: {"quantize": rounded.get(name), "offload": offload, "attention": attention}
-        for name in ("denoiser", "reward")
-    }
-    loading = Loading.of(dtype, device, **hows["denoiser"])
-    Loading.of(
-        loading.dtype,
-        loading.device if reward_device is None else reward_device,
+    loading = Together.of(
+        dtype,
+        device,
+        reward_device,
+        quantize=rounded,
+        offload=offload,
+        attention=attention,
         adapter=reward_adapter,
-        field="device" if reward_device is None else "reward_device",
-        **hows["reward"],
     )
     questions = asked(prompts or [], from_, template or [])
-    network, judges, fetched = chosen(size, given(context, "size"), denoiser, reward or [])
-    weights = reward_weight or [1.0] * len(judges)
-    require_weights(len(judges), weights)
-    if len(judges) > 1 and (reward_revision or reward_adapter):
-        name = "reward_revision" if reward_revision else "reward_adapter"
-        raise ValueError(f"{name}: got one for {len(judges)} rewards, expected a single --reward")
+    pair = pair_of(size, given(context, "size"), denoiser, reward or [])
+    network, judges = denoiser or pair.denoiser, reward or [pair.reward]
+    weights = _weights(judges, reward_weight, reward_revision, reward_adapter)
     if table is not None:
         require_table(table)
-    if fetched:
+    if fetched := announced([network, *judges]):
         typer.echo(fetched, err=True)
     checkpoint = DenoiserCheckpoint.examine(network, revision=denoiser_revision)
-    examined = {}
-    for path in judges:
-        found = examine_reward(
+    examined = {
+        path: examine_reward(
             path, revision=reward_revision, unmatched=unmatched, adapter=reward_adapter
         )
-        found.vocabulary(checkpoint.tokens)
-        if path in examined:
-            raise ValueError(f"reward: got {path!r} twice, expected each once, with its weight")
-        examined[path] = found
-    cases = []
-    for question in questions:
-        start = None if question.template is None else checkpoint.template(question.template)[None]
-        length = blanks = new_tokens
-        if start is not None:
-            if given(context, "new_tokens") and all(one.template for one in questions):
-                raise ValueError(
-                    f"new_tokens: got {new_tokens} beside a template, which has {start.shape[1]} "
-                    "tokens"
-                )
-            length, blanks = start.shape[1], int((start == checkpoint.mask_id).sum())
-        base = SamplingConfig(
-            trajectories=trajectories,
-            new_tokens=length,
-            denoising_steps=blanks if denoising_steps is None else denoising_steps,
-            temperature=temperature,
-            top_p=top_p,
-            order=order,
-            seed=seed,
-        )
-        configs = {}
-        for name, settings in guidances.items():
-            config = replace(base, guidance=settings)
-            configs[name] = SamplingConfig.authors(config) if authors else config
-        cases.append(Case(question.prompt, question.template, start, configs))
-        checkpoint.require_room([question.prompt], length)
-        for one in examined.values():
-            one.require_room([question.prompt], length)
+        for path in judges
+    }
+    for judge in examined.values():
+        judge.vocabulary(checkpoint.tokens)
+    if given(context, "new_tokens") and all(one.template for one in questions):
+        raise ValueError(f"new_tokens: got {new_tokens} beside a template, which has its own")
+    base = SamplingConfig(
+        trajectories=trajectories,
+        new_tokens=new_tokens,
+        denoising_steps=new_tokens if denoising_steps is None else denoising_steps,
+        temperature=temperature,
+        top_p=top_p,
+        order=order,
+        seed=seed,
+    )
+    cases = [
+        _case(one, checkpoint, base, guidances, authors, own_steps=denoising_steps is not None)
+        for one in questions
+    ]
+    for case in cases:
+        length = next(iter(case.configs.values())).new_tokens
+        checkpoint.require_room([case.prompt], length)
+        for judge in examined.values():
+            judge.require_room([case.prompt], length)
     if out is not None:
         require_writable(out)
     if table is not None:
@@ -244,31 +223,78 @@ def answer(
     described = {
         "denoiser": identity(checkpoint.folder),
         "rewards": [
-            {**identity(one.folder), "weight": weight}
-            for one, weight in zip(examined.values(), weights, strict=True)
+            {**identity(judge.folder), "weight": weight}
+            for judge, weight in zip(examined.values(), weights, strict=True)
         ],
-        "dtype": str(loading.dtype).removeprefix("torch."),
+        "dtype": str(loading.denoiser.dtype).removeprefix("torch."),
         "quantize": rounded,
         "unmatched": unmatched,
     }
     run = Answering(cases, watch, out, table, vocabulary_batch, described)
     with stopping(run.kept):
         with memory("load both networks in 16 bits by --dtype bfloat16, or take a smaller reward"):
-            predictor = checkpoint.load(
-                dtype=loading.dtype, device=loading.device, **hows["denoiser"]
-            )
+            predictor = checkpoint.load(**loading.denoiser.options)
             parts = {
-                path: one.load(
-                    predictor,
-                    dtype=loading.dtype,
-                    device=reward_device,
-                    micro_batch=micro_batch,
-                    **hows["reward"],
-                )
-                for path, one in examined.items()
+                path: judge.load(predictor, micro_batch=micro_batch, **loading.reward.options)
+                for path, judge in examined.items()
             }
             total: Reward = next(iter(parts.values()))
             if weights != [1.0]:
                 total = SumOfRewards.of(list(parts.values()), weights)
             networks = Networks(predictor, total, parts)
         run.run(networks)
+
+
+def _guidances(
+    method: str, steps: int, step_size: float, optimiser: str, dtype: str, authors: bool
+) -> dict[str, GuidanceConfig]:
+    """The guidance of each of the methods that are named with commas."""
+    methods = names_list(method)
+    if not methods or len(set(methods)) < len(methods):
+        raise ValueError(f"method: got {method!r}, expected names with commas, each once")
+    require_precision(dtype, authors, 0 if methods == ["bon"] else steps)
+    return {name: guidance(name, steps, step_size, optimiser, dtype) for name in methods}
+
+
+def _weights(
+    rewards: list[str], weights: list[float] | None, revision: str | None, adapter: str | None
+) -> list[float]:
+    """A weight for each reward, by default 1."""
+    from ..models.combined import require_weights
+
+    found = weights or [1.0] * len(rewards)
+    require_weights(len(rewards), found)
+    if len(set(rewards)) < len(rewards):
+        raise ValueError("reward: got one of them twice, expected each once, with its weight")
+    for name, value in (("reward_revision", revision), ("reward_adapter", adapter)):
+        if value is not None and len(rewards) > 1:
+            raise ValueError(
+                f"{name}: got one for {len(rewards)} rewards, expected a single --reward"
+            )
+    return found
+
+
+def _case(
+    question: Asked,
+    checkpoint: DenoiserCheckpoint,
+    base: SamplingConfig,
+    guidances: dict[str, GuidanceConfig],
+    authors: bool,
+    own_steps: bool,
+) -> Case:
+    """A prompt, with the settings of each method. A template has a length of its own, and by
+    default as many denoising steps as blanks.
+    """
+    from ..config import SamplingConfig
+    from .answering import Case
+
+    start = None
+    if question.template is not None:
+        start = checkpoint.template(question.template)[None]
+        blanks = int((start == checkpoint.mask_id).sum())
+        steps = base.denoising_steps if own_steps else blanks
+        base = replace(base, new_tokens=start.shape[1], denoising_steps=steps)
+    configs = {name: replace(base, guidance=own) for name, own in guidances.items()}
+    if authors:
+        configs = {name: SamplingConfig.authors(config) for name, config in configs.items()}
+    return Case(question.prompt, question.template, start, configs)

@@ -42,23 +42,13 @@ class Pair:
 PAIRS = {"small": Pair(SMALL, SKYWORK["0.6B"]), "paper": Pair(DREAM, SKYWORK["1.7B"])}
 
 
-def pair_of(size: str) -> Pair:
-    """`ValueError` for a size that there is not."""
-    choice("size", size, PAIRS)
-    return PAIRS[size]
-
-
-def chosen(
-    size: str, size_is_given: bool, denoiser: str | None, rewards: Sequence[str]
-) -> tuple[str, list[str], str]:
-    """The denoiser and the rewards, by name or of a size, and what is fetched of a pair.
-
-    Raises `ValueError` for a size that decides nothing.
+def pair_of(size: str, given: bool, denoiser: str | None, rewards: Sequence[str]) -> Pair:
+    """The pair of a size. Raises `ValueError` for a size that there is not, and for one that was
+    `given` and decides nothing, beside a denoiser and rewards.
     """
-    pair = pair_of(size)
-    if size_is_given and denoiser and rewards:
+    choice("size", size, PAIRS)
+    if given and denoiser and rewards:
         raise ValueError(
             f"size: got {size!r} beside --denoiser and --reward, which name both networks"
         )
-    network, judges = denoiser or pair.denoiser, list(rewards) or [pair.reward]
-    return network, judges, announced([network, *judges])
+    return PAIRS[size]

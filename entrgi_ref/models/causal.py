@@ -10,7 +10,8 @@ What is made of the network's output is left to `sequence`, a score, and to `lik
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
@@ -34,7 +35,33 @@ SCORE_BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
-class CausalReward:
+class Conversations:
+    """What a network reads: sequences of which the last `read` tokens are given as embeddings, and
+    what is before them is cached.
+    """
+
+    embedded: Float[Tensor, "S read d"]
+    visible: Bool[Tensor, "S all"]
+    """Which tokens those behind them see."""
+    tokens: Int[Tensor, "S all"]
+    counted: Bool[Tensor, "S all"]
+    """Which tokens count in the reward."""
+    present: Bool[Tensor, "S all"] | None = None
+    """What takes a position: by default all but the padding on the left."""
+
+    @property
+    def cached(self) -> int:
+        """How many tokens are."""
+        return self.visible.shape[1] - self.embedded.shape[1]
+
+    def __getitem__(self, rows: slice) -> Conversations:
+        """Some of them."""
+        sides = self.embedded[rows], self.visible[rows], self.tokens[rows], self.counted[rows]
+        return Conversations(*sides, None if self.present is None else self.present[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class CausalReward(ABC):
     """A frozen causal network as a reward: what `SequenceReward` and `LikelihoodReward` share."""
 
     network: Network
@@ -54,23 +81,13 @@ class CausalReward:
     again: ClassVar[int]
     """How many of the prefix's last tokens are read with what follows."""
 
+    @abstractmethod
     def counting(self, tokens: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
         """Which tokens may count, by what they are."""
-        raise NotImplementedError
 
-    def rewards(
-        self,
-        embedded: Float[Tensor, "S read d"],
-        visible: Bool[Tensor, "S all"],
-        tokens: Int[Tensor, "S all"],
-        counted: Bool[Tensor, "S all"],
-        present: Bool[Tensor, "S all"] | None = None,
-        backbone: Backbone | None = None,
-    ) -> Float[Tensor, "S"]:
-        """The rewards of sequences of which the last `read` tokens are given as embeddings and the
-        rest is cached. `counted` are the tokens that count; the rest as in `hidden_states`.
-        """
-        raise NotImplementedError
+    @abstractmethod
+    def rewards(self, read: Conversations, backbone: Backbone | None = None) -> Float[Tensor, "S"]:
+        """The rewards of conversations. `backbone` as in `hidden_states`."""
 
     @property
     def device(self) -> torch.device:
@@ -107,7 +124,7 @@ class CausalReward:
                 before = [around_response(self.tokenizer, prompt)[0] for prompt, _ in some]
                 counted &= valid.cumsum(1) > self._tokens(before)[1].sum(1)[:, None]
             embedded = self.network.get_input_embeddings()(tokens)
-            rewards.append(self.rewards(embedded, valid, tokens, counted))
+            rewards.append(self.rewards(Conversations(embedded, valid, tokens, counted)))
         return torch.cat(rewards).to(self.embeddings.device)
 
     def _tokens(self, texts: Sequence[str]) -> tuple[Int[Tensor, "P L"], Bool[Tensor, "P L"]]:
@@ -159,25 +176,34 @@ class BoundCausalReward:
         return Prefix(tokens, real, counted, embedded, cache)
 
     @cached_property
+    def after(self) -> Float[Tensor, "suffix d"]:
+        """The embeddings of the suffix."""
+        found: Tensor = self.reward.network.get_input_embeddings()(self.suffix)
+        return found
+
+    @cached_property
     def backbone(self) -> Backbone:
         """The network, which reads on from the prefix if it has read it."""
         backbone = backbone_of(self.reward.network, self.prefix.cache)
         return replayed(backbone) if self.reward.cuda_graphs else backbone
 
-    def rewards(self, *tables: Tensor | None) -> Float[Tensor, "S"]:
-        """`CausalReward.rewards` of all trajectories, or of some at a time."""
-        read: Callable[..., Tensor] = self.reward.rewards
-        size, S = self.reward.micro_batch, self.trajectories * len(self.tokens)
+    def rewards(self, read: Conversations) -> Float[Tensor, "S"]:
+        """The rewards of all trajectories, read together or some at a time."""
+        reward, S = self.reward, len(read.embedded)
+        size = reward.micro_batch
         if size is None or size >= S:
-            return read(*tables, self.backbone)
+            return reward.rewards(read, self.backbone)
         cache, parts = self.prefix.cache, []
         for start in range(0, S, size):
             part = None if cache is None else rows_of(cache, start, start + size)
-            some = [None if table is None else table[start : start + size] for table in tables]
-            backbone = backbone_of(self.reward.network, part)
-            # Nothing in a frozen network is random.
             parts.append(
-                checkpoint(read, *some, backbone, use_reentrant=False, preserve_rng_state=False)
+                checkpoint(
+                    reward.rewards,
+                    read[start : start + size],
+                    backbone_of(reward.network, part),
+                    use_reentrant=False,
+                    preserve_rng_state=False,  # nothing in a frozen network is random
+                )
             )
         return torch.cat(parts)
 
@@ -225,15 +251,16 @@ class CausalStepReward:
         response, likely, seen = self.responses.filled(mixed, likeliest)
         device, S = before.real.device, len(response)
         ids, seen = reward.vocabulary.ids[likely].to(device), seen.to(device)
-        suffix = bound.suffix.expand(S, -1)
-        behind = torch.ones_like(suffix, dtype=torch.bool)
-        after = reward.network.get_input_embeddings()(suffix)
-        embedded = torch.cat([before.embedded, response.to(device), after], 1)
-        visible = torch.cat([before.real, seen, behind], 1)
-        tokens = torch.cat([before.tokens, ids, suffix], 1)
-        counted = [before.counted, seen & reward.counting(ids), reward.counting(suffix)]
-        present = self.responses.present
+        suffix, after = bound.suffix.expand(S, -1), bound.after.expand(S, -1, -1)
+        behind, present = torch.ones_like(suffix, dtype=torch.bool), self.responses.present
         if present is not None:
             present = torch.cat([before.real, present.to(device), behind], 1)
-        found = bound.rewards(embedded, visible, tokens, torch.cat(counted, 1), present)
-        return found.to(mixed.device)
+        counted = [before.counted, seen & reward.counting(ids), reward.counting(suffix)]
+        read = Conversations(
+            torch.cat([before.embedded, response.to(device), after], 1),
+            torch.cat([before.real, seen, behind], 1),
+            torch.cat([before.tokens, ids, suffix], 1),
+            torch.cat(counted, 1),
+            present,
+        )
+        return bound.rewards(read).to(mixed.device)

@@ -229,30 +229,31 @@ def load(
 def require_shape(
     folder: Path, name: str, shape: tuple[int, ...], renamed: Mapping[str, str]
 ) -> None:
-    """Raise `ValueError` if a weight of that name is stored in another shape."""
-    found = stored(folder, name, renamed)
-    if found is not None and tuple(found.shape) != shape:
-        raise ValueError(
-            f"checkpoint: {folder} has weights of another shape: {name}, {list(found.shape)}, "
-            f"expected {list(shape)}"
-        )
+    """Raise `ValueError` if a weight of that name is stored in another shape. Reads none of it."""
+    with _stored(folder, name, renamed) as found:
+        if found is not None and tuple(found.get_shape()) != shape:
+            raise ValueError(
+                f"checkpoint: {folder} has weights of another shape: {name}, "
+                f"{list(found.get_shape())}, expected {list(shape)}"
+            )
 
 
 def require_tied(folder: Path, table: Tensor, renamed: Mapping[str, str]) -> None:
     """Raise `ValueError` if the file has an output layer of its own that differs from the table of
     embeddings: public code takes the table then, and some versions of transformers the file's.
     """
-    own = stored(folder, "lm_head.weight", renamed)
-    if own is not None and not torch.equal(own.to(table), table):
-        raise ValueError(
-            "tie_word_embeddings: got True, but the checkpoint has an output layer of its own that "
-            "differs from the embeddings"
-        )
+    with _stored(folder, "lm_head.weight", renamed) as own:
+        if own is not None and not torch.equal(own[:].to(table), table):
+            raise ValueError(
+                "tie_word_embeddings: got True, but the checkpoint has an output layer of its own "
+                "that differs from the embeddings"
+            )
 
 
-def stored(folder: Path, name: str, renamed: Mapping[str, str]) -> Tensor | None:
-    """A weight as it lies in the folder's shards, None if there is none of that name. `renamed` are
-    patterns of their names, and what they are replaced by.
+@contextmanager
+def _stored(folder: Path, name: str, renamed: Mapping[str, str]) -> Iterator[Any]:
+    """A weight as it lies in the folder's shards, a slice that is not read yet; None if there is
+    none of that name. `renamed` are patterns of their names, and what they are replaced by.
     """
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as shard:
@@ -261,9 +262,9 @@ def stored(folder: Path, name: str, renamed: Mapping[str, str]) -> Tensor | None
                 for pattern, replacement in renamed.items():
                     ours = re.sub(pattern, replacement, ours)
                 if ours == name:
-                    found: Tensor = shard.get_tensor(theirs)
-                    return found
-    return None
+                    yield shard.get_slice(theirs)
+                    return
+    yield None
 
 
 def require_weights(folder: Path) -> None:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PretrainedConfig
 
 from ..protocols import Denoiser
-from .causal import CausalReward
+from .causal import CausalReward, Conversations
 from .checkpoints import Network, require_tied
 from .families import FAMILIES
 from .reading import hidden_states, require_own_logits
@@ -42,19 +42,12 @@ class LikelihoodCheckpoint(RewardCheckpoint):
         return readable_config(folder, MODEL_FOR_CAUSAL_LM_MAPPING, "causal models")
 
     @classmethod
-    def examine(
-        cls,
-        path: str | Path,
-        *,
-        revision: str | None = None,
-        unmatched: str = "eos",
-        adapter: str | Path | None = None,
-    ) -> RewardCheckpoint:
+    def examine(cls, path: str | Path, **options: Any) -> RewardCheckpoint:
         """Look at a checkpoint, as `RewardCheckpoint.examine` does.
 
         Raises `ValueError` also for a mask predictor whose configuration is that of a causal model.
         """
-        found = super().examine(path, revision=revision, unmatched=unmatched, adapter=adapter)
+        found = super().examine(path, **options)
         for family in FAMILIES:
             mark = family.mark if family.model_type == found.config.model_type else None
             if mark is not None and mark in found.tokenizer.get_vocab():
@@ -115,25 +108,17 @@ class LikelihoodReward(CausalReward):
         """Every token of the answer and of what follows it."""
         return torch.ones_like(tokens, dtype=torch.bool)
 
-    def rewards(
-        self,
-        embedded: Float[Tensor, "S read d"],
-        visible: Bool[Tensor, "S all"],
-        tokens: Int[Tensor, "S all"],
-        counted: Bool[Tensor, "S all"],
-        present: Bool[Tensor, "S all"] | None = None,
-        backbone: Backbone | None = None,
-    ) -> Float[Tensor, "S"]:
+    def rewards(self, read: Conversations, backbone: Backbone | None = None) -> Float[Tensor, "S"]:
         """The mean log-likelihood of the tokens that count, each given what is visible before."""
-        hidden = hidden_states(self.network, embedded, visible, present, backbone)
+        hidden = hidden_states(self.network, read.embedded, read.visible, read.present, backbone)
         # A hidden position hands on nothing: what predicts a token is the last visible one.
-        index = torch.where(visible, torch.arange(visible.shape[1], device=visible.device), -1)
-        before = F.pad(index.cummax(1).values[:, :-1], (1, 0), value=-1)
-        before = before - (visible.shape[1] - embedded.shape[1])
-        asked = counted & (before >= 0)
+        places = torch.arange(read.visible.shape[1], device=hidden.device)
+        last = torch.where(read.visible, places, -1).cummax(1).values
+        before = F.pad(last[:, :-1], (1, 0), value=-1) - read.cached
+        asked = read.counted & (before >= 0)
         row, place = asked.nonzero().unbind(1)
         logits = self.network.get_output_embeddings()(hidden[row, before[row, place]])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        log_p = -F.cross_entropy(logits, tokens[row, place], reduction="none")
-        total = logits.new_zeros(len(embedded)).index_add(0, row, log_p)
+        log_p = -F.cross_entropy(logits, read.tokens[row, place], reduction="none")
+        total = logits.new_zeros(len(hidden)).index_add(0, row, log_p)
         return total / asked.sum(1).clamp_min(1)

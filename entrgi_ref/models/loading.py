@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,6 +106,11 @@ class Loading:
             raise ValueError("offload: cannot be combined with quantize; take one of them")
         return found
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a checkpoint's `load` is called with."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
     def _require_attention(self) -> None:
         if str(self.attention).startswith(HIDES_NOTHING):
             raise ValueError(
@@ -196,6 +201,48 @@ class Loading:
                 layer = network.get_submodule(name)
                 layer.forward = partial(_read_again, layer.forward)
         return network
+
+
+@dataclass(frozen=True)
+class Together:
+    """How a denoiser and its reward are loaded: in one precision, and unless the reward has a
+    device of its own beside each other.
+    """
+
+    denoiser: Loading
+    reward: Loading
+
+    @classmethod
+    def of(
+        cls,
+        dtype: str,
+        device: str,
+        reward_device: str | None = None,
+        *,
+        quantize: Mapping[str, str],
+        offload: bool = False,
+        attention: str = "sdpa",
+        compiled: bool = False,
+        cuda_graphs: bool = False,
+        adapter: object = None,
+    ) -> Together:
+        """What is asked for; `quantize` is of `denoiser` and `reward`. `compiled` is for the one,
+        `cuda_graphs` and `adapter` are for the other. Raises `ValueError` as `Loading.of` does.
+        """
+        how: dict[str, How] = {
+            name: {"quantize": quantize.get(name), "offload": offload, "attention": attention}
+            for name in ("denoiser", "reward")
+        }
+        denoiser = Loading.of(dtype, device, compiled=compiled, **how["denoiser"])
+        reward = Loading.of(
+            denoiser.dtype,
+            denoiser.device if reward_device is None else reward_device,
+            cuda_graphs=cuda_graphs,
+            adapter=adapter,
+            field="device" if reward_device is None else "reward_device",
+            **how["reward"],
+        )
+        return cls(denoiser, reward)
 
 
 def _require_package(field: str, value: object, package: str) -> None:

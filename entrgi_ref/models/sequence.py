@@ -21,7 +21,7 @@ from .. import checks
 from ..protocols import Denoiser
 from . import checkpoints
 from .adapters import Adapter
-from .causal import CausalReward
+from .causal import CausalReward, Conversations
 from .checkpoints import Network
 from .loading import How, Loading
 from .reading import hidden_states, require_own_scores
@@ -268,20 +268,11 @@ class SequenceReward(CausalReward):
         pad = self.network.config.get_text_config().pad_token_id
         return torch.ones_like(tokens, dtype=torch.bool) if pad is None else tokens != pad
 
-    def rewards(
-        self,
-        embedded: Float[Tensor, "S read d"],
-        visible: Bool[Tensor, "S all"],
-        tokens: Int[Tensor, "S all"],
-        counted: Bool[Tensor, "S all"],
-        present: Bool[Tensor, "S all"] | None = None,
-        backbone: Backbone | None = None,
-    ) -> Float[Tensor, "S"]:
+    def rewards(self, read: Conversations, backbone: Backbone | None = None) -> Float[Tensor, "S"]:
         """The score at the last token that counts."""
-        hidden = hidden_states(self.network, embedded, visible, present, backbone)
-        ahead = visible.shape[1] - embedded.shape[1]
+        hidden = hidden_states(self.network, read.embedded, read.visible, read.present, backbone)
         index = torch.arange(hidden.shape[1], device=hidden.device)
-        last = torch.where(counted[:, ahead:], index, 0).amax(1)
+        last = torch.where(read.counted[:, read.cached :], index, 0).amax(1)
         row = torch.arange(len(hidden), device=hidden.device)
         scores: Tensor = self.network.score(hidden[row, last]).squeeze(-1)
         return scores

@@ -51,6 +51,7 @@ from ..commands.options import (
     Trajectories,
     Unmatched,
     VocabularyBatch,
+    given,
     guidance_dtype,
     names_list,
     quantization,
@@ -103,6 +104,7 @@ def _declared(
     """A command whose options declare an experiment on Dream. Those of `DRY` are for `plan`."""
 
     def command(
+        context: typer.Context,
         experiment: ExperimentName,
         out: Out = None,
         size: Size = "paper",
@@ -216,7 +218,7 @@ def _declared(
             gradient_steps,
         )
         folder = RESULTS / experiment if out is None else out
-        pair = pair_of(size)
+        pair = pair_of(size, given(context, "size"), denoiser, reward or [])
         network = denoiser or pair.denoiser
         if not reward and size != "paper":
             reward = [pair.reward]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ...models import DenoiserCheckpoint, DiffusionLM
     from ...models.causal import CausalReward
-    from ...models.loading import How
+    from ...models.loading import Together
 
 
 class Testbed(Protocol):
@@ -131,25 +131,22 @@ class DreamTestbed:
 
     def require_loadable(self) -> None:
         """Raise `ValueError` if this machine cannot load networks so, whatever they are."""
-        from ...models.loading import Loading
+        assert self._loading
 
-        denoiser = Loading.of(
-            self.dtype, self.requested_device, compiled=self.compiled, **self._how("denoiser")
-        )
-        Loading.of(
-            denoiser.dtype,
-            denoiser.device if self.reward_device is None else self.reward_device,
+    @cached_property
+    def _loading(self) -> Together:
+        from ...models.loading import Together
+
+        return Together.of(
+            self.dtype,
+            self.requested_device,
+            self.reward_device,
+            quantize=self.quantize,
+            offload=self.offload,
+            attention=self.attention,
+            compiled=self.compiled,
             cuda_graphs=self.cuda_graphs,
-            field="device" if self.reward_device is None else "reward_device",
-            **self._how("reward"),
         )
-
-    def _how(self, network: str) -> How:
-        return {
-            "quantize": self.quantize.get(network),
-            "offload": self.offload,
-            "attention": self.attention,
-        }
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -200,12 +197,7 @@ class DreamTestbed:
     @cached_property
     def _denoiser(self) -> DiffusionLM:
         with memory(SMALLER):
-            return self._examined.load(
-                dtype=self.dtype,
-                device=self.requested_device,
-                compiled=self.compiled,
-                **self._how("denoiser"),
-            )
+            return self._examined.load(compiled=self.compiled, **self._loading.denoiser.options)
 
     def denoiser(self) -> DiffusionLM:
         return self._denoiser
@@ -230,11 +222,9 @@ class DreamTestbed:
 
         return examine_reward(self.reward_paths[name], unmatched=self.unmatched).load(
             self.denoiser(),
-            dtype=self._dtype,
-            device=self.reward_device,
             cuda_graphs=self.cuda_graphs,
             micro_batch=self.micro_batch,
-            **self._how("reward"),
+            **self._loading.reward.options,
         )
 
     def costs(self, reward: str, prompts: Sequence[str], new_tokens: int) -> Costs:
