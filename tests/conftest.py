@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import typecheck
+from browsing import axe, browser  # noqa: F401, fixtures
 
 ROOT = Path(__file__).parent.parent
 # All with shapes in them. Command lines have none, nor do most of the experiments.

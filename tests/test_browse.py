@@ -1,24 +1,19 @@
 """The page of a run's answers: what it holds, and what it does in a browser."""
 
 import json
-import os
 import re
-import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import pytest
 from paper_runs import TINY_BASE, invoke, tiny_run
 
+from browsing import browsing
 from entrgi_ref.paper.run.folder import RunFolder
 from entrgi_ref.paper.run.records import key_of, read_records
 from entrgi_ref.paper.shown.browse import contents, page
 from entrgi_ref.paper.shown.summary import JudgedBy, Run
 from tiny_testbed import FailingReward, TinyTestbed
-
-BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-browsing = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 
 HOSTILE = '</script><b>bold</b><!-- <script> & \u2028\u2029 \ud800 "RUN" /*STYLE*/ \'é'
 WHOLE = HOSTILE.replace("\ud800", "")
@@ -224,17 +219,6 @@ def test_a_run_without_records_has_no_page(tmp_path):
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright")
-    with playwright.sync_playwright() as p:
-        running = p.chromium.launch(
-            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu", "--headless=new"]
-        )
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -459,9 +443,7 @@ def test_hostile_text_is_shown_as_it_is(opened):
 @browsing
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_fits_and_can_be_read(opened, scheme, width):
-    axe = pytest.importorskip("axe_playwright_python", reason="no axe")
-    (script,) = Path(axe.__file__).parent.rglob("axe.min.js")
+def test_the_page_fits_and_can_be_read(opened, axe, scheme, width):
     shown = opened(width=width, color_scheme=scheme, reduced_motion="reduce")
     assert shown.locator("#tip").evaluate("e => getComputedStyle(e).transitionDuration") == "0s"
     page_colour = shown.evaluate("getComputedStyle(document.documentElement).backgroundColor")
@@ -472,7 +454,7 @@ def test_the_page_fits_and_can_be_read(opened, scheme, width):
             assert shown.locator("#answers").is_visible()
             assert shown.locator("#list").is_visible() == (width > 390)
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
-        shown.evaluate(script.read_text(encoding="utf-8"))
+        shown.evaluate(axe)
         found = shown.evaluate("axe.run()")["violations"]
         assert [(v["id"], v["nodes"][0]["html"]) for v in found] == []
     if width == 390:

@@ -3,14 +3,13 @@
 Needs Chromium and the extra `docs`, but no built site.
 """
 
-import os
 import random
-import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
+from browsing import browsing
 from building import live
 from building.records import ROOT
 from entrgi_ref import (
@@ -38,7 +37,6 @@ from toy.language import (
 )
 from toy.testbed import held_out_prompts
 
-BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 ENGINE = ROOT / "docs" / "assets" / "js" / "live" / "engine.js"
 LOAD = """() => {
     globalThis.engine = liveEngine();
@@ -55,25 +53,19 @@ RUN = """([prompt, settings]) => {
 }"""
 
 pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
+    browsing,
     pytest.mark.xdist_group("site"),
 ]
 
 
 @pytest.fixture(scope="module")
-def page():
+def page(browser):
     """An empty page with the engine and its weights, without a site around them."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(
-            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu", "--headless=new"]
-        )
-        opened = browser.new_page()
-        for script in (ENGINE, live.FILE):
-            opened.add_script_tag(path=script)
-        opened.evaluate(LOAD)
-        yield opened
-        browser.close()
+    opened = browser.new_page()
+    for script in (ENGINE, live.FILE):
+        opened.add_script_tag(path=script)
+    opened.evaluate(LOAD)
+    return opened
 
 
 @pytest.fixture(scope="module")

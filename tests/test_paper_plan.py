@@ -378,6 +378,13 @@ def test_what_a_run_would_refuse_a_dry_plan_refuses(tmp_path):
         CliRunner().invoke(app, words, catch_exceptions=False)
 
 
+def test_a_size_that_decides_nothing_is_refused():
+    networks = ["--denoiser", str(DREAM), "--reward", str(REWARD)]
+    for command in (["run", "main"], ["plan", "main"], ["plan", "main", "--dry"]):
+        with pytest.raises(ValueError, match="size: got 'paper' beside --denoiser and --reward"):
+            invoke(*command, *networks, "--size", "paper")
+
+
 def test_what_is_fetched_is_announced_with_its_size(monkeypatch):
     """Before it is; of folders and of models that are not known nothing is said."""
     monkeypatch.setattr(start, "run", lambda *arguments, **options: 0)

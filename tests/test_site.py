@@ -3,20 +3,18 @@
 import functools
 import http.server
 import json
-import os
 import posixpath
 import random
 import re
-import shutil
 import threading
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import numpy as np
 import pytest
 import torch
 
+from browsing import browsing
 from building import live, records
 from building.records import ROOT
 from entrgi_ref import (
@@ -35,14 +33,12 @@ from entrgi_ref import (
 from entrgi_ref.watching import trace_pages, weight_colour
 
 SITE = ROOT / "site"
-BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PAGES = sorted(p.relative_to(SITE).as_posix() for p in SITE.glob("**/*.html")) or ["none"]
 
 pytestmark = [
     pytest.mark.skipif(not (SITE / "index.html").is_file(), reason="no site: make docs"),
     pytest.mark.xdist_group("site"),
 ]
-browsing = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 
 
 class Page(HTMLParser):
@@ -116,24 +112,6 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     def translate_path(self, path):
         below = path.removeprefix("/entrgi_ref")
         return super().translate_path(below if below != path else "/nowhere")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright")
-    with playwright.sync_playwright() as p:
-        running = p.chromium.launch(
-            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu", "--headless=new"]
-        )
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="module")
-def axe():
-    axe_playwright = pytest.importorskip("axe_playwright_python", reason="no axe")
-    (script,) = Path(axe_playwright.__file__).parent.rglob("axe.min.js")
-    return script.read_text(encoding="utf-8")
 
 
 def below(url):
