@@ -16,16 +16,28 @@ from entrgi_ref import (
     GuidanceConfig,
     KeyedDraws,
     SamplingConfig,
+    approximation_error,
+    commit,
+    discreteness_error,
+    draw_candidates,
+    entropy,
     generate,
     guide,
+    hard_embedding,
+    interpolate,
     inverse_cdf,
     nucleus,
+    predict,
     prompt_key,
+    rank,
     schedule,
+    soft_embedding,
+    token_distribution,
 )
-from entrgi_ref.denoising import predict
 from entrgi_ref.draws import Purpose
-from entrgi_ref.relaxation import WEIGHTS, entropy, token_distribution
+from entrgi_ref.fast.gradient import logit_gradient
+from entrgi_ref.relaxation import WEIGHTS
+from entrgi_ref.schedule import how_many
 from toy.language import (
     LENGTH,
     PROMPTS,
@@ -240,46 +252,121 @@ def board(seed):
     return str(prompt), tokens.masked_fill(masked, VOCABULARY.index("<mask>"))[None], masked[None]
 
 
-@pytest.mark.parametrize("weight", list(WEIGHTS))
-def test_one_gradient_step_is_torchs(page, networks, weight):
-    """From the mask predictor's logits to what Adam makes of the reward's gradient."""
+INSPECT = """([prompt, settings, step, k, response]) => {
+    const plain = x => Array.isArray(x) || ArrayBuffer.isView(x) ? Array.from(x, plain)
+        : x === Object(x) ? Object.fromEntries(Object.entries(x).map(([n, y]) => [n, plain(y)])) : x;
+    return plain(engine.inspect(model, prompt, settings, step, k, response));
+}"""
+
+
+def python_state(networks, prompt, tokens, chosen, step, k=0):
+    """What a step of one trajectory computes, equation by equation, by the package's functions."""
     denoiser, reward = networks
-    for seed in range(4):
-        prompt, tokens, masked = board(seed)
-        encoded = denoiser.encode([prompt])
-        whole = torch.cat([encoded.tokens, tokens], 1)
-        phi = predict(denoiser, whole, torch.ones_like(whole, dtype=torch.bool), masked)
-        row, position = masked.nonzero(as_tuple=True)
-        chance = KeyedDraws.of(seed, encoded.keys, 1).at(5, row, position)
-        psi = guide(
+    guidance, tau = chosen.constant_guidance, chosen.temperature
+    masked = tokens == denoiser.mask_id
+    encoded = denoiser.encode([prompt])
+    whole = torch.cat([encoded.tokens, tokens], 1)
+    phi = predict(denoiser, whole, torch.ones_like(whole, dtype=torch.bool), masked)
+    position = masked.nonzero(as_tuple=True)[1]
+    keyed = KeyedDraws.of(chosen.seed, encoded.keys, k + 1)
+    chance = keyed.at(step.index, torch.full_like(position, k), position)
+    fixed, table = reward.bind([prompt], 1).at(tokens, masked), reward.embeddings
+    weigh = guidance.weight_function(tau)
+
+    def guided(steps):
+        return guide(
             phi,
-            reward.bind([prompt], 1).at(tokens, masked),
-            weight=config(weight=weight).constant_guidance.weight_function(0.7),
-            steps=2,
-            step_size=0.5,
-            temperature=0.7,
-            top_p=0.95,
+            fixed,
+            weight=weigh,
+            steps=steps,
+            step_size=guidance.step_size,
+            temperature=tau,
+            top_p=chosen.top_p,
             draw=chance.hard,
         )
-        found = page.evaluate(
-            """([prompt, response, seed, weight]) => {
-                const positions = [...response.keys()].filter(i => response[i] === model.mask);
-                const tokens = model.encode(prompt);
-                const phi = model.predict(tokens, response, positions);
-                const row = engine.rowState(seed, model.key(prompt), 0);
-                const config = { ...engine.DEFAULTS, M: 2, weight };
-                const at = [model, tokens, response, positions, phi, row, 5];
-                const { psi } = engine.guide(...at, config);
-                const sent = x => x === -Infinity ? "no" : x;
-                return [phi, psi].map(rows => rows.map(r => Array.from(r, sent)));
-            }""",
-            [prompt, tokens[0].tolist(), seed, weight],
+
+    inner = []
+    for m in range(guidance.steps):
+        psi = guided(m)
+        q = token_distribution(psi, tau)
+        soft, kept = soft_embedding(q, table).requires_grad_(), nucleus(q, chosen.top_p)
+        hard, w = hard_embedding(chance.hard(kept, m), table), weigh(psi)
+        mixed = interpolate(soft, hard, w)
+        value = fixed(mixed, psi.argmax(-1))
+        (slope,) = torch.autograd.grad(value.sum(), soft)
+        inner.append(
+            {
+                "psi": psi,
+                "q": q,
+                "soft": soft,
+                "kept": kept,
+                "chance": chance.uniform(Purpose.HARD, m),
+                "tokens": chance.hard(kept, m),
+                "hard": hard,
+                "entropy": entropy(psi),
+                "weight": w,
+                "mixed": mixed,
+                "reward": value.squeeze(),
+                "slopes": slope,
+                "E": approximation_error(mixed, soft),
+                "D": discreteness_error(mixed, hard),
+                "gradients": logit_gradient(q.clone(), slope, soft, table, tau),  # in its memory
+                "moved": guided(m + 1),
+            }
         )
-        for mine, theirs in zip(found, (phi, psi), strict=True):
-            numbers = [[-torch.inf if x == "no" else x for x in row] for row in mine]
-            torch.testing.assert_close(
-                torch.tensor(numbers, dtype=torch.float64), theirs, atol=1e-9, rtol=1e-9
-            )
+    psi = guided(guidance.steps)
+    drawn = draw_candidates(phi, psi, chance.candidates, tau, chosen.top_p)
+    confidence = rank(drawn, chance, chosen.order)
+    quota = how_many(step, masked, chance, chosen.order)
+    put_last = denoiser.eos_id if chosen.eos_last and chosen.order != "origin" else None
+    committed = commit(drawn.tokens, confidence, quota, masked, put_last)
+    outer = {
+        "index": torch.tensor(step.index),
+        "count": torch.tensor(step.count),
+        "before": tokens[0],
+        "positions": position,
+        "phi": phi,
+        "psi": psi,
+        "kept": drawn.probabilities,
+        "chance": chance.uniform(Purpose.COMMIT),
+        "candidates": drawn.tokens,
+        "confidence": confidence,
+        "quota": quota.squeeze(),
+        "tokens": torch.where(committed, tokens.masked_scatter(masked, drawn.tokens), tokens)[0],
+    }
+    return outer, inner
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, there in expected.items():
+        here = torch.tensor(found[name], dtype=there.dtype)
+        torch.testing.assert_close(here, there.detach(), atol=1e-9, rtol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("weight", "order"),
+    list(zip(WEIGHTS, ["topk_margin", "origin", "entropy", "anchor"], strict=True)),
+)
+def test_every_equation_of_a_step_is_pythons(page, networks, weight, order):
+    """From the mask predictor's logits over what Adam makes of the gradient to what is kept."""
+    for seed, index in enumerate((5, 15, 9)):
+        prompt, tokens, _ = board(seed)
+        chosen = config(weight=weight, steps=2, seed=seed, order=order)
+        step = schedule(16, LENGTH)[index]
+        outer, inner = python_state(networks, prompt, tokens, chosen, step, seed)
+        asked = [prompt, settings(chosen), index, seed, tokens[0].tolist()]
+        found = page.evaluate(INSPECT, asked)
+        steps = found.pop("gradientSteps")
+        same({name: found[name] for name in outer}, outer)
+        assert found["t"] == pytest.approx(step.t, abs=1e-6)
+        assert found["fraction"] == pytest.approx(step.fraction, abs=1e-6)
+        written = [found["positions"][i] for i in found["committed"]]
+        changed = (outer["tokens"] != tokens[0]).nonzero().flatten().tolist()
+        assert sorted(written) == changed
+        assert len(steps) == len(inner)
+        for mine, theirs in zip(steps, inner, strict=True):
+            same(mine, theirs)
 
 
 def test_the_rewards_gradient_is_autograds(page, networks):
