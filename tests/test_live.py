@@ -13,6 +13,7 @@ from browsing import browsing
 from building import live
 from building.records import ROOT
 from entrgi_ref import (
+    EQUATIONS,
     GuidanceConfig,
     KeyedDraws,
     SamplingConfig,
@@ -253,8 +254,9 @@ def board(seed):
 
 
 INSPECT = """([prompt, settings, step, k, response]) => {
+    const named = x => Object.fromEntries(Object.entries(x).map(([name, y]) => [name, plain(y)]));
     const plain = x => Array.isArray(x) || ArrayBuffer.isView(x) ? Array.from(x, plain)
-        : x === Object(x) ? Object.fromEntries(Object.entries(x).map(([n, y]) => [n, plain(y)])) : x;
+        : x === Object(x) ? named(x) : x;
     return plain(engine.inspect(model, prompt, settings, step, k, response));
 }"""
 
@@ -406,3 +408,174 @@ def test_entropy_is_pythons(page):
 
 def test_the_weights_are_small_enough_for_a_page():
     assert live.FILE.stat().st_size <= 2e6
+
+
+# The inspector of the built page: the numbers of a run at an equation.
+
+SITE = ROOT / "site"
+built = pytest.mark.skipif(not (SITE / "live.html").is_file(), reason="no site: make docs")
+SHOWN = """() => {
+    const state = document.querySelector("#live .state");
+    const side = n => state.querySelectorAll(`.columns section:nth-child(${n}) dd`);
+    const read = n => [...side(n)].map(dd => ({
+        numbers: [...dd.querySelectorAll("data")].map(data => data.value),
+        texts: [...dd.querySelectorAll("data")].map(data => data.textContent),
+        rows: [...dd.querySelectorAll("tbody th")].map(th => th.textContent),
+        words: [...dd.querySelectorAll(".words > *")].map(e => [e.localName, e.textContent]),
+    }));
+    return { ins: read(1), outs: read(2), at: state.dataset.shown };
+}"""
+
+
+def expected_states(outer, inner, m, i, chosen):
+    """What goes into each equation and what comes out of it, in the order in which it is shown."""
+    g, guidance = inner[m], chosen.constant_guidance
+    at = {name: g[name][i] for name in g if g[name].dim()}
+    numbers = [chosen.temperature, guidance.step_size, chosen.top_p]
+    tau, eta, p = torch.tensor(numbers, dtype=torch.float64)
+    step = schedule(chosen.denoising_steps, LENGTH)[outer["index"]]
+
+    def likeliest(q, *also):
+        top = q.argsort(descending=True, stable=True)[:6].tolist()
+        return torch.tensor(top + [token for token in also if token not in top])
+
+    ids = likeliest(at["q"], at["tokens"].item())
+    top = lambda values, ids=ids: values[ids]  # noqa: E731
+    columns = lambda *values: torch.stack([top(v) for v in values], 1).flatten()  # noqa: E731
+    now = {name: outer[name][i] for name in ("phi", "kept", "chance", "candidates", "confidence")}
+    was, after = outer["before"], outer["tokens"]
+    kept = (was != after)[outer["positions"]]
+    drawn = likeliest(now["kept"], now["candidates"].item())
+    moved = (at["moved"] - at["psi"]).nan_to_num(0)
+    levels = torch.tensor([step.t, step.fraction])
+    return {
+        "schedule": (
+            [torch.tensor(chosen.denoising_steps), *levels, torch.tensor(len(outer["positions"]))],
+            [outer["quota"]],
+        ),
+        "token-distribution": ([tau, top(at["psi"])], [top(at["q"])]),
+        "soft-embedding": ([top(at["q"])], [at["soft"]]),
+        "nucleus": ([p, top(at["q"])], [(at["kept"] > 0).sum(), top(at["kept"])]),
+        "draw": ([at["chance"], top(at["kept"])], [at["tokens"]]),
+        "hard-embedding": ([at["tokens"]], [at["hard"]]),
+        "entropy": ([top(at["psi"])], [at["entropy"]]),
+        "entropy-weight": (
+            [at["entropy"], torch.tensor(len(VOCABULARY), dtype=torch.float64).log()],
+            [at["weight"]],
+        ),
+        "interpolation": ([at["soft"], at["hard"], at["weight"]], [at["mixed"]]),
+        "approximation-error": ([at["mixed"], at["soft"]], [at["E"]]),
+        "discreteness-error": ([at["mixed"], at["hard"]], [at["D"]]),
+        "logit-gradient": (
+            [g["reward"], at["slopes"], at["soft"], tau, top(at["q"])],
+            [top(at["gradients"])],
+        ),
+        "guidance-step": (
+            [eta, columns(at["psi"], at["gradients"])],
+            [columns(at["moved"], moved)],
+        ),
+        "order": ([top(now["phi"], likeliest(now["phi"])), tau], [now["confidence"]]),
+        "commit": (
+            [top(now["kept"], drawn), now["chance"], now["confidence"], outer["quota"]],
+            [now["candidates"], kept[i], outer["confidence"]],
+        ),
+        "generate": ([torch.tensor([])], [torch.tensor([])]),
+    }, ids
+
+
+@built
+def test_the_inspector_shows_pythons_numbers_at_every_equation(browser, networks):
+    """From a link of the algorithm's page on, by keyboard, in a page opened from a folder."""
+    chosen = config(trajectories=2, seed=3)
+    prompt, k, m, number = "sea castle gloomy", 1, 1, 5
+    records = []
+    generate(*networks, [prompt], chosen, observe=records.append)
+    (record,) = [r for r in records if r.step == number - 1]
+    before = [r for r in records if r.step < number - 1][-1].tokens[k][None]
+    step = schedule(16, LENGTH)[number - 1]
+    outer, inner = python_state(networks, prompt, before, chosen, step, k)
+    assert outer["tokens"].tolist() == record.tokens[k].tolist()
+    i = len(outer["positions"]) - 2
+    position = outer["positions"][i].item() + 1
+    expected, ids = expected_states(outer, inner, m, i, chosen)
+
+    page = browser.new_page(reduced_motion="reduce")
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    address = (SITE / "live.html").as_uri()
+    names = list(expected)
+    page.goto(f"{address}#run:K=2&seed=3&answer=2&step=5&m=2&position={position}&eq={names[0]}")
+    shown_at = "#live .state[data-shown^='{} {} 2']"
+    page.wait_for_selector(shown_at.format(names[0], number))
+    assert page.evaluate("document.activeElement.textContent") == "The state at an equation"
+    after = page.get_by_role("button", name="Next equation")
+    for name, sides in expected.items():
+        if name != names[0]:
+            after.press("Enter")
+        page.wait_for_selector(shown_at.format(name, number))
+        found = page.evaluate(SHOWN)
+        assert found["at"] == f"{name} {number} 2 {position} {m + 1}"
+        for mine, theirs in zip((found["ins"], found["outs"]), sides, strict=True):
+            for row, value in zip(mine, theirs, strict=True):
+                there = value.double().flatten().tolist()
+                assert [float(x) for x in row["numbers"]] == pytest.approx(there, abs=1e-6), name
+                tolerance = 1e-6 if name == "schedule" else 1e-9
+                assert [float(x) for x in row["numbers"]] == pytest.approx(there, abs=tolerance)
+                for text, x in zip(row["texts"], there, strict=True):
+                    if text.lstrip("\u2212").replace(".", "").isdigit():
+                        assert float(text.replace("\u2212", "-")) == pytest.approx(x, abs=5e-5)
+        href = page.get_attribute("#live .statement a", "href")
+        assert href.split(":")[1] == name
+        assert page.locator("#live .statement .katex").count() == 1
+        if name == "token-distribution":
+            assert found["ins"][1]["rows"] == [VOCABULARY[token] for token in ids]
+        if name == "hard-embedding":
+            assert found["ins"][0]["texts"] == [VOCABULARY[inner[m]["tokens"][i]]]
+    words = [VOCABULARY[token] for token in record.tokens[k]]
+    new = ["strong" if a != b else "span" for a, b in zip(before[0], record.tokens[k], strict=True)]
+    assert found["outs"][0]["words"] == [list(pair) for pair in zip(new, words, strict=True)]
+    assert after.get_attribute("aria-disabled") == "true"
+
+    # The next step; and a link to all of that.
+    page.get_by_role("button", name="Next denoising step").press("Enter")
+    page.wait_for_selector(shown_at.format("generate", number + 1))
+    page.get_by_role("button", name="Previous equation").press("Enter")
+    there = page.evaluate(SHOWN)
+    assert there["at"].startswith(f"commit {number + 1} 2")
+    linked = browser.new_page()
+    linked.goto(page.url)
+    linked.wait_for_selector(shown_at.format("commit", number + 1))
+    assert linked.evaluate(SHOWN) == there
+    linked.close()
+
+    # Without a gradient step, or without a masked position, it says so.
+    body = lambda: page.inner_text("#live .state")  # noqa: E731
+    page.goto(f"{address}#run:M=0&K=1&eq=entropy")
+    page.wait_for_selector("#live .state[data-shown^='entropy ']")
+    page.wait_for_function("document.querySelector('#live .state').innerText.includes('M = 0')")
+    page.goto(f"{address}#run:M=1&K=2&order=origin&answer=1&step=16&eq=commit")
+    page.wait_for_function("document.querySelector('#live .status').textContent.startsWith('Both')")
+    assert "chance" in body() or "no masked position left" in body()
+    assert complaints == []
+    page.close()
+
+
+@built
+def test_every_equation_of_the_page_opens_its_state(browser):
+    page = browser.new_page()
+    page.goto((SITE / "algorithm.html").as_uri())
+    links = page.locator("a.state")
+    found = links.evaluate_all("all => all.map(a => [a.getAttribute('href'), a.ariaLabel])")
+    assert sorted(href for href, _ in found) == sorted(
+        f"live.html#run:eq={name.partition(':')[2]}" for name in EQUATIONS
+    )
+    names = [label.removeprefix("live state at ") for _, label in found]
+    assert len(set(names)) == len(EQUATIONS)
+    assert "Eq. 4b: entropy weight" in names
+    page.get_by_role("link", name="live state at Eq. 4b: entropy weight").press("Enter")
+    page.wait_for_selector("#live .state[data-shown^='entropy-weight 2 1']")
+    shown = page.evaluate(SHOWN)
+    assert page.input_value("#live .state select >> nth=0") == "entropy-weight"
+    entropy_there, largest = (float(row["numbers"][0]) for row in shown["ins"])
+    assert float(shown["outs"][0]["numbers"][0]) == pytest.approx(entropy_there / largest)
+    page.close()
