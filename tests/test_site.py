@@ -214,7 +214,8 @@ def test_every_page_in_a_browser(browser, server, axe, name, scheme, width):
 
 
 def shown_as_meant(page):
-    """Every formula is set, and nothing is left of what the site is made from."""
+    """Formulas are set, no figure stands in a heading, nothing is left of the site's source."""
+    assert page.locator(":is(h1, h2, h3, h4, h5, h6) :is(svg, input, select)").count() == 0
     bare = "[...document.querySelectorAll('.arithmatex')].filter(e => !e.querySelector('.katex'))"
     assert page.evaluate(f"{bare}.length") == 0
     visible = page.evaluate("document.querySelector('article, main').innerText")
@@ -632,6 +633,8 @@ def test_the_live_page_is_readable_while_it_writes(opened, axe, scheme, width):
     page.wait_for_selector("#live[data-ready]")
     page.click("#live button[type=submit]")
     page.wait_for_function(BOTH_WRITTEN)
+    page.select_option("#live .state select >> nth=0", "commit")
+    page.wait_for_selector("#live .state[data-shown^='commit ']")
     page.evaluate(axe)
     for key in ("End", "Home"):
         page.focus("#live .scrub input")

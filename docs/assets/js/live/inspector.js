@@ -175,6 +175,7 @@ function liveInspector(page) {
     equation.made.value = name;
     for (const row of [answer.row, position.row, gradientStep.row]) row.hidden = true;
     ends();
+    delete root.dataset.shown;
     statement.replaceChildren();
     body.replaceChildren();
     where.textContent = name ? view?.asked ? "This step is not written yet." : "Press Run, and the numbers stand here." : "Choose an equation, and see its numbers at a step of the guided run.";
