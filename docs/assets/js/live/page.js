@@ -272,6 +272,7 @@ function mountLive(root) {
     fill(initial());
     fill(found);
     inspector.fill(found);
+    if (inspector.open()) shown.before(inspector.root); // what is written above it would push it down
     start(found.eq ? found : undefined);
   }
 
