@@ -17,11 +17,19 @@ from typer.testing import CliRunner
 
 from building import examples, facts, figures, hooks, recordings, records, sources, symbols
 from building.records import ROOT
-from entrgi_ref import EQUATIONS, IMPLEMENTATIONS
+from entrgi_ref import (
+    EQUATIONS,
+    IMPLEMENTATIONS,
+    GuidanceConfig,
+    KeyedDraws,
+    SamplingConfig,
+    denoising,
+)
 from entrgi_ref.paper.declared.benchmarks import HUB
 from entrgi_ref.paper.declared.published import TOP1
 from entrgi_ref.paper.shown import numbers
 from entrgi_ref.paper.shown.figures import STYLES
+from entrgi_ref.protocols import BoundReward, Denoiser, Reward, Template
 from entrgi_ref.relaxation import __doc__ as LETTERS
 from toy import figures as toy_figures
 
@@ -175,6 +183,45 @@ def test_equations_come_in_the_papers_order():
     text = text_of("algorithm.md")
     numbers_shown = [int(n) for n in re.findall(r"^### Eq\. (\d)", text, re.MULTILINE)]
     assert numbers_shown == list(range(1, 9))
+
+
+def test_every_equation_of_the_page_links_its_live_state():
+    linked = re.findall(r"\{\{ state ((?:eq|alg):[\w-]+) \}\}", text_of("algorithm.md"))
+    assert sorted(linked) == sorted(EQUATIONS)
+
+
+def test_the_playground_stands_where_its_symbols_are_known():
+    text = text_of("algorithm.md")
+    place = text.index('class="interactive playground"')
+    assert text.index("#eq:guidance-step }") < place < text.index("#alg:generate }")
+
+
+PARTS = (SamplingConfig, GuidanceConfig, Template, KeyedDraws, Denoiser, Reward, BoundReward)
+
+
+def test_all_that_generate_calls_is_shown_or_linked():
+    """But the checks, which compute nothing, and what torch and Python have."""
+    calls = [
+        call.func
+        for call in ast.walk(ast.parse(sources.of("alg:generate").text))
+        if isinstance(call, ast.Call)
+    ]
+    names = {f.id for f in calls if isinstance(f, ast.Name)}
+    ours = (names & vars(denoising).keys()) - {"equation"}
+    ours |= {
+        f.attr
+        for f in calls
+        if isinstance(f, ast.Attribute) and any(hasattr(part, f.attr) for part in PARTS)
+    }
+    assert {"how_many", "predict", "_scored", "guided_steps", "at"} <= ours
+    text = text_of("algorithm.md")
+    shown = {
+        IMPLEMENTATIONS.get(target, target).split(":")[-1].split(".")[-1]
+        for target in re.findall(r"\{\{ (?:code|listing|fold) (\S+) ", text)
+    }
+    told = text[text.index("**What it calls.**") :].partition("\n\n")[0]
+    shown |= set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", told))))
+    assert ours - shown == set()
 
 
 def test_no_two_equations_carry_the_same_number():

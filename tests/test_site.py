@@ -82,7 +82,9 @@ def test_links_anchors_and_files_are_there(name):
         file = SITE / path
         file = file / "index.html" if file.is_dir() else file
         assert file.is_file(), f"{name} -> {target}"
-        if url.fragment and file.suffix == ".html":
+        if url.fragment.startswith("run:"):  # settings of the live page
+            assert path == "live.html"
+        elif url.fragment and file.suffix == ".html":
             there = parsed(file.relative_to(SITE).as_posix()).ids
             assert unquote(url.fragment) in there, f"{name} -> {target}"
 
@@ -212,7 +214,8 @@ def test_every_page_in_a_browser(browser, server, axe, name, scheme, width):
 
 
 def shown_as_meant(page):
-    """Every formula is set, and nothing is left of what the site is made from."""
+    """Formulas are set, no figure stands in a heading, nothing is left of the site's source."""
+    assert page.locator(":is(h1, h2, h3, h4, h5, h6) :is(svg, input, select)").count() == 0
     bare = "[...document.querySelectorAll('.arithmatex')].filter(e => !e.querySelector('.katex'))"
     assert page.evaluate(f"{bare}.length") == 0
     visible = page.evaluate("document.querySelector('article, main').innerText")
@@ -290,7 +293,7 @@ def test_the_figures_arithmetic_is_pythons(opened):
 @browsing
 def test_the_figure_starts_with_the_pages_example(opened):
     page = opened("algorithm.html")
-    text = page.inner_text("#relaxation .live")
+    text = page.inner_text(".playground .live")
     logits = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]], dtype=torch.float64)
     assert f"H = {entropy(logits).item():.2f} nats" in text
     assert f"w = {entropy_weight(logits).item():.2f}" in text
@@ -299,21 +302,21 @@ def test_the_figure_starts_with_the_pages_example(opened):
 @browsing
 def test_the_figure_works_by_keyboard(opened):
     page = opened("algorithm.html", reduced_motion="reduce")
-    before = page.inner_text("#relaxation .live")
-    page.focus("#relaxation input[type=range]")
+    before = page.inner_text(".playground .live")
+    page.focus(".playground input[type=range]")
     page.keyboard.press("ArrowRight")
-    assert page.inner_text("#relaxation output >> nth=0") == "2.10"
-    assert page.inner_text("#relaxation .live") != before
+    assert page.inner_text(".playground output >> nth=0") == "2.10"
+    assert page.inner_text(".playground .live") != before
     climb = page.get_by_role("button", name="One gradient step")
-    reward = lambda: float(re.search(r"R\(ê\) = (\S+)\.", page.inner_text("#relaxation .live"))[1])  # noqa: E731
-    page.select_option("#relaxation select >> nth=0", "expectation")
+    reward = lambda: float(re.search(r"R\(ê\) = (\S+)\.", page.inner_text(".playground .live"))[1])  # noqa: E731
+    page.select_option(".playground select >> nth=0", "expectation")
     rewards = [reward()]
     for _ in range(2):  # the steps are large, a third one may jump over the hill
         climb.press("Enter")
         rewards.append(reward())
     assert rewards == sorted(set(rewards))
     page.get_by_role("button", name="Reset").press("Enter")
-    assert page.inner_text("#relaxation output >> nth=0") == "2.00"
+    assert page.inner_text(".playground output >> nth=0") == "2.00"
 
 
 def line_through(values, places):
@@ -338,10 +341,10 @@ def marks(page, selector):
 @browsing
 def test_the_figure_draws_what_it_computes(opened):
     page = opened("algorithm.html")
-    page.select_option("#relaxation select >> nth=1", "4")  # another token
+    page.select_option(".playground select >> nth=1", "4")  # another token
     step = page.evaluate("EntRGi.step(EntRGi.LOGITS, 0.7, 4, 'entrgi')")
     table = page.evaluate("EntRGi.EMBEDDINGS")
-    plane, bars = "#relaxation svg[aria-label^=Soft]", "#relaxation svg[aria-label^=Prob]"
+    plane, bars = ".playground svg[aria-label^=Soft]", ".playground svg[aria-label^=Prob]"
     tokens = marks(page, f"{plane} circle[opacity='0.55']")
     right, x = line_through([e[0] for e in table], [mark["cx"] for mark in tokens])
     up, y = line_through([e[1] for e in table], [mark["cy"] for mark in tokens])
@@ -630,6 +633,8 @@ def test_the_live_page_is_readable_while_it_writes(opened, axe, scheme, width):
     page.wait_for_selector("#live[data-ready]")
     page.click("#live button[type=submit]")
     page.wait_for_function(BOTH_WRITTEN)
+    page.select_option("#live .state select >> nth=0", "commit")
+    page.wait_for_selector("#live .state[data-shown^='commit ']")
     page.evaluate(axe)
     for key in ("End", "Home"):
         page.focus("#live .scrub input")

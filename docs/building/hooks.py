@@ -3,7 +3,9 @@
 A page may hold macros, `{{ name argument ... }}`, each of which becomes Markdown:
 
     {{ statement eq:ID }}           the equation, as the registry states it
+    {{ state eq:ID }}               a link to the live page at that equation
     {{ code eq:ID }}                the function that computes it, from the source
+    {{ fold module:name TITLE }}    a function, folded
     {{ test file.py::name }}        a test, folded
     {{ value RECORD PATH FORMAT }}  a number of a run record
     {{ estimate RECORD PATH DIGITS [sign] }}   a number with its interval
@@ -58,14 +60,25 @@ TRACE_LINES = (
 
 
 def statement(identifier: str) -> str:
-    """An equation with its number; where several have one number, with a letter behind it."""
-    found = EQUATIONS[identifier]
-    if not found.number.startswith("Eq. "):
-        return f"$$\n{found.statement}\n$$"
-    same = [name for name, equation in EQUATIONS.items() if equation.number == found.number]
-    letter = "abc"[same.index(identifier)] if len(same) > 1 else ""
-    tag = rf"\tag{{{found.number.removeprefix('Eq. ')}{letter}}}"
-    return f"$$\n{found.statement} {tag}\n$$"
+    """An equation with its number."""
+    formula, number = EQUATIONS[identifier].statement, numbered(identifier)
+    tag = rf" \tag{{{number.removeprefix('Eq. ')}}}" if number.startswith("Eq. ") else ""
+    return f"$$\n{formula}{tag}\n$$"
+
+
+def numbered(identifier: str) -> str:
+    """The number of an equation; where several have one number, with a letter behind it."""
+    number = EQUATIONS[identifier].number
+    same = [name for name, equation in EQUATIONS.items() if equation.number == number]
+    several = len(same) > 1 and number.startswith("Eq. ")
+    return number + ("abc"[same.index(identifier)] if several else "")
+
+
+def state(identifier: str) -> str:
+    """A link to the state of a run at an equation."""
+    name = identifier.partition(":")[2]
+    label = f"live state at {numbered(identifier)}: {name.replace('-', ' ')}"
+    return f'[live state](live.md#run:eq={name}){{ .state aria-label="{label}" }}'
 
 
 def code(name: str) -> str:
@@ -75,6 +88,11 @@ def code(name: str) -> str:
     return (
         f'``` {{ .python #{anchor} title="{source.file}, line {source.line}" }}\n{source.code}\n```'
     )
+
+
+def fold(name: str, title: str) -> str:
+    """A function that would interrupt, folded."""
+    return _folded("code", title, sources.of(name))
 
 
 def listing(name: str) -> str:
@@ -88,11 +106,14 @@ def listing(name: str) -> str:
 
 def test(name: str) -> str:
     """A test, folded, under its name in words."""
-    source = sources.test(name)
     words = name.partition("::")[2].removeprefix("test_").replace("_", " ")
+    return _folded("test", words, sources.test(name))
+
+
+def _folded(kind: str, title: str, source: sources.Source) -> str:
     body = "\n".join(f"    {line}" for line in source.text.splitlines())
     return (
-        f'??? test "{words}"\n\n    ``` {{ .python title="{source.file}, line {source.line}" }}\n'
+        f'??? {kind} "{title}"\n\n    ``` {{ .python title="{source.file}, line {source.line}" }}\n'
         f"{body}\n    ```\n"
     )
 
@@ -185,7 +206,9 @@ def ledger() -> str:
 
 MACROS: dict[str, Callable[..., str]] = {
     "statement": statement,
+    "state": state,
     "code": code,
+    "fold": fold,
     "listing": listing,
     "test": test,
     "value": value,
@@ -241,8 +264,15 @@ def generated() -> dict[str, str]:
     ]
     (end,) = sources.lines_of("alg:generate", "return _scored(")
     lines.append({"label": "score", "line": end, "answer": True})
-    trace = {"prompt": trace["prompt"], "panels": trace["panels"], "lines": lines}
-    for name, data in (("trajectory", trace), ("dial", records.read("dial")["rows"])):
+    recorded = {
+        "trajectory": {"prompt": trace["prompt"], "panels": trace["panels"], "lines": lines},
+        "dial": records.read("dial")["rows"],
+        "equations": {
+            name: {"number": numbered(name), "statement": found.statement}
+            for name, found in EQUATIONS.items()
+        },
+    }
+    for name, data in recorded.items():
         # A script, as a page that is opened from a folder may not read JSON.
         text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
         made[f"assets/data/{name}.js"] = f"(window.RECORDED ??= {{}}).{name} = {text};\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import operator
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +63,14 @@ class Source:
 
 
 def of(name: str) -> Source:
-    """The source of `module:function`, or of an equation id. `KeyError` for an unknown one."""
+    """The source of `module:function` or `module:Class.method`, or of an equation id.
+
+    `KeyError` for an unknown one.
+    """
     if name in EQUATIONS:
         name = IMPLEMENTATIONS[name]
-    module, _, attribute = name.partition(":")
-    found = inspect.unwrap(getattr(importlib.import_module(module), attribute))
+    module, _, path = name.partition(":")
+    found = inspect.unwrap(operator.attrgetter(path)(importlib.import_module(module)))
     lines, line = inspect.getsourcelines(found)
     file = Path(inspect.getsourcefile(found) or "").resolve().relative_to(ROOT)
     text = textwrap.dedent("".join(lines)).rstrip()

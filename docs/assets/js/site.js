@@ -3,7 +3,8 @@
 (() => {
   document.querySelectorAll(".md-search[role=dialog]").forEach(search => search.setAttribute("aria-label", "Search"));
   const find = id => document.getElementById(id);
-  if (find("relaxation")) mountRelaxation(find("relaxation"));
+  const playground = document.querySelector(".playground"); // by class: a heading may have any id
+  if (playground) mountRelaxation(playground);
   if (find("dial")) mountDial(find("dial"), RECORDED.dial);
   const stepper = find("stepper");
   if (stepper) {

@@ -366,7 +366,7 @@ function liveEngine() {
     return {
       toy, V, eos, mask, width: judge.d, table: judge.embedding, length: toy.length,
       encode: prompt => prompt.split(" ").map(w => id[w]),
-      words: tokens => Array.from(tokens, token => toy.vocabulary[token]),
+      words: tokens => tokens.map(token => toy.vocabulary[token]),
       key: prompt => BigInt(toy.keys[prompt]),
 
       /* phi at the given positions of the response, one row each; -inf for ids that may not be written. */
@@ -457,69 +457,93 @@ function liveEngine() {
 
   /* ---- Algorithm 1 ---- */
 
-  /* The inner loop: psi at the masked positions of one trajectory, and a record of each gradient step. */
-  function guide(model, prompt, response, positions, logits, row, step, config) {
-    const { M, eta, tau, topP } = config, { table, width } = model, weight = weightOf(config.weight);
+  /* The inner loop: psi at the masked positions of one trajectory, and a record of each gradient step. `observe` gets all that
+     a step computes, psi from before it and after it. */
+  function guide(model, prompt, response, positions, logits, row, step, config, observe) {
+    const { M, eta, tau, topP } = config, { table, width } = model, weigh = weightOf(config.weight);
     const psi = logits.map(phi => phi.slice()), climbs = psi.map(p => new Adam(p, eta)), records = [];
     for (let m = 0; m < M; m++) {
       const q = psi.map(p => tokenDistribution(p, tau));
       const soft = q.map(p => softEmbedding(p, table, width));
-      const chance = uniform(row, "hard", step, m, positions);
-      const hard = q.map((p, i) => hardEmbedding(inverseCdf(nucleus(p, topP), chance[i]), table, width));
-      const w = psi.map(p => weight(p, tau));
-      const mixed = soft.map((s, i) => interpolate(s, hard[i], w[i]));
+      const kept = q.map(p => nucleus(p, topP)), chance = uniform(row, "hard", step, m, positions);
+      const tokens = kept.map((p, i) => inverseCdf(p, chance[i]));
+      const hard = tokens.map(token => hardEmbedding(token, table, width));
+      const weight = psi.map(p => weigh(p, tau));
+      const mixed = soft.map((s, i) => interpolate(s, hard[i], weight[i]));
       const { value, slopes } = model.reward(prompt, response, positions, mixed);
-      records.push({
-        weight: w, entropy: psi.map(entropy), reward: value,
+      const record = {
+        weight, entropy: psi.map(entropy), reward: value,
         E: mixed.map((e, i) => distance(e, soft[i])), D: mixed.map((e, i) => distance(e, hard[i])),
-      });
-      climbs.forEach((climb, i) => climb.step(logitGradient(q[i], slopes[i], soft[i], table, tau)));
+      };
+      records.push(record);
+      const gradients = q.map((p, i) => logitGradient(p, slopes[i], soft[i], table, tau)), copy = () => psi.map(p => p.slice());
+      const before = observe && copy();
+      climbs.forEach((climb, i) => climb.step(gradients[i]));
+      observe?.({ ...record, psi: before, q, soft, kept, chance, tokens, hard, mixed, slopes, gradients, moved: copy() });
     }
     return { psi, records };
   }
 
   const DEFAULTS = { K: 4, T: 16, M: 3, eta: 0.5, tau: 0.7, topP: 0.95, order: "entropy", eosLast: true, seed: 0, weight: "entrgi" };
 
+  const maskedOf = (model, response) => Array.from(response.keys()).filter(i => response[i] === model.mask);
+
+  /* How many of the masked tokens a step commits. Under `origin` chance decides. */
+  function howMany(positions, row, step, order) {
+    if (order !== "origin") return floorShare(positions.length, step.fraction);
+    return uniform(row, "origin", step.index, 0, positions).filter(u => u < step.fraction).length;
+  }
+
+  /* A step of one trajectory: predict, guide, draw a candidate for each masked position, and keep some. */
+  function denoise(model, prompt, response, row, step, config, observe) {
+    const { tau, topP, order } = config, chancy = order === "origin", positions = maskedOf(model, response);
+    const phi = model.predict(prompt, response, positions);
+    const { psi, records } = guide(model, prompt, response, positions, phi, row, step.index, config, observe);
+    const kept = psi.map(p => nucleus(tokenDistribution(p, tau), topP)), chance = uniform(row, "commit", step.index, 0, positions);
+    const candidates = kept.map((p, i) => inverseCdf(p, chance[i]));
+    const late = chancy ? uniform(row, "origin", step.index, 0, positions) : null;
+    const confidence = kept.map((p, i) => chancy ? -late[i] : ORDERS[order](phi[i], psi[i], p, candidates[i], tau));
+    const quota = howMany(positions, row, step, order);
+    const committed = commit(candidates, confidence, quota, config.eosLast && !chancy ? model.eos : null);
+    const tokens = Array.from(response);
+    for (const i of committed) tokens[positions[i]] = candidates[i];
+    return { positions, phi, psi, records, kept, chance, candidates, confidence, quota, committed, tokens };
+  }
+
+  /* All that step `index` of answer k computes, from the answer as it stood before. As the draws are keyed, nothing before it has
+     to run again. */
+  function inspect(model, text, settings, index, k, response) {
+    const config = { ...DEFAULTS, ...settings }, step = schedule(config.T, model.length)[index], gradientSteps = [];
+    const row = rowState(config.seed, model.key(text), k);
+    const found = denoise(model, model.encode(text), response, row, step, config, inner => gradientSteps.push(inner));
+    return { ...step, before: response, ...found, gradientSteps };
+  }
+
   /* Answers a prompt K times. Yields a record of every denoising step that runs, of all trajectories; returns the answers. */
   function* generate(model, text, settings) {
-    const config = { ...DEFAULTS, ...settings }, { K, T, tau, topP, order } = config;
-    const prompt = model.encode(text), N = model.length, chancy = order === "origin";
+    const config = { ...DEFAULTS, ...settings }, { K, T, tau, order } = config;
+    const prompt = model.encode(text), N = model.length, weigh = weightOf(config.weight);
     const rows = Array.from({ length: K }, (_, k) => rowState(config.seed, model.key(text), k));
-    const responses = rows.map(() => new Int32Array(N).fill(model.mask));
-    const putLast = config.eosLast && !chancy ? model.eos : null, shown = weightOf(config.weight);
+    let responses = rows.map(() => new Array(N).fill(model.mask));
     for (const step of schedule(T, N)) {
-      const masked = responses.map(r => Array.from(r.keys()).filter(i => r[i] === model.mask));
-      const chance = masked.map((positions, k) => chancy ? uniform(rows[k], "origin", step.index, 0, positions) : []);
-      const quotas = masked.map((positions, k) =>
-        chancy ? chance[k].filter(u => u < step.fraction).length : floorShare(positions.length, step.fraction));
-      if (quotas.every(quota => quota === 0)) continue;
+      if (responses.every((response, k) => howMany(maskedOf(model, response), rows[k], step, order) === 0)) continue;
       const trajectories = responses.map((response, k) => {
-        const positions = masked[k];
-        const phi = model.predict(prompt, response, positions);
-        const { psi, records } = guide(model, prompt, response, positions, phi, rows[k], step.index, config);
-        const us = uniform(rows[k], "commit", step.index, 0, positions);
-        const kept = psi.map(p => nucleus(tokenDistribution(p, tau), topP));
-        const candidates = kept.map((p, i) => inverseCdf(p, us[i]));
-        const confidence = kept.map((p, i) => chancy ? -chance[k][i] : ORDERS[order](phi[i], psi[i], p, candidates[i], tau));
-        const committed = commit(candidates, confidence, quotas[k], putLast);
-        return { positions, records, candidates, confidence, committed, weight: phi.map(p => shown(p, tau)), entropy: phi.map(entropy) };
+        const { phi, positions, records, candidates, confidence, committed, tokens } = denoise(model, prompt, response, rows[k], step, config);
+        return { positions, records, candidates, confidence, committed, tokens, weight: phi.map(p => weigh(p, tau)), entropy: phi.map(entropy) };
       });
-      trajectories.forEach((found, k) => {
-        for (const i of found.committed) responses[k][found.positions[i]] = found.candidates[i];
-        found.tokens = Array.from(responses[k]);
-      });
+      responses = trajectories.map(({ tokens }) => tokens);
       yield { step: step.index, t: step.t, trajectories };
     }
     return responses.map(response => {
       const words = model.words(response), parts = explainGold(model.toy, text, words);
       return {
-        tokens: Array.from(response), words, parts, reward: model.reward(prompt, response).value,
+        tokens: response, words, parts, reward: model.reward(prompt, response).value,
         gold: parts.reduce((sum, [, points]) => sum + points, 0),
       };
     });
   }
 
   return {
-    rowState, uniform, nucleus, inverseCdf, tokenDistribution, entropy, gelu, geluSlope, load, schedule, guide, generate, DEFAULTS,
+    rowState, uniform, nucleus, inverseCdf, tokenDistribution, entropy, gelu, geluSlope, load, schedule, inspect, generate, DEFAULTS,
   };
 }

@@ -5,7 +5,7 @@ const LIVE_NETWORKS = new URL("../../live/networks.js", document.currentScript.s
 function mountLive(root) {
   const { element, number } = Draw, MARK = "#run:";
   const NAMES = { unguided: "Unguided", guided: "Guided" };
-  let toy = null, worker = null, id = 0, sides = {}, chosen = 0, at = 0, follow = true, before = null, asked = null;
+  let toy = null, worker = null, id = 0, sides = {}, chosen = 0, at = 0, follow = true, before = null, asked = null, sought = null;
 
   /* ---- Settings ---- */
 
@@ -58,6 +58,10 @@ function mountLive(root) {
         weight: found.weight === "constant" ? Number(found.w) : found.weight },
     };
   }
+  /* All settings, and where the inspector stands. */
+  const address = () => MARK + new URLSearchParams({ ...written(),
+    ...(inspector.open() ? { ...inspector.written(), step: (steps("guided")[place()]?.step ?? sought ?? 0) + 1, answer: chosen + 1 } : {}) });
+  const remember = () => history.replaceState(null, "", address());
   const fromAddress = () => location.hash.startsWith(MARK) ? Object.fromEntries(new URLSearchParams(location.hash.slice(MARK.length))) : null;
 
   /* ---- What is written ---- */
@@ -79,8 +83,17 @@ function mountLive(root) {
     element("div", { class: "panels" }, ...Object.entries(panels).map(([side, p]) =>
       element("section", {}, element("h2", {}, NAMES[side]), p.slots, p.words, p.results))),
     charts, summary);
+  const inspector = liveInspector({
+    toy: () => toy,
+    go(change) { follow = false; at = place() + change; show(); remember(); },
+    answer(k) { chosen = k; show(); remember(); },
+    ask: request => worker.postMessage({ id, ...request }),
+    changed: () => { if (asked) remember(); },
+  });
 
   const steps = side => sides[side]?.steps ?? [];
+  /* The step that the inspector is at: behind the last one are the answers. None while a link's step is not yet written. */
+  const place = () => sought === null ? Math.min(at, steps("guided").length - 1) : -1;
   const length = () => Math.max(steps("unguided").length, steps("guided").length);
   const mean = values => values.reduce((a, b) => a + b, 0) / values.length;
   const points = x => (x > 0 ? "+" : "") + number(x);
@@ -199,13 +212,16 @@ function mountLive(root) {
     drawCharts();
     drawSummary();
     drawAnswers();
+    inspector.show({ run: id, asked, steps: steps("guided"), at: place(), answer: chosen });
   }
-  slider.addEventListener("input", () => { at = Number(slider.value); follow = at === length(); show(); });
+  slider.addEventListener("input", () => { at = Number(slider.value); follow = at === length(); sought = null; show(); });
+  slider.addEventListener("change", () => { if (asked) remember(); });
 
   /* ---- Running ---- */
 
   const describe = ({ prompt, settings: s }) => ({ prompt, ...s });
-  function start() {
+  /* With `linked` the page goes to the step and the answer that a link holds, and then does not follow the run. */
+  function start(linked) {
     if (!worker || !form.reportValidity()) return;
     const now = settings();
     if (sides.guided?.answers) {
@@ -213,15 +229,16 @@ function mountLive(root) {
       before = { answers: sides.guided.answers, what: changed.map(([name]) => `${name} ${old[name]}`).join(", ") || "same settings" };
     }
     asked = now;
-    history.replaceState(null, "", MARK + new URLSearchParams(written()));
     const fresh = () => ({ steps: [], answers: null, K: now.settings.K, T: now.settings.T });
     sides = { unguided: fresh(), guided: fresh() };
-    chosen = Math.min(chosen, now.settings.K - 1);
+    chosen = Math.min(linked ? Math.max(0, Number(linked.answer) - 1 || 0) : chosen, now.settings.K - 1);
     follow = true;
+    sought = linked ? Math.max(0, Number(linked.step) - 1 || 0) : null;
     stop.disabled = false;
     status.textContent = "Writing …";
     worker.postMessage({ id: ++id, ...now });
     show();
+    remember();
   }
   function halt(text) {
     stop.disabled = true;
@@ -229,8 +246,12 @@ function mountLive(root) {
   }
   function received({ data }) {
     if (data.id !== id) return;
+    if (data.state) return inspector.received(data);
     if (data.step) sides[data.side].steps.push(data.step);
     if (data.answers) sides[data.side].answers = data.answers;
+    if (sought !== null && data.side === "guided" && (data.answers || data.step.step >= sought)) {
+      [sought, follow, at] = [null, false, steps("guided").length - 1];
+    }
     if (data.seconds) halt(`Both written in ${number(data.seconds, 1)} s, in this page, in float64.`);
     show();
   }
@@ -240,11 +261,20 @@ function mountLive(root) {
   another.addEventListener("click", () => { controls.seed.value = Number(controls.seed.value) + 1; start(); });
   reset.addEventListener("click", () => { fill(initial()); });
   link.addEventListener("click", async () => {
-    history.replaceState(null, "", MARK + new URLSearchParams(written()));
+    remember();
     try { await navigator.clipboard.writeText(location.href); status.textContent = "Copied: a link with all settings."; }
     catch { status.textContent = "The address of this page now holds all settings."; }
   });
-  window.addEventListener("hashchange", () => { const found = fromAddress(); if (found) { fill(found); start(); } });
+  window.addEventListener("hashchange", () => { const found = fromAddress(); if (found) follows(found); });
+
+  /* What a link says. */
+  function follows(found) {
+    fill(initial());
+    fill(found);
+    inspector.fill(found);
+    if (inspector.open()) shown.before(inspector.root); // what is written above it would push it down
+    start(found.eq ? found : undefined);
+  }
 
   function ready() {
     toy = RECORDED.live;
@@ -252,7 +282,7 @@ function mountLive(root) {
       controls[name].replaceChildren(...values.map(value => element("option", { value }, value)));
     }
     const linked = fromAddress();
-    fill({ ...initial(), ...linked });
+    fill(initial());
     const source = URL.createObjectURL(new Blob([`${liveEngine};(${liveWorker})(liveEngine());`], { type: "text/javascript" }));
     worker = new Worker(source);
     worker.onmessage = received;
@@ -261,14 +291,14 @@ function mountLive(root) {
     worker.postMessage({ toy, bytes }, [bytes]);
     status.textContent = "Ready. Press Run.";
     root.dataset.ready = "";
-    if (linked) start();
+    if (linked) follows(linked);
   }
   const script = element("script", { src: LIVE_NETWORKS });
   script.addEventListener("load", ready);
   script.addEventListener("error", () => { status.textContent = "The networks could not be loaded."; });
   document.head.append(script);
 
-  root.replaceChildren(form, status, shown);
+  root.replaceChildren(form, status, shown, inspector.root);
   constant();
   show();
 }

@@ -24,5 +24,6 @@ function liveWorker(engine) {
     if (data.toy) model = engine.load(data.toy, data.bytes);
     latest = data.id ?? latest;
     if (data.prompt) write(data);
+    if (data.inspect) postMessage({ id: data.id, key: data.key, state: engine.inspect(model, ...data.inspect) });
   };
 }
