@@ -23,9 +23,8 @@
   }
   const mark = box => {
     const left = box.scrollLeft > 1, right = box.scrollWidth - box.clientWidth - box.scrollLeft > 1;
-    box.classList.toggle("more-both", left && right);
-    box.classList.toggle("more-left", left && !right);
-    box.classList.toggle("more-right", right && !left);
+    if (left || right) box.dataset.more = left && right ? "both" : left ? "left" : "right";
+    else delete box.dataset.more;
   };
   const sizes = new ResizeObserver(changed => changed.forEach(({ target }) => mark(target)));
   for (const box of document.querySelectorAll(".md-typeset :is(pre > code, table:not([class]), .scroll, div.arithmatex)")) {
