@@ -665,7 +665,7 @@ def verdicts(palette: Palette) -> Figure:
     for axis, (unit, claims) in zip(axes, of.items(), strict=True):
         for i, claim in enumerate(claims):
             dots = [language["mean"] for language in claim["by_language"].values()]
-            axis.plot(dots, [-i] * len(dots), "o", color=palette.quiet, alpha=0.55, markersize=4)
+            axis.plot(dots, [-i] * len(dots), "o", color=palette.quiet, alpha=0.8, markersize=4)
             mean = Estimate(**claim["mean"])
             axis.errorbar(
                 mean.mean,
