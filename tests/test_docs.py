@@ -353,7 +353,16 @@ def test_pictures_say_what_they_show_and_fail_loudly(monkeypatch):
     }
     assert used == set(figures.DRAWN)
     with pytest.raises(ZeroDivisionError):
-        figures.Drawing("words", lambda palette: 1 / 0).draw()
+        figures.Drawing("words", "caption", (), lambda palette: 1 / 0).draw()
+
+
+def test_captions_name_the_records_that_pictures_are_drawn_from(monkeypatch):
+    read, found = records.read, set()
+    monkeypatch.setattr(records, "read", lambda name: found.add(name) or read(name))
+    for name in figures.DRAWN.keys() - {"climb", "misread"}:  # those run networks
+        found.clear()
+        figures.DRAWN[name].paint(figures.PALETTES["light"])
+        assert found == set(figures.DRAWN[name].recorded), name
 
 
 def test_what_is_said_of_constant_weights_and_of_the_best_answer():

@@ -9,13 +9,15 @@ import re
 import threading
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlparse
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 
-from browsing import browsing
-from building import live, records
+from browsing import browsing, same_ids, unseen
+from building import figures, live, records
 from building.records import ROOT
 from entrgi_ref import (
     GuidanceConfig,
@@ -138,7 +140,7 @@ FEWER_LETTERS = """
         const again = [...document.querySelectorAll(".highlight pre *, .katex *, article code")]
             .filter(e => known.size === known.add(lookOf(e)).size);
         for (const e of again) {
-            if (e.matches(".highlight code span")) e.replaceWith(...e.childNodes);
+            if (e.matches(".highlight code span:not([id])")) e.replaceWith(...e.childNodes);
             else e.dataset.again = "";
         }
         document.body.normalize();
@@ -170,47 +172,151 @@ def settle(page):
 
 NARROW = pytest.mark.xdist_group("narrow")  # by the other worker, in its own browser
 VIEWS = [("light", 1280), pytest.param("dark", 390, marks=NARROW)]
+PALETTES = {"light": "default", "dark": "slate"}
+SHOWS = "palette => document.body.dataset.mdColorScheme === palette"
+
+
+@pytest.fixture(scope="module")
+def views(browser):
+    """One window for each view, which all pages are opened in: what they share is fetched once."""
+
+    @functools.cache
+    def window(scheme, width):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, reduced_motion="reduce", bypass_csp=True
+        )
+        page = context.new_page()
+        complaints, requested = [], []
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requested.append(request.url))
+        return page, complaints, requested
+
+    return window
 
 
 @browsing
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize(("scheme", "width"), VIEWS)
-def test_every_page_in_a_browser(browser, server, axe, name, scheme, width):
-    """Opened in one of the palettes, then switched to the other one."""
-    context = browser.new_context(
-        color_scheme=scheme,
-        viewport={"width": width, "height": 900},
-        reduced_motion="reduce",
-        bypass_csp=True,
-    )
-    page = context.new_page()
-    complaints, requested = [], []
-    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: requested.append(request.url))
+def test_every_page_in_a_browser(views, server, axe, name, scheme, width):
+    """Opened in one of the system's colours, which then change to the other ones."""
+    page, complaints, requested = views(scheme, width)
+    complaints.clear()
+    requested.clear()
+    page.emulate_media(color_scheme=scheme)
+    page.unroute_all()
     if name == "404.html":  # at the root, see above
         server = server.removesuffix("/entrgi_ref")
-        context.route("**/*", lambda route: route.continue_(url=below(route.request.url)))
+        page.route("**/*", lambda route: route.continue_(url=below(route.request.url)))
     page.goto(f"{server}/{name}", wait_until="load")
     settle(page)
-    palettes = ["slate", "default"] if scheme == "dark" else ["default", "slate"]
-    for switched, palette in enumerate(palettes):
-        if switched:
-            page.click("label[for^=__palette_]:visible")
-            settle(page)
-        assert page.evaluate("document.body.dataset.mdColorScheme") == palette
-        wide = page.evaluate(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        assert wide <= 0, f"{wide} pixels too wide"
-        if not switched:
+    for shown in (scheme, *PALETTES.keys() - {scheme}):
+        page.emulate_media(color_scheme=shown)
+        page.wait_for_function(SHOWS, arg=PALETTES[shown])
+        if shown == scheme:
             shown_as_meant(page)
+            assert same_ids(page) == []
             page.evaluate(axe)
             page.evaluate(FEWER_LETTERS)
-        assert serious(page, **(COLOURS if switched else {})) == []
+        assert unseen(page) == []
+        assert serious(page, **(COLOURS if shown != scheme else {})) == []
     assert complaints == []
     assert [url for url in requested if not url.startswith((server, "data:", "blob:"))] == []
-    context.close()
+
+
+BOX = '<div style="width: 100px; white-space: nowrap; {style}">{text}</div>'
+LONG = "a line that is wider than its box"
+BUTTON = (
+    "<style>nav { position: absolute; right: 0; top: 0; width: 20px; height: 20px }</style>"
+    '<pre style="position: relative; width: 100px"><nav class="md-code__nav"></nav>'
+)
+
+
+@browsing
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (BOX.format(style="overflow: auto; box-shadow: inset 0 0 2px", text=LONG), None),
+        (BOX.format(style="overflow: hidden", text="short"), None),
+        (BOX.format(style="overflow: hidden; width: 1px; height: 1px", text="for readers"), None),
+        (BOX.format(style="overflow: auto", text=LONG), "scrolls without a hint"),
+        (BOX.format(style="overflow: hidden", text=LONG), "cut"),
+        (BOX.format(style="overflow: clip; height: 8px", text="low"), "cut"),
+        (BOX.format(style="margin-left: 380px", text=LONG), "cut"),
+        (BOX.format(style="height: 5px; margin-left: 390px", text=""), "the page is"),
+        (
+            BUTTON + f"<code>{LONG[:12]}</code></pre>",
+            "below the copy button",
+        ),
+    ],
+)
+def test_what_cannot_be_seen_is_found(views, body, found):
+    page, *_ = views(*VIEWS[0])
+    page.set_viewport_size({"width": 400, "height": 300})
+    page.goto("about:blank")
+    page.set_content(f"<body style='margin: 0; font: 14px monospace'>{body}</body>")
+    assert [fault.startswith(found) for fault in unseen(page)][:1] == ([True] if found else [])
+    page.set_viewport_size({"width": VIEWS[0][1], "height": 900})
+
+
+@browsing
+def test_two_elements_with_one_id_are_found(views):
+    page, *_ = views(*VIEWS[0])
+    page.goto("about:blank")
+    page.set_content("<p id=a></p><p id=b></p>")
+    page.evaluate("document.body.append(Object.assign(document.createElement('p'), {id: 'a'}))")
+    assert same_ids(page) == ["a"]
+
+
+def luminance(colour):
+    linear = [x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in to_rgb(colour)]
+    return float(np.dot((0.2126, 0.7152, 0.0722), linear))
+
+
+def contrast(colour, background):
+    low, high = sorted((luminance(colour), luminance(background)))
+    return (high + 0.05) / (low + 0.05)
+
+
+BACKGROUNDS = {"light": "#ffffff", "dark": "#1e2129"}
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def curves(group):
+    """Colours and opacities of a drawn picture's lines, marks, error bars; no axes, no grid."""
+    for element in group:
+        name = element.get("id", "")
+        if name.startswith(("matplotlib.axis", "legend", "text")):
+            continue
+        if name.startswith(("line2d", "LineCollection")):
+            for mark in element.iter():
+                style = mark.get("style", "")
+                opacity = re.search(r"opacity: ([\d.]+)", style)
+                for colour in re.findall(r"stroke: (#\w{6})", style):
+                    yield colour, float(opacity[1]) if opacity else 1.0
+        else:
+            yield from curves(element)
+
+
+@pytest.mark.parametrize("picture", sorted(figures.DRAWN))
+@pytest.mark.parametrize("mode", BACKGROUNDS)
+def test_every_curve_is_told_apart_from_the_page(picture, mode):
+    drawn = ElementTree.parse(SITE / "assets" / "drawn" / f"{picture}-{mode}.svg").getroot()
+    below = np.array(to_rgb(BACKGROUNDS[mode]))
+    for colour, opacity in set(curves(drawn)):
+        seen = opacity * np.array(to_rgb(colour)) + (1 - opacity) * below
+        assert contrast(seen, below) >= 3, (colour, opacity)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_figure_has_a_caption(name):
+    text = (SITE / name).read_text(encoding="utf-8")
+    captions = re.findall(r'<figure class="drawn">.*?<figcaption>(.*?)</figcaption>', text, re.S)
+    assert len(captions) == text.count('<figure class="drawn">')
+    for caption in captions:
+        assert re.search(r"\b[Bb]ars\b|A drawing, not data", caption), caption
+    outside = re.sub(r'<figure class="drawn">.*?</figure>', "", text, flags=re.S)
+    assert not re.search(r'assets/drawn/|id="(dial|stepper)"', outside)
 
 
 def shown_as_meant(page):
@@ -684,11 +790,83 @@ def test_a_trace_page_of_several_prompts_shows_one_at_a_time(browser, tmp_path):
 
 
 @browsing
-def test_the_palette_can_be_switched(opened):
+def test_colours_follow_the_system_until_the_reader_chooses(opened):
     page = opened("dial.html", color_scheme="light")
-    page.click("label[for=__palette_1]:visible, label[for=__palette_0]:visible")
-    assert page.evaluate("document.body.dataset.mdColorScheme") == "slate"
-    assert "dark" in page.get_attribute("#stepper", "class")
+
+    def shows(mode):
+        page.wait_for_function(SHOWS, arg=PALETTES[mode])
+        assert ("dark" in page.get_attribute("#stepper", "class")) == (mode == "dark")
+        strokes = page.eval_on_selector_all(
+            "#dial polyline", "all => [...new Set(all.map(e => getComputedStyle(e).stroke))]"
+        )
+        assert len(strokes) == 2
+        for stroke in strokes:
+            colour = np.divide([int(x) for x in re.findall(r"\d+", stroke)], 255)
+            assert contrast(colour, BACKGROUNDS[mode]) >= 3, stroke
+
+    def choose():
+        page.click("label[for^=__palette_]:visible")
+
+    for mode in ("light", "dark", "light"):
+        page.emulate_media(color_scheme=mode)
+        shows(mode)
+    choose()  # light, whatever the system's are
+    page.emulate_media(color_scheme="dark")
+    shows("light")
+    page.reload()
+    shows("light")
+    choose()
+    page.emulate_media(color_scheme="light")
+    shows("dark")
+    choose()  # the system's again
+    shows("light")
+    page.emulate_media(color_scheme="dark")
+    page.reload()
+    shows("dark")
+
+
+SHOWN = """
+    image => ({width: image.getBoundingClientRect().width, of: image.naturalWidth,
+               box: image.closest(".scroll").clientWidth})
+"""
+
+
+@browsing
+def test_the_text_of_the_start_pages_figure_is_large_enough(opened):
+    page = opened("index.html")
+    drawn = (SITE / "assets" / "drawn" / "demo-light.svg").read_text(encoding="utf-8")
+    size = min(map(float, re.findall(r"font(?:-size)?: ([\d.]+)px", drawn)))
+    inside = float(re.search(r'viewBox="0 0 ([\d.]+)', drawn)[1])
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        shown = page.eval_on_selector("figure.drawn img:visible", SHOWN)
+        assert size * shown["width"] / inside >= 12
+        assert (shown["width"] > shown["box"]) == (width == 390)
+
+
+LINES = """
+    lines => lines.map(line => {
+        const range = document.createRange(), text = line.textContent;
+        range.selectNodeContents(line);
+        const rows = [...range.getClientRects()].filter(box => box.width > 1);
+        const first = rows[0]?.top, below = rows.filter(box => box.top > first + 5);
+        const start = line.getBoundingClientRect().left;
+        const letter = parseFloat(getComputedStyle(line).fontSize) * 0.6;
+        return [text.match(/^ */)[0].length, ...below.map(box => (box.left - start) / letter)];
+    }).filter(([, ...below]) => below.length)
+"""
+
+
+@browsing
+def test_wrapped_code_stays_indented_and_is_copied_as_it_was(opened):
+    page = opened("algorithm.html", permissions=["clipboard-read", "clipboard-write"])
+    wrapped = page.eval_on_selector_all(".beside pre > code > [id^=__span]", LINES)
+    assert len(wrapped) > 3
+    for indent, *rows in wrapped:
+        assert min(rows) > indent + 3
+    page.locator(".beside pre .md-code__button").first.click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.strip() == page.locator(".beside pre > code").first.text_content().strip()
 
 
 @browsing

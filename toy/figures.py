@@ -63,13 +63,14 @@ def demo_figure(
     rows: Sequence[Row], curves: Curves, ink: str, colours: Mapping[str, str]
 ) -> Figure:
     """Reward, gold score and approximation error."""
-    figure = Figure(figsize=(11, 3.5), layout="constrained")
-    axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.05))
-    _dots(axes[0], rows, "top1", "average", ("Top@1", "Avg@K"), ink)
-    axes[0].set(title="Reward: what guidance climbs", xlabel="reward (standard deviations)")
-    _dots(axes[1], rows, "gold_best", "gold_mean", ("of the best answer", "mean of all"), ink)
-    axes[1].set(title="Gold score: what is wanted", xlabel="gold score (points)", yticklabels=[])
-    _curves(axes[2], curves, colours)
+    figure = Figure(figsize=(7.4, 6.4), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(3.3, 3.1))
+    reward, gold = above.subplots(1, 2)
+    _dots(reward, rows, "top1", "average", ("Top@1", "Avg@K"), ink)
+    reward.set(title="Reward: what guidance climbs", xlabel="reward (standard deviations)")
+    _dots(gold, rows, "gold_best", "gold_mean", ("of the best answer", "mean of all"), ink)
+    gold.set(title="Gold score: what is wanted", xlabel="gold score (points)", yticklabels=[])
+    _curves(below.subplots(), curves, colours)
     return figure
 
 
@@ -99,7 +100,7 @@ def _dots(
             label=label,
         )
     axes.set_yticks(-np.arange(len(rows)), [row.label.replace(", ", ",\n") for row in rows])
-    axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    axes.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -120,6 +121,6 @@ def _curves(axes: Axes, curves: Curves, colours: Mapping[str, str]) -> None:
         ylim=(0, None),
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -76,12 +77,20 @@ PALETTES = {
 }
 
 
+Paint = Callable[[Palette], Figure]
+
+
 @dataclass(frozen=True)
 class Drawing:
     """A picture, and what it shows in words."""
 
     alt: str
-    paint: Callable[[Palette], Figure]
+    """For a reader who cannot see it."""
+    caption: str
+    """In Markdown, for all readers: what is drawn, and what the error bars are. May hold macros."""
+    recorded: tuple[str, ...]
+    """The run records that it is drawn from."""
+    paint: Paint
 
     def draw(self) -> dict[str, str]:
         """`light` and `dark` -> SVG."""
@@ -99,10 +108,15 @@ DRAWN: dict[str, Drawing] = {}
 """Name -> picture."""
 
 
-def drawing(paint: Callable[[Palette], Figure]) -> Callable[[Palette], Figure]:
+def drawing(caption: str, *recorded: str) -> Callable[[Paint], Paint]:
     """Register a picture. What the docstring says is what a reader is told who cannot see it."""
-    DRAWN[paint.__name__] = Drawing(" ".join((paint.__doc__ or "").split()), paint)
-    return paint
+
+    def register(paint: Paint) -> Paint:
+        alt = " ".join((paint.__doc__ or "").split())
+        DRAWN[paint.__name__] = Drawing(alt, caption, recorded, paint)
+        return paint
+
+    return register
 
 
 @contextmanager
@@ -121,6 +135,12 @@ def _style(palette: Palette) -> Iterator[None]:
     }
     with matplotlib.rc_context(settings):
         yield
+
+
+def _counted(*axes: Axis) -> None:
+    """No half steps on an axis of counts."""
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _panels(*widths: float, height: float = 2.9) -> tuple[Figure, list[Axes]]:
@@ -147,7 +167,10 @@ PLANE = torch.tensor(
 SAMPLED = 2
 
 
-@drawing
+@drawing(
+    "The probabilities q of the example's five tokens at three temperatures τ. Computed "
+    "when the site is built: there is no chance in it, and so no error bars.",
+)
 def temperature(palette: Palette) -> Figure:
     """Three bar charts of the same five tokens' probabilities: nearly all on one token at
     temperature 0.3, spread out at 1.5.
@@ -162,7 +185,12 @@ def temperature(palette: Palette) -> Figure:
     return figure
 
 
-@drawing
+@drawing(
+    "The example in the plane of its embeddings. Grey dots are the five tokens. The shaded "
+    "area is their hull, in which every soft embedding lies. The mixed embedding lies on "
+    "the line from soft to hard, at the share w of the way. Computed when the site is "
+    "built, without chance or error bars.",
+)
 def plane(palette: Palette) -> Figure:
     """Five token embeddings in a plane. The soft embedding lies inside their hull, the hard one on
     a token, and the mixed one on the line between, nearer to the hard one.
@@ -190,7 +218,11 @@ def plane(palette: Palette) -> Figure:
     return figure
 
 
-@drawing
+@drawing(
+    "The weight w where so many tokens are equally likely and all others impossible. The "
+    "toy's line ends below 1: some of its tokens may never be written, but all of them "
+    "count in V. Computed when the site is built, without chance or error bars.",
+)
 def weight(palette: Palette) -> Figure:
     """The weight w rises with the logarithm of the number of equally likely tokens; at ten tokens
     it is about a half for a vocabulary of 75, about a fifth for one of 152,064. The toy's line ends
@@ -229,7 +261,11 @@ def rewards_by_step(method: str, M: int) -> list[float]:
     return means
 
 
-@drawing
+@drawing(
+    "The reward that guidance sees at each of its gradient steps, in the first denoising "
+    "step that runs. Means over prompts and answers of one run of the quick toy, at one "
+    "seed and without error bars. Run when the site is built, so it has no record.",
+)
 def climb(palette: Palette) -> Figure:
     """The reward that the gradient step sees, against the gradient step, for Expectation, APS and
     EntRGi on the quick toy. For Expectation it rises at every step, for EntRGi at most of them; for
@@ -249,12 +285,16 @@ def climb(palette: Palette) -> Figure:
         ylabel="mean reward R(ê) that the step sees",
         title="The first denoising step, on the quick toy",
     )
+    _counted(axis.xaxis)
     axis.grid()
     axis.legend()
     return figure
 
 
-@drawing
+@drawing(
+    "How many tokens each denoising step commits, with as many steps as tokens and with "
+    "twice as many. Computed when the site is built, without chance or error bars.",
+)
 def commit(palette: Palette) -> Figure:
     """Tokens committed at each denoising step. With 16 steps for 16 tokens: none, then one at a
     time, then two. With 32 steps about half of them commit nothing.
@@ -269,12 +309,17 @@ def commit(palette: Palette) -> Figure:
             color=palette.mixed,
         )
         axis.set(title=f"T = {T}, N = {N}", xlabel="denoising step", ylim=(0, 2.2))
-        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+        _counted(axis.xaxis, axis.yaxis)
     axes[0].set_ylabel("tokens committed")
     return figure
 
 
-@drawing
+@drawing(
+    "Left: both errors at one position of the example, for every weight; computed when the "
+    "site is built. Right: the mean E over the positions and gradient steps of each "
+    "denoising step, for the first prompts of the demo. Neither has error bars.",
+    "demo",
+)
 def errors(palette: Palette) -> Figure:
     """Left: E rises and D falls with the weight, their sum is constant. Right: E at each denoising
     step of the toy, largest for APS, smaller for EntRGi, zero for Expectation.
@@ -301,13 +346,22 @@ def errors(palette: Palette) -> Figure:
     right.set(
         xlabel="denoising step", ylabel="mean E (embedding units)", ylim=(0, None), title="The toy"
     )
+    _counted(right.xaxis)
     right.legend()
     for axis in (left, right):
         axis.grid()
     return figure
 
 
-@drawing
+@drawing(
+    "The demo on the toy, {{ value demo prompts }} held-out prompts and 3 seeds. Left: the "
+    "reward. Right: the gold score. Filled: the best of a prompt's answers by the reward; "
+    "hollow: their mean; bars: 95% intervals over the prompts, for one trained pair of "
+    "networks. Below: how far what the reward model reads is from the [average of all "
+    "embeddings](idea.md), at each denoising step, as a mean without error bars. It is "
+    "nothing for Expectation, which reads the average itself.",
+    "demo",
+)
 def demo(palette: Palette) -> Figure:
     """Reward and gold score of five methods with 95% intervals, and the distance between the
     reward model's input and the soft embedding at each denoising step.
@@ -317,15 +371,20 @@ def demo(palette: Palette) -> Figure:
     )
 
 
-@drawing
+@drawing(
+    "One blank of a sentence. Expectation reads the soft embedding alone, APS the hard one "
+    "alone. EntRGi reads a mix of the two, and its share w of the hard one grows with how "
+    "undecided the distribution is. A drawing, not data.",
+)
 def idea(palette: Palette) -> Figure:
-    """A masked slot of a sentence has a distribution over tokens. The reward model can read the
-    average of all embeddings, the embedding of one sampled token, or a point between the two;
-    the reward's gradient moves the distribution.
+    """A masked slot of a sentence has a distribution over tokens. From it come the average of all
+    embeddings, and the embedding of one sampled token. Arrows from both lead to a mix of the two,
+    1 - w of the average and w of the sample, where w says how undecided the distribution is. The
+    reward model reads the mix, and the reward's gradient moves the distribution.
     """
-    figure = Figure(figsize=(8.6, 3.5), layout="constrained")
+    figure = Figure(figsize=(7.8, 3.5), layout="constrained")
     axis = figure.subplots()
-    axis.set(xlim=(0, 10.6), ylim=(-0.3, 4.2))
+    axis.set(xlim=(0, 10.9), ylim=(-0.45, 4.2))
     axis.axis("off")
 
     def box(x: float, y: float, text: str, edge: str) -> None:
@@ -351,30 +410,40 @@ def idea(palette: Palette) -> Figure:
     for i, (word, colour) in enumerate(
         (("the", palette.quiet), ("cat", palette.quiet), ("?", palette.ink), ("?", palette.quiet))
     ):
-        box(0.55 + 0.72 * i, 3.75, word, colour)
-    arrow((2.0, 3.4), (2.0, 2.95), palette.quiet)
+        box(0.45 + 0.68 * i, 3.85, word, colour)
+    arrow((1.8, 3.5), (1.8, 3.05), palette.quiet)
     q = token_distribution(LOGITS, 0.7)[0].tolist()
     for i, p in enumerate(sorted(q, reverse=True)):
-        axis.bar(1.35 + 0.32 * i, 1.5 * p, width=0.24, bottom=1.35, color=palette.quiet)
-    axis.text(2.0, 1.1, "a distribution\nover tokens", ha="center", va="top")
-    for y, colour, text in (
-        (3.3, palette.soft, "soft: the average\nof all embeddings"),
-        (2.1, palette.mixed, "EntRGi: between them,\nby how uncertain it is"),
-        (0.9, palette.hard, "hard: the embedding\nof one sampled token"),
+        axis.bar(1.15 + 0.32 * i, 1.5 * p, width=0.24, bottom=1.5, color=palette.quiet)
+    axis.text(1.8, 1.3, "a distribution\nover tokens", ha="center", va="top")
+    for y, share, colour, text in (
+        (3.2, "1 − w", palette.soft, "soft: the average\nof all embeddings"),
+        (0.8, "w", palette.hard, "hard: the embedding\nof one sampled token"),
     ):
-        arrow((3.2, 2.1), (3.95, y), colour)
-        box(5.15, y, text, colour)
-        arrow((6.4, y), (7.3, 2.1 + (y - 2.1) * 0.25), colour)
-    box(8.0, 2.1, "reward\nmodel", palette.ink)
-    arrow((8.6, 2.1), (9.3, 2.1), palette.ink)
-    axis.text(9.4, 2.1, "reward", va="center")
-    down_and_left = "angle,angleA=-90,angleB=0,rad=8"
-    arrow((9.7, 1.85), (2.9, 0.2), palette.ink, connectionstyle=down_and_left, linestyle="--")
-    axis.text(6.3, -0.12, "its gradient moves the distribution", ha="center", va="center")
+        inward = 0.55 if y < 2 else -0.55
+        arrow((2.9, 2.0 - inward / 2), (3.35, y + inward / 2), colour)
+        box(4.4, y, text, colour)
+        arrow((5.4, y + inward), (6.05, 2.0 - 0.75 * inward), colour)
+        axis.text(6.0, y + inward, share, color=colour, ha="left", va="center", fontweight="bold")
+    box(6.9, 2.0, "EntRGi:\na mix of both", palette.mixed)
+    axis.text(4.4, 2.0, "w: how undecided\nthe distribution is", ha="center", va="center")
+    arrow((7.75, 2.0), (8.2, 2.0), palette.mixed)
+    box(8.8, 2.0, "reward\nmodel", palette.ink)
+    arrow((9.4, 2.0), (9.85, 2.0), palette.ink)
+    axis.text(9.95, 2.0, "reward", va="center")
+    axis.plot((10.3, 10.3, 1.8), (1.75, 0, 0), color=palette.ink, lw=1.6, ls="--")
+    arrow((1.8, -0.05), (1.8, 0.75), palette.ink)
+    axis.text(6.0, -0.25, "its gradient moves the distribution", ha="center", va="center")
     return figure
 
 
-@drawing
+@drawing(
+    "How well each method's gradient points along the exact one: the cosine between them, "
+    "which is 1 if they agree. Filled: the mean of {{ value gradients draws }} draws of the "
+    "hard token; hollow: one draw, as the algorithm takes it. Bars: 95% bootstrap intervals "
+    "over {{ value gradients prompts }} states with two masked positions.",
+    "gradients",
+)
 def gradients(palette: Palette) -> Figure:
     """Cosine between each weight's gradient and the exact gradient, with 95% intervals."""
     figure, (axis,) = _panels(6.0, height=2.5)
@@ -397,7 +466,13 @@ def gradients(palette: Palette) -> Figure:
     return figure
 
 
-@drawing
+@drawing(
+    "The cosine between a gradient and the exact one, for each constant weight. The points "
+    "are EntRGi's, drawn at its mean weight. Filled, with a full line: the mean over draws "
+    "of the hard token; hollow, dashed: one draw. Bands and bars: 95% bootstrap intervals "
+    "over the languages.",
+    "exact-gradient",
+)
 def directions(palette: Palette) -> Figure:
     """Cosine to the exact gradient against a constant weight, of the mean over draws and of one
     draw, with EntRGi at its mean weight: on enumerable and on wide languages.
@@ -444,7 +519,13 @@ SHOWN = {
 """The methods of `frontier`, and whose colour each has."""
 
 
-@drawing
+@drawing(
+    "What a method reaches against what it gives up for it. Each line is one method, each "
+    "point a setting of its dial, from the unguided sampler on. Left: up and to the left is "
+    "better, and nothing can pass the curve of the least KL. Means over the languages, "
+    "without error bars; the table below has the intervals.",
+    "exact-distribution",
+)
 def frontier(palette: Palette) -> Figure:
     """Mean reward of each method against what it pays for it, a point for each place of its dial:
     on enumerable languages KL, beside the least KL and the curve of Best-of-K; on wide languages
@@ -483,7 +564,13 @@ def frontier(palette: Palette) -> Figure:
     return figure
 
 
-@drawing
+@drawing(
+    "Each method's reward less EntRGi's where both have given up one nat. Right of the "
+    "dashed line a method is ahead of EntRGi. Bars: 95% bootstrap intervals over the "
+    "languages in which both get that far.",
+    "exact-distribution",
+    "exact-infilling",
+)
 def ahead(palette: Palette) -> Figure:
     """Each method's reward less EntRGi's for the same price of 1 nat, with 95% intervals over the
     languages: enumerable ones, and wide ones between given words.
@@ -521,7 +608,13 @@ def ahead(palette: Palette) -> Figure:
     return figure
 
 
-@drawing
+@drawing(
+    "Each method's reward and gold score, less those of Best-of-N at equal compute. Right "
+    "of the dashed line a method is ahead. Filled: the answer with the largest reward; "
+    "hollow: the mean of all answers. Bars: Student's 95% intervals over the pairs of "
+    "networks.",
+    "rivals",
+)
 def rivals(palette: Palette) -> Figure:
     """Each method's reward and gold score less those of Best-of-N at equal compute, of the best
     answer and as a mean over all answers, with 95% intervals over the pairs of networks.
@@ -554,7 +647,12 @@ def rivals(palette: Palette) -> Figure:
     return figure
 
 
-@drawing
+@drawing(
+    "Each claim as a difference that is positive if the claim is true. A dot is one "
+    "language, a diamond the mean over the languages; it is green where the claim holds. "
+    "Bars: Student's 95% intervals over the languages.",
+    "claims",
+)
 def verdicts(palette: Palette) -> Figure:
     """Each claim as a difference that is positive if it is so: a dot for each language, and the
     mean over the languages with its 95% interval.
@@ -567,7 +665,7 @@ def verdicts(palette: Palette) -> Figure:
     for axis, (unit, claims) in zip(axes, of.items(), strict=True):
         for i, claim in enumerate(claims):
             dots = [language["mean"] for language in claim["by_language"].values()]
-            axis.plot(dots, [-i] * len(dots), "o", color=palette.quiet, alpha=0.55, markersize=4)
+            axis.plot(dots, [-i] * len(dots), "o", color=palette.quiet, alpha=0.8, markersize=4)
             mean = Estimate(**claim["mean"])
             axis.errorbar(
                 mean.mean,
@@ -586,7 +684,14 @@ def verdicts(palette: Palette) -> Figure:
     return figure
 
 
-@drawing
+@drawing(
+    "The gold score of the best of EntRGi's answers, less that of Best-of-N at equal "
+    "compute. A row is a setting, a column a ratio of costs. In brackets: in how many "
+    "languages guidance is ahead. Bold: guidance succeeds by the rule written down "
+    "beforehand. Means over the languages, without error bars; ≤: more plain answers were "
+    "affordable than there were.",
+    "claims",
+)
 def guidance_map(palette: Palette) -> Figure:
     """Gold of EntRGi less that of Best-of-N at equal compute: a row for each setting, a column for
     each cost of reading an answer by the reward model over a pass of the mask predictor. Bold where
@@ -624,7 +729,13 @@ def guidance_map(palette: Palette) -> Figure:
     return figure
 
 
-@drawing
+@drawing(
+    "Three measures against the number of gradient steps M, for the best of each prompt's "
+    "answers and for the share of valid answers. Dashed: no guidance. Means over {{ value "
+    "dial prompts }} prompts and 3 seeds, for one trained pair of networks, without error "
+    "bars; the [page of the dial](dial.md) has the intervals.",
+    "dial",
+)
 def overoptimisation(palette: Palette) -> Figure:
     """Reward, gold score and share of valid answers against the number of gradient steps: the
     reward of EntRGi and APS keeps rising, that of Expectation falls in the end, and gold and
@@ -654,6 +765,7 @@ def overoptimisation(palette: Palette) -> Figure:
                 label=LABELS[method],
             )
         axis.set(title=title, xlabel="gradient steps M")
+        _counted(axis.xaxis)
         axis.grid()
     axes[2].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     handles, labels = axes[0].get_legend_handles_labels()
@@ -661,7 +773,12 @@ def overoptimisation(palette: Palette) -> Figure:
     return figure
 
 
-@drawing
+@drawing(
+    "How time grows with one size at a time, both in multiples of the smallest. Red: "
+    "measured. Dashed: a line of the expected slope. The times are of one machine and have "
+    "no error bars.",
+    "bench-wide",
+)
 def scaling(palette: Palette) -> Figure:
     """Six small plots of time against a size, both in multiples of the smallest. Measured points
     follow a line of the expected slope: steep for trajectories, vocabulary and steps, flat for the
@@ -686,7 +803,10 @@ def scaling(palette: Palette) -> Figure:
     return figure
 
 
-@drawing
+@drawing(
+    "Which position sees which, for nine positions in three blocks. Filled: it is seen. A "
+    "drawing, not data.",
+)
 def blocks(palette: Palette) -> Figure:
     """Two squares of which position sees which. With blocks of attention a position sees its own
     block and those before it, and later blocks stay empty. With blocks of sampling every position
@@ -729,7 +849,13 @@ def blocks(palette: Palette) -> Figure:
     return figure
 
 
-@drawing
+@drawing(
+    "The toy's mask predictor at an answer with two blanks. Above: the words that are "
+    "given. In the middle: the likeliest word that comes out at each position; grey ones "
+    "are not read. Below: the answer as it is filled. One answer, so there are no error "
+    "bars.",
+    "shift",
+)
 def shift(palette: Palette) -> Figure:
     """A sentence of the toy's language with two blanks, the likeliest word that the network puts
     out at each position, and the sentence filled from it: from the output at the blanks themselves,
@@ -776,7 +902,13 @@ def _word(axis: Axes, x: float, y: float, word: str, colour: str, bold: bool = F
     axis.text(x, y, word, color=colour, ha="center", va="center", fontsize=9, fontweight=weight)
 
 
-@drawing
+@drawing(
+    "Above: the largest difference between our logits and recorded ones; the smaller, the "
+    "better. In brackets: what an output predicts. Below: recorded answers and ours, token "
+    "by token (Ġ is a space, single signs are bytes); the first wrong token is framed. "
+    "Recordings of the families' own code, with random weights, from the tests' data; no "
+    "error bars.",
+)
 def misread(palette: Palette) -> Figure:
     """Above: the largest difference of our logits to recorded ones, for six tiny checkpoints: some
     millionths as their family is declared, 5 to 7 with the other shift. Below: two recorded decodes

@@ -142,15 +142,20 @@ def wall(record: str) -> str:
 
 
 def figure(name: str) -> str:
-    """A drawn picture, in its light and its dark version."""
-    alt = html.escape(figures.DRAWN[name].alt, quote=True)
+    """A drawn picture, in its light and its dark version, with its caption."""
+    drawn = figures.DRAWN[name]
+    alt = html.escape(drawn.alt, quote=True)
     pictures = "\n".join(
-        f"![{alt}](assets/drawn/{name}-{mode}.svg#only-{mode}){{ .drawn }}"
-        for mode in ("light", "dark")
+        f"![{alt}](assets/drawn/{name}-{mode}.svg#only-{mode})" for mode in ("light", "dark")
     )
-    if name not in WIDE:
-        return pictures
-    return f'<div class="scroll" tabindex="0" markdown>\n\n{pictures}\n\n</div>'
+    if name in WIDE:
+        pictures = f'<div class="scroll" tabindex="0" markdown>\n\n{pictures}\n\n</div>'
+    sources = ", ".join(f"[{record}](records/{record}.json)" for record in drawn.recorded)
+    source = {0: "", 1: f" Record: {sources}."}.get(len(drawn.recorded), f" Records: {sources}.")
+    return (
+        f'<figure class="drawn" markdown>\n\n{pictures}\n\n<figcaption markdown="span">'
+        f"{expand(drawn.caption)}{source}</figcaption>\n</figure>"
+    )
 
 
 def published() -> str:
@@ -247,6 +252,15 @@ def hovered(page: str) -> str:
     return re.sub(r"<code>(\w+)</code>", replaced, page)
 
 
+def counted(page: str) -> str:
+    """HTML in which no two lines of code have one id: the listings of each docstring start at 0."""
+    listings = re.split(r'(?=<div class="[^"]*\bhighlight\b)', page)
+    return "".join(
+        re.sub(r"(__(?:span|codelineno)-)\d+(?=-)", rf"\g<1>{i}", listing)
+        for i, listing in enumerate(listings)
+    )
+
+
 def generated() -> dict[str, str]:
     """Files that are made at every build: path on the site -> contents."""
     package = HERE.parent.parent / "entrgi_ref"
@@ -305,13 +319,15 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Replace a page's macros."""
     up = "../" * page.file.src_uri.count("/")
     try:
-        return expand(markdown).replace("](assets/drawn/", f"]({up}assets/drawn/")
+        return re.sub(r"\]\((?=assets/drawn/|records/)", f"]({up}", expand(markdown))
     except Exception as error:
         raise RuntimeError(f"{page.file.src_uri}: {error}") from error
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    """Add hover texts, let tables be scrolled by keyboard, and keep an interval on one line."""
+    """Add hover texts, let tables be scrolled by keyboard, keep an interval on one line, and count
+    the listings.
+    """
     content = content.replace("<table>", '<table tabindex="0">')
     content = re.sub(
         r"<td.*?</td>",
@@ -319,4 +335,4 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
         content,
         flags=re.DOTALL,
     )
-    return hovered(content)
+    return counted(hovered(content))

@@ -21,14 +21,14 @@ from .summary import Run, value
 
 STYLES = {
     "bon": ("Best-of-N", "#56606b", "D"),
-    "bon_equal_compute": ("Best-of-N,\nequal compute", "#9aa4af", "d"),
+    "bon_equal_compute": ("Best-of-N,\nequal compute", "#87919c", "d"),
     "expectation": ("Expectation", "#0072B2", "s"),
     "aps": ("APS", "#D55E00", "^"),
     "entrgi": ("EntRGi", "#009E73", "o"),
     "damped": ("EntRGi, damped", "#000000", "*"),
     "smc": ("SMC", "#CC79A7", "v"),
-    "self_smc": ("Self-rewarding SMC", "#E69F00", "P"),
-    "lookahead": ("Lookahead", "#56B4E9", "X"),
+    "self_smc": ("Self-rewarding SMC", "#BD7F00", "P"),
+    "lookahead": ("Lookahead", "#2F97D3", "X"),
 }
 """Label, colour and marker of each method: Okabe and Ito's colours, which people with any kind of
 colour vision can tell apart, but for their yellow, which hardly shows on white; and two greys."""
