@@ -389,6 +389,20 @@ def test_what_is_said_of_constant_weights_and_of_the_best_answer():
     assert sorted(bias, key=bias.get) == ["aps", "w = 0.5", "entrgi", "expectation"]
 
 
+def test_what_is_said_of_bias_on_wide_languages():
+    """On the page of the gradient, from its record."""
+    found = records.value("exact-gradient", "rows.wide.rewards.base.estimators")
+    entrgi = found["entrgi"]["bias"]["mean"]
+    constants = [f"w = {eighth / 8:g}" for eighth in range(9)]
+    assert [name for name in constants if found[name]["bias"]["mean"] < entrgi] == constants[2:]
+    for other in ("w = 0", "matched"):
+        assert entrgi < found[other]["bias"]["mean"], other
+        assert found["entrgi"]["deviation"]["mean"] > found[other]["deviation"]["mean"], other
+    for cosine in ("cosine_of_mean", "cosine_of_one"):
+        weights = {name: found[name][cosine]["mean"] for name in (*constants, "entrgi", "matched")}
+        assert min(weights, key=weights.get) == "w = 1"
+
+
 def test_what_is_said_of_readings_with_the_wrong_shift():
     """On the page of models and in its picture, from the recordings."""
     found = recordings.readings()

@@ -92,10 +92,8 @@ def test(name: str) -> str:
     source = sources.test(name)
     words = name.partition("::")[2].removeprefix("test_").replace("_", " ")
     body = "\n".join(f"    {line}" for line in source.text.splitlines())
-    return (
-        f'??? test "{words}"\n\n    ``` {{ .python title="{source.file}, line {source.line}" }}\n'
-        f"{body}\n    ```\n"
-    )
+    title = f"{source.file}, line {source.line}"
+    return f'??? test "Test: {words}"\n\n    ``` {{ .python title="{title}" }}\n{body}\n    ```\n'
 
 
 def value(record: str, path: str, form: str = "") -> str:
