@@ -2,11 +2,14 @@
 
 import ast
 import importlib
+import json
 import re
 import runpy
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,17 @@ from matplotlib.colors import rgb_to_hsv, to_rgb
 from paper_runs import benchmark_file
 from typer.testing import CliRunner
 
-from building import examples, facts, figures, hooks, recordings, records, sources, symbols
+from building import (
+    examples,
+    facts,
+    figures,
+    hooks,
+    notebooks,
+    recordings,
+    records,
+    sources,
+    symbols,
+)
 from building.records import ROOT
 from entrgi_ref import (
     EQUATIONS,
@@ -31,6 +44,7 @@ from entrgi_ref.paper.shown import numbers
 from entrgi_ref.paper.shown.figures import STYLES
 from entrgi_ref.protocols import BoundReward, Denoiser, Reward, Template
 from entrgi_ref.relaxation import __doc__ as LETTERS
+from toy import demo, testbed
 from toy import figures as toy_figures
 
 DOCS = ROOT / "docs"
@@ -80,10 +94,56 @@ def test_a_method_has_one_colour_everywhere():
 @pytest.mark.xdist_group("quick")  # its networks are trained once
 @pytest.mark.parametrize("page", [p.relative_to(DOCS).as_posix() for p in examples.pages()])
 def test_python_blocks_print_what_stands_below_them(page, monkeypatch):
+    """Those of notebooks with the quick networks, few prompts and few steps."""
     monkeypatch.chdir(ROOT)
+    if page.startswith("notebooks/"):
+        few = testbed.held_out_prompts(2)
+        monkeypatch.setattr(testbed.Testbed, "load", partial(testbed.Testbed.load, quick=True))
+        monkeypatch.setattr(testbed, "held_out_prompts", lambda count: few)
+        monkeypatch.setattr(demo, "BASE", replace(demo.BASE, denoising_steps=4))
     for example, output in examples.printed(DOCS / page):
         where = f"{page}, line {example.line}"
         assert example.comparable(output) == example.comparable(example.output), where
+
+
+@pytest.mark.parametrize("page", notebooks.sources(), ids=lambda page: page.stem)
+def test_notebooks_are_made_of_their_pages(page):
+    """As of now: `python docs/building/notebooks.py` writes them anew."""
+    written = page.with_suffix(".ipynb").read_text(encoding="utf-8")
+    assert written == notebooks.notebook(page)
+    book = json.loads(written)
+    assert (book["nbformat"], book["nbformat_minor"]) == (4, 5)
+    assert book["metadata"]["kernelspec"]["name"] == "python3"
+    cells = book["cells"]
+    assert len({cell["id"] for cell in cells}) == len(cells)
+    assert all(re.fullmatch(r"[\w-]{1,64}", cell["id"]) for cell in cells)
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert [f"{each}\n" for each in code] == [each.code for each in examples.examples(page)]
+    text = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    assert "## 5." in text
+    assert not re.search(r"\{\{|\]\((?!https?:)|```", text), "what a notebook cannot show"
+
+
+def test_the_first_cell_of_a_notebook_finds_the_package_or_says_what_to_do(tmp_path, monkeypatch):
+    (page,) = notebooks.sources()
+    cell = next(examples.examples(page)).code
+    called = []
+    monkeypatch.setattr(subprocess, "run", lambda words, check: called.append(words))
+    exec(cell, {})
+    assert called == []  # it is installed here
+    monkeypatch.setitem(sys.modules, "toy.testbed", None)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match="put the repository's folder beside this notebook"):
+        exec(cell, {})
+    exec(cell.replace('REPOSITORY = ""', 'REPOSITORY = "https://x"'), {})
+    cloned, installed = called
+    assert cloned[:2] == ["git", "clone"]
+    assert installed[:4] == [sys.executable, "-m", "pip", "install"]
+    (tmp_path / "copy" / "toy").mkdir(parents=True)
+    (tmp_path / "copy" / "toy" / "testbed.py").touch()
+    exec(cell, {})
+    assert called[2][-1] == sys.path[0] == str(tmp_path / "copy")
 
 
 def test_all_python_blocks_are_found():
@@ -383,6 +443,20 @@ def test_what_is_said_of_constant_weights_and_of_the_best_answer():
         assert max(records.value("spread-m8", f"rows.{method}.gold_mean")) < 0, method
     bias = {name: row["bias"]["mean"] for name, row in records.read("gradients")["rows"].items()}
     assert sorted(bias, key=bias.get) == ["aps", "w = 0.5", "entrgi", "expectation"]
+
+
+def test_what_is_said_of_bias_on_wide_languages():
+    """On the page of the gradient, from its record."""
+    found = records.value("exact-gradient", "rows.wide.rewards.base.estimators")
+    entrgi = found["entrgi"]["bias"]["mean"]
+    constants = [f"w = {eighth / 8:g}" for eighth in range(9)]
+    assert [name for name in constants if found[name]["bias"]["mean"] < entrgi] == constants[2:]
+    for other in ("w = 0", "matched"):
+        assert entrgi < found[other]["bias"]["mean"], other
+        assert found["entrgi"]["deviation"]["mean"] > found[other]["deviation"]["mean"], other
+    for cosine in ("cosine_of_mean", "cosine_of_one"):
+        weights = {name: found[name][cosine]["mean"] for name in (*constants, "entrgi", "matched")}
+        assert min(weights, key=weights.get) == "w = 1"
 
 
 def test_what_is_said_of_readings_with_the_wrong_shift():

@@ -42,6 +42,39 @@ def test_links_to_rows_lead_to_one():
     assert set(links) <= set(ROWS)
 
 
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("<p>see row 3.</p>", '<p>see <a href="../ledger.html#row-3">row 3</a>.</p>'),
+        (
+            "<p>Rows 1,\n12b and 14</p>",
+            (
+                '<p>Rows <a href="../ledger.html#row-1">1</a>,\n'
+                '<a href="../ledger.html#row-12b">12b</a> and '
+                '<a href="../ledger.html#row-14">14</a></p>'
+            ),
+        ),
+        ("<td>3: bfloat16</td>", '<td><a href="../ledger.html#row-3">3</a>: bfloat16</td>'),
+        *(
+            (same, same)
+            for same in (
+                '<a href="x"><b>row</b> row 3</a>',
+                '<pre id="p">row 3</pre> <code>row 3</code>',
+                '<p title="row 3">a row of 3, three rows, arrow 3</p>',
+            )
+        ),
+    ],
+)
+def test_a_row_that_a_page_speaks_of_becomes_a_link(page, expected):
+    assert hooks.with_links_to_rows(page, "../") == expected
+
+
+def test_a_row_that_is_not_there_fails_the_build():
+    for page in ("<p>row 99</p>", "<p>rows 1 to 99</p>"):
+        with pytest.raises(KeyError, match="no row 99"):
+            hooks.with_links_to_rows(page, "")
+
+
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_says_what_each_does_and_who_holds_it(row):
     content = ROWS[row]

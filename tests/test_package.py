@@ -2,14 +2,22 @@
 
 import ast
 import itertools
+import os
 import pkgutil
 import re
+import signal
 import subprocess
 import sys
 import tomllib
+import typing
 from pathlib import Path
 
 import pytest
+import typer
+
+from entrgi_ref.commands import answer, options, starting
+from entrgi_ref.paper import __main__ as paper
+from toy import __main__ as toy
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "entrgi_ref").rglob("*.py"), *(ROOT / "toy").rglob("*.py")])
@@ -130,8 +138,9 @@ def test_arrows_point_one_way():
         assert ROOMS.index(room_of(importing)) >= ROOMS.index(room_of(imported)), (
             f"{importing} imports {imported}"
         )
-    public = {room_of(imported) for name, imported in arrows() if name == "entrgi_ref.__init__"}
-    assert public <= {f"entrgi_ref.{name}" for name in CORE}
+    public = {imported for name, imported in arrows() if name == "entrgi_ref.__init__"}
+    public -= {"entrgi_ref.commands.__init__", "entrgi_ref.commands.starting"}  # for Ctrl-C
+    assert {room_of(imported) for imported in public} <= {f"entrgi_ref.{name}" for name in CORE}
 
 
 def test_the_core_needs_torch_alone():
@@ -303,3 +312,90 @@ def test_the_commands_have_names_of_their_own(script, shown, monkeypatch, capsys
     help_text = capsys.readouterr().out
     assert f"Usage: {script} " in help_text
     assert shown in help_text
+
+
+SLOW_TORCH = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+except KeyboardInterrupt:  # some libraries do
+    raise SystemExit("caught")
+"""
+"""Somebody presses Ctrl-C while it is imported."""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["-m", "entrgi_ref", "--help"], 130, "Stopped.\n"),
+        (["-m", "entrgi_ref.paper", "list"], 130, "Stopped.\n"),
+        (["-m", "toy"], 130, "Stopped.\n"),
+        (["{folder}/entrgi", "--help"], 130, "Stopped.\n"),
+        (["{folder}/other.py"], 1, "caught\n"),  # Ctrl-C is its own affair
+    ],
+)
+def test_ctrl_c_while_a_command_is_imported_is_one_line(words, code, said, tmp_path):
+    (tmp_path / "torch.py").write_text(SLOW_TORCH)
+    (tmp_path / "entrgi").write_text("from entrgi_ref.__main__ import main\nmain()\n")
+    (tmp_path / "other.py").write_text("import entrgi_ref\n")
+    run = subprocess.run(
+        [sys.executable, *(word.format(folder=tmp_path) for word in words)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        timeout=50,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (code, "", said)
+
+
+def test_ctrl_c_is_an_exception_again_when_a_command_runs(monkeypatch):
+    app, seen = typer.Typer(), []
+    app.command()(lambda: seen.append(signal.getsignal(signal.SIGINT)))
+    monkeypatch.setattr(sys, "argv", ["command"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        starting.begin()
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        with pytest.raises(SystemExit):
+            options.run_app(app)
+        assert seen == [signal.default_int_handler]
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        starting.begin()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def options_with_paths(app):
+    """The options of a command line, as they are typed, that take a file or a folder."""
+    apps = [app, *(group.typer_instance for group in app.registered_groups)]
+    found = [command for each in apps for command in each.registered_commands]
+    found += [each.registered_callback for each in apps if each.registered_callback]
+    for callback in (command.callback for command in found):
+        names = vars(sys.modules[callback.__module__])
+        for name, kind in typing.get_type_hints(callback, names, include_extras=True).items():
+            for info in getattr(kind, "__metadata__", ()):
+                if isinstance(info, typer.models.OptionInfo) and "Path" in str(kind.__origin__):
+                    words = (str(word) for word in (info.default, *(info.param_decls or ())))
+                    named = [word for word in words if word.startswith("--")]
+                    yield from named or [f"--{name.replace('_', '-')}"]
+
+
+def test_an_empty_path_is_refused_in_one_line(monkeypatch, capsys):
+    """It is not the current folder, which it would be for Python."""
+    apps = (answer.app, paper.app, toy.app)
+    assert {option for app in apps for option in options_with_paths(app)} == set(options.PATHS)
+    for main, words in (
+        (toy.main, ["--quick", "--out", ""]),
+        (toy.main, ["dial", "--out="]),
+        (paper.main, ["report", "run", "--to", ""]),
+    ):
+        monkeypatch.setattr(sys, "argv", ["command", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2
+        name = next(word for word in words if word in ("--out", "--out=", "--to")).strip("-=")
+        expected = f"error: {name}: got '', expected a path (. is the current folder)\n"
+        assert capsys.readouterr().err == expected

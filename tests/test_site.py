@@ -91,6 +91,18 @@ def test_links_anchors_and_files_are_there(name):
             assert unquote(url.fragment) in there, f"{name} -> {target}"
 
 
+def test_every_row_of_the_ledger_that_a_page_speaks_of_is_a_link():
+    linked = set()
+    for name in PAGES:
+        text = (SITE / name).read_text(encoding="utf-8")
+        text = re.sub(r"<(pre|code|script|style)\b.*?</\1>", " ", text, flags=re.DOTALL)
+        bare = re.sub(r"<a\b.*?</a>|<[^>]*>", " ", text, flags=re.DOTALL)
+        # Of several rows, the numbers are links: "rows , and" is left.
+        assert not re.search(r"\brows?\s+\d", bare, re.IGNORECASE), name
+        linked |= {name for _ in re.findall(r'href="[^"]*ledger\.html#row-\d+b?"', text)}
+    assert linked >= {"ledger.html", "api/protocols.html", "settings.html", "faq.html"}
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_pictures_have_words_and_nothing_comes_from_elsewhere(name):
     page = parsed(name)

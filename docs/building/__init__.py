@@ -3,6 +3,7 @@
 records.py    numbers and tables from the run records
 facts.py      all other numbers, with their sources
 examples.py   the Python blocks of the pages
+notebooks.py  notebooks, made of pages
 sources.py    source code by equation id, tests by name
 symbols.py    the table of symbols
 figures.py    pictures, drawn at every build

@@ -60,11 +60,12 @@ def computed(source: str) -> float:
 
     import entrgi_ref
     from building import records
-    from entrgi_ref.paper.declared import published
+    from entrgi_ref.paper.declared import benchmarks, published
     from entrgi_ref.paper.run import dry
     from toy import language, models, training
 
     names: dict[str, Any] = {
+        "benchmarks": benchmarks,
         "config": entrgi_ref.SamplingConfig(),
         "cost_of_guidance": cost_of_guidance(),
         "dry": dry,

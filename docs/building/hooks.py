@@ -16,6 +16,7 @@ A page may hold macros, `{{ name argument ... }}`, each of which becomes Markdow
     {{ published }}                 the paper's main table, as far as it is known
     {{ provenance }}                all run records, with their commands
     {{ ledger }}                    the rows of the ledger, with links
+    {{ notebook NAME }}             where the notebook of a page is, and how to open it
 
 A macro that fails, fails the build.
 """
@@ -107,7 +108,7 @@ def listing(name: str) -> str:
 def test(name: str) -> str:
     """A test, folded, under its name in words."""
     words = name.partition("::")[2].removeprefix("test_").replace("_", " ")
-    return _folded("test", words, sources.test(name))
+    return _folded("test", f"Test: {words}", sources.test(name))
 
 
 def _folded(kind: str, title: str, source: sources.Source) -> str:
@@ -189,6 +190,26 @@ LEDGER_ROW = re.compile(
     r"^### (?P<row>\d+b?)\. (?P<name>.*?) \{ #row-(?P=row) \}\n(?P<text>.*?)(?=^##|\Z)",
     re.MULTILINE | re.DOTALL,
 )
+
+
+def notebook(name: str) -> str:
+    """Where the notebook of a page is. The notebook itself leaves this out."""
+    return (
+        f'**[Download this page as a notebook]({name}.ipynb){{ download="{name}.ipynb" }}.** '
+        "It opens in Jupyter, in Colab (*File, Upload notebook*), in Kaggle (*File, Import "
+        "notebook*, with the internet on) and in Binder (of the repository: "
+        f"`docs/notebooks/{name}.ipynb`). It was run in Jupyter's kernel, and not tried in the "
+        "hosted services."
+    )
+
+
+MENTIONED = re.compile(
+    r"<(?P<tag>a|code|pre|script|style)\b.*?</(?P=tag)>|<[^>]*>"  # left as they are
+    r"|\b[Rr]ows?\s+(?P<rows>\d+b?(?:(?:,|\s+and|\s+to)\s+\d+b?)*)\b"
+    r"|(?<=<td>)(?P<cell>\d+b?)(?=: )",  # in the table of what was measured
+    re.DOTALL,
+)
+"""Rows of the ledger that HTML speaks of: no other table has numbered rows here."""
 TEXTS = ("differs", "says less", "silent", "agrees")
 """How the paper's text stands to the authors' code in a row of the ledger."""
 
@@ -209,6 +230,29 @@ def ledger() -> str:
     return "\n".join(lines)
 
 
+def with_links_to_rows(page: str, up: str) -> str:
+    """HTML with a link at every row of the ledger that is spoken of; `up` leads to the root of the
+    site. `KeyError` for a row that is not there.
+    """
+    text = (records.ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
+    known = {found["row"] for found in LEDGER_ROW.finditer(text)}
+
+    def link(row: str, shown: str) -> str:
+        if row not in known:
+            raise KeyError(f"there is no row {row} in the ledger")
+        return f'<a href="{up}ledger.html#row-{row}">{shown}</a>'
+
+    def replaced(match: re.Match[str]) -> str:
+        whole, rows = match[0], match["rows"] or match["cell"]
+        if not rows:
+            return whole
+        if rows.isalnum():
+            return link(rows, whole)
+        return re.sub(r"\d+b?", lambda row: link(row[0], row[0]), whole)
+
+    return MENTIONED.sub(replaced, page)
+
+
 MACROS: dict[str, Callable[..., str]] = {
     "statement": statement,
     "state": state,
@@ -224,6 +268,7 @@ MACROS: dict[str, Callable[..., str]] = {
     "published": published,
     "provenance": provenance,
     "ledger": ledger,
+    "notebook": notebook,
     "symbols": symbols.table,
     "letters": symbols.letters,
 }
@@ -293,6 +338,11 @@ def generated() -> dict[str, str]:
     return made
 
 
+def above(page: Any) -> str:
+    """The way from a page up to the root of the site."""
+    return "../" * page.file.src_uri.count("/")
+
+
 # What mkdocs calls.
 
 
@@ -317,7 +367,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Replace a page's macros."""
-    up = "../" * page.file.src_uri.count("/")
+    up = above(page)
     try:
         return re.sub(r"\]\((?=assets/drawn/|records/)", f"]({up}", expand(markdown))
     except Exception as error:
@@ -325,9 +375,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    """Add hover texts, let tables be scrolled by keyboard, keep an interval on one line, and count
-    the listings.
+    """Add links to the ledger and hover texts, let tables be scrolled by keyboard, keep an interval
+    on one line, and count the listings.
     """
+    content = with_links_to_rows(content, above(page))
     content = content.replace("<table>", '<table tabindex="0">')
     content = re.sub(
         r"<td.*?</td>",

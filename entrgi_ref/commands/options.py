@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from . import starting
+from .starting import STOPPED
 
 if TYPE_CHECKING:
     from ..config import GuidanceConfig
@@ -188,7 +192,8 @@ VocabularyBatch = Annotated[
 Authors = Annotated[
     bool,
     typer.Option(
-        "--authors", help="Do what the authors' code does in rows 1, 3, 8 and 12 of the ledger."
+        "--authors",
+        help="Do what the authors' code does in rows 1, 3, 8 and 12 of docs/ledger.md.",
     ),
 ]
 
@@ -304,8 +309,19 @@ def given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-STOPPED = 130
-"""The exit code after Ctrl-C."""
+PATHS = ("--out", "--to", "--table", "--json", "--unit-tests")
+"""The options that take a file or a folder."""
+
+
+def require_paths(words: Sequence[str]) -> None:
+    """Raise `ValueError` for a path that is empty, as of a variable that is not set: it would be
+    the current folder.
+    """
+    for option in PATHS:
+        if f"{option}=" in words or (option, "") in pairwise(words):
+            raise ValueError(
+                f"{option.lstrip('-')}: got '', expected a path (. is the current folder)"
+            )
 
 
 class StoppedError(Exception):
@@ -341,8 +357,10 @@ def run_app(app: typer.Typer, kept: str = "nothing new has been written") -> Non
 
     Ctrl-C is one line and exit code 130; `kept` is what it says where the command does not know.
     """
+    starting.end()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
+        require_paths(sys.argv[1:])
         code = app(standalone_mode=False)
     except StoppedError as stop:
         typer.echo(f"\nstopped: {stop}", err=True)
