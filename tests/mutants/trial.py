@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import signal
@@ -39,19 +41,22 @@ class Copy:
         for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
             compiled.unlink()  # it may be as old and as long as what is written now
         path.write_text(code)
+        kept = code == right
         try:
-            ended = _forked(lambda: self._tested(tests, output), limit)
+            ended = _forked(lambda: self._tested(tests, output, kept), limit)
         finally:
             path.write_text(right)
         if ended not in (PASSED, FAILED, INTERRUPTED, TOO_LONG):
             raise RuntimeError(f"{file}: pytest ended with {ended} on {', '.join(tests)}")
         return ended != PASSED
 
-    def _tested(self, tests: Sequence[str], output: Path | None) -> int:
+    def _tested(self, tests: Sequence[str], output: Path | None, kept: bool) -> int:
+        """Let pytest run. What it compiles is kept only if nothing is changed."""
         import pytest
 
-        sys.dont_write_bytecode = True
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        if not kept:
+            sys.dont_write_bytecode = True
+            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         os.environ["PYTHONPATH"] = str(self.folder)
         os.chdir(self.folder)
         sys.path[:0] = [str(self.folder)]
@@ -63,11 +68,17 @@ class Copy:
 
 def prepare() -> None:
     """Import what every test needs, and nothing of ours: a fork then starts in no time."""
-    for name in ("hypothesis", "matplotlib", "pytest", "torch", "transformers", "typer"):
+    for name in ("beartype", "hypothesis", "jaxtyping", "matplotlib", "pytest", "torch", "typer"):
         __import__(name)
+    import pytest
     import torch
+    import transformers
 
+    for late in ("Qwen2ForCausalLM", "AutoModelForSequenceClassification"):
+        getattr(transformers, late)
     torch.set_num_threads(1)
+    with contextlib.redirect_stderr(io.StringIO()):
+        pytest.main(["--version", "--version"])  # its plugins
     if any(name.partition(".")[0] in ("entrgi_ref", "toy") for name in sys.modules):
         raise RuntimeError("what is to be changed has been imported")
 
