@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo setup test test-slow test-deep test-kernel test-oldest test-site bench laboratory lint docs serve clean
+.PHONY: demo setup test test-slow test-deep test-kernel test-oldest test-site mutants bench laboratory lint docs serve clean
 
 demo: setup  ## the method on the toy: trains it at the first run, then compares all methods
 	$(BIN)/python -m toy
@@ -60,6 +60,14 @@ test-site: docs  ## the built site in a browser: needs Chromium
 
 bench: setup  ## time beside the networks alone, at the real vocabulary on small networks
 	$(BIN)/python -m entrgi_ref.paper bench --shape wide
+
+# In MUTANTS: --room ROOM, --share of the mutants, ... Hours of all of them: results/mutants keeps which test runs which line.
+mutants: .venv/mutants-up-to-date  ## the code broken at each place: what share do the tests notice?
+	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)
+
+.venv/mutants-up-to-date: .venv/up-to-date
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev,mutants]'
+	touch $@
 
 # Two lanes, a core each. What is done is kept in results/: stopped, it goes on there.
 laboratory: setup  ## the laboratory's full runs, in two to three hours

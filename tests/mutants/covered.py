@@ -1,0 +1,65 @@
+"""A plugin of pytest: which test runs which lines, and how long each test takes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import coverage
+
+FOLDER = "MUTANTS_COVERED"
+"""The environment variable with the folder to write to: a file for each process of pytest-xdist."""
+
+
+class Covered:
+    """Counts the lines of each test, its fixtures included."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.coverage = coverage.Coverage(
+            data_file=None, source=["entrgi_ref", "toy"], messages=False
+        )
+        self.coverage.start()
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.coverage.switch_context(nodeid)
+
+    def pytest_runtest_logreport(self, report) -> None:
+        if not report.skipped:
+            self.seconds[report.nodeid] += report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        self.coverage.stop()
+        data, here = self.coverage.get_data(), Path.cwd()
+        lines = {
+            str(Path(file).relative_to(here)): {
+                line: [test for test in tests if test]
+                for line, tests in data.contexts_by_lineno(file).items()
+            }
+            for file in data.measured_files()
+        }
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        written = {"seconds": self.seconds, "lines": lines}
+        (self.folder / f"{worker}.json").write_text(json.dumps(written))
+
+
+def pytest_configure(config) -> None:
+    """Where tests run: not in the process that hands them out to others."""
+    if not config.getoption("numprocesses", None):
+        config.pluginmanager.register(Covered(Path(os.environ[FOLDER])))
+
+
+def read(folder: Path) -> tuple[dict[str, float], dict[str, dict[int, set[str]]]]:
+    """Seconds of each test; the tests of each line of each file, all processes together."""
+    seconds: dict[str, float] = {}
+    lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for path in folder.glob("*.json"):
+        found = json.loads(path.read_text())
+        seconds |= found["seconds"]
+        for file, of_file in found["lines"].items():
+            for line, tests in of_file.items():
+                lines[file][int(line)] |= set(tests)
+    return seconds, lines

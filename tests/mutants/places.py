@@ -1,0 +1,135 @@
+"""Where the code is broken, and how: the operators of cosmic-ray, one of a kind at each place."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import parso
+from cosmic_ray import plugins
+from cosmic_ray.ast import ast_nodes
+from cosmic_ray.mutating import mutate_code
+
+ROOMS = {
+    "algorithm": ("entrgi_ref/*.py", "entrgi_ref/fast/*.py", "entrgi_ref/rivals/*.py"),
+    "models": ("entrgi_ref/models/*.py",),
+    "experiments": (
+        *("entrgi_ref/commands/*.py", "entrgi_ref/watching/*.py", "entrgi_ref/paper/*.py"),
+        *(f"entrgi_ref/paper/{room}/*.py" for room in ("declared", "judged", "measured", "run")),
+        "entrgi_ref/paper/shown/*.py",
+    ),
+    "toy": ("toy/*.py", "toy/laboratory/*.py"),
+}
+"""The files of each room."""
+LEFT_OUT = (
+    "entrgi_ref/fast/nucleus_kernel.py",  # runs on a GPU, or slowly: make test-kernel
+    "entrgi_ref/paper/shown/figures.py",
+    "toy/figures.py",
+)
+"""Figures are looked at."""
+
+OTHER = {
+    "Add": "Sub",
+    "Sub": "Add",
+    "Mul": "Div",
+    "Div": "Mul",
+    "FloorDiv": "Mul",
+    "Mod": "FloorDiv",
+    "Pow": "Mul",
+    "BitAnd": "BitOr",
+    "BitOr": "BitAnd",
+    "BitXor": "BitAnd",
+    "LShift": "RShift",
+    "RShift": "LShift",
+}
+"""One wrong operator for each: the others of cosmic-ray's eleven are caught as this one is."""
+BESIDE = {
+    "Eq": "NotEq",
+    "NotEq": "Eq",
+    "Lt": "LtE",
+    "LtE": "Lt",
+    "Gt": "GtE",
+    "GtE": "Gt",
+    "Is": "IsNot",
+    "IsNot": "Is",
+}
+"""The nearest wrong comparison: its value differs at the border alone, where there is one."""
+OPERATORS = (
+    *(f"core/ReplaceBinaryOperator_{right}_{wrong}" for right, wrong in OTHER.items()),
+    *(f"core/ReplaceComparisonOperator_{right}_{wrong}" for right, wrong in BESIDE.items()),
+    *(f"core/ReplaceUnaryOperator_{name}" for name in ("Delete_Invert", "Delete_USub")),
+    *("core/AddNot", "core/ReplaceAndWithOr", "core/ReplaceOrWithAnd"),
+    *("core/ReplaceTrueWithFalse", "core/ReplaceFalseWithTrue", "core/NumberReplacer"),
+    *("core/ReplaceBreakWithContinue", "core/ReplaceContinueWithBreak"),
+    *("core/ExceptionReplacer", "core/RemoveDecorator", "core/ZeroIterationForLoop"),
+)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one file."""
+
+    file: str
+    line: int
+    """The line that is changed; 0 for code that runs when the module is imported."""
+    operator: str
+    occurrence: int
+    """Which of the operator's places in the file."""
+
+    def code(self, root: Path) -> str:
+        """The file with the change."""
+        operator = plugins.get_operator(self.operator)()
+        changed = mutate_code((root / self.file).read_text(), operator, self.occurrence)
+        if changed is None:
+            raise ValueError(f"{self} is no place of {self.file}: the file has changed")
+        return changed
+
+
+def files(root: Path, room: str) -> list[str]:
+    """The files of a room."""
+    found = (str(path.relative_to(root)) for glob in ROOMS[room] for path in root.glob(glob))
+    return sorted(file for file in found if file not in LEFT_OUT)
+
+
+def mutants(root: Path, file: str) -> Iterator[Mutant]:
+    """Every change of a file, but for those of types, which nothing reads when the code runs."""
+    source = (root / file).read_text()
+    tree = parso.parse(source)
+    nodes = list(ast_nodes(tree))
+    types, inside = _types(tree), _inside_functions(source)
+    for name in OPERATORS:
+        operator = plugins.get_operator(name)()
+        found = [place for node in nodes for place in operator.mutation_positions(node)]
+        for occurrence, (start, end) in enumerate(found):
+            if any(first <= start and end <= last for first, last in types):
+                continue
+            line = start[0]
+            yield Mutant(file, line if line in inside else 0, name, occurrence)
+
+
+def _types(tree: parso.tree.NodeOrLeaf) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """From where to where types stand: of arguments, of results, of names."""
+    found = []
+    for node in ast_nodes(tree):
+        annotation = None
+        if node.type in ("param", "funcdef"):
+            annotation = node.annotation
+        elif node.type == "annassign":
+            annotation = node.children[1]
+        if annotation is not None:
+            found.append((annotation.start_pos, annotation.end_pos))
+    return found
+
+
+def _inside_functions(source: str) -> set[int]:
+    """The lines of functions' bodies: all others run when the module is imported."""
+    bodies = [
+        node.body
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return {
+        line for body in bodies for line in range(body[0].lineno, (body[-1].end_lineno or 0) + 1)
+    }

@@ -1,0 +1,161 @@
+"""make mutants: break the code at each place, and count what the tests notice.
+
+Tests are chosen by the lines that they run, the quickest first. A mutant survives if none of them
+fails. What a record says can be repeated: the same code has the same mutants, and a share of them
+is drawn by a seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from . import covered, trial
+from .places import ROOMS, Mutant, files, mutants
+
+ROOT = Path(__file__).parent.parent.parent
+FIRST = 12
+"""Tests that are tried at once at first: most mutants fall there."""
+SECONDS = 60.0
+"""Of tests for each mutant, as they took without it."""
+
+copy: trial.Copy
+"""Of this process."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Try all mutants of the rooms, or a share of them."""
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
+    parser.add_argument("--room", action="append", choices=ROOMS, help="all by default")
+    parser.add_argument("--share", type=float, default=1.0, help="of the mutants, drawn by --seed")
+    parser.add_argument("--seed", type=int, default=14)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=Path, default=Path("results/mutants/record.json"))
+    parser.add_argument("--covered", type=Path, default=Path("results/mutants/covered"))
+    given = parser.parse_args(arguments)
+    begun = time.monotonic()
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    if not list(given.covered.glob("*.json")):
+        measure(given.covered, given.processes)
+    seconds, lines = covered.read(given.covered)
+    chosen = partial(tests_of, seconds, lines)
+
+    rooms = {}
+    for room in given.room or ROOMS:
+        found = [mutant for file in files(ROOT, room) for mutant in mutants(ROOT, file)]
+        drawn = random.Random(given.seed).sample(found, round(given.share * len(found)))
+        rooms[room] = tried(drawn, chosen, given.processes)
+        print(f"{room}: {rooms[room]['killed']} of {rooms[room]['tried']} caught", flush=True)
+    from entrgi_ref.commands.provenance import commit
+
+    record = {
+        "command": " ".join(["make mutants", *(sys.argv[1:] if arguments is None else arguments)]),
+        "commit": commit(),
+        "machine": f"{platform.machine()}, {given.processes} processes of a CPU",
+        "seconds": round(time.monotonic() - begun),
+        "share": given.share,
+        "seed": given.seed,
+        "rooms": rooms,
+    }
+    given.json.write_text(json.dumps(record, indent=1) + "\n")
+    print(given.json)
+
+
+def measure(folder: Path, processes: int) -> None:
+    """Run all tests once, and note which lines each runs."""
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-m", "pytest", "-p", "mutants.covered", "--dist", "loadgroup"]
+    command += ["-n", str(processes)]
+    command += [f"--ignore=tests/test_{name}.py" for name in ("browse", "live", "site")]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {covered.FOLDER: str(folder.absolute()), "PYTHONPATH": paths}
+    if subprocess.run(command, cwd=ROOT, env=environment).returncode:
+        raise SystemExit("tests fail without any mutant: mend these first")
+
+
+def tests_of(
+    seconds: dict[str, float], lines: dict[str, dict[int, set[str]]], mutant: Mutant
+) -> list[str]:
+    """Tests that run a mutant's line, the quickest first, as many as fit into `SECONDS`."""
+    of_file = lines.get(mutant.file, {})
+    found = of_file.get(mutant.line) or set().union(*of_file.values())
+    budget, kept = SECONDS, []
+    for test in sorted(found, key=lambda test: (seconds.get(test, 0.0), test)):
+        budget -= seconds.get(test, 0.0)
+        if budget < 0:
+            break
+        kept.append(test)
+    return kept
+
+
+def tried(drawn: Sequence[Mutant], chosen, processes: int) -> dict:
+    """How many are caught, and which are not."""
+    survivors: list[Mutant] = []
+    killed: Counter[str] = Counter()
+    fresh = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(processes, fresh, begin, (Path(folder),)) as pool,
+    ):
+        running = {pool.submit(caught, mutant, chosen(mutant)): mutant for mutant in drawn}
+        for number, done in enumerate(as_completed(running), 1):
+            mutant = running[done]
+            if done.result():
+                killed[mutant.file] += 1
+            else:
+                survivors.append(mutant)
+                print(f"[{number}/{len(drawn)}] survived: {mutant}", file=sys.stderr, flush=True)
+    return {
+        "tried": len(drawn),
+        "killed": killed.total(),
+        "files": {
+            file: [killed[file], sum(mutant.file == file for mutant in drawn)]
+            for file in sorted({mutant.file for mutant in drawn})
+        },
+        "survivors": [
+            asdict(mutant) | {"change": change(mutant)}
+            for mutant in sorted(survivors, key=lambda one: (one.file, one.line, one.operator))
+        ],
+    }
+
+
+def begin(folder: Path) -> None:
+    """A process of its own: a copy, and what tests need."""
+    global copy
+    copy = trial.Copy(ROOT, folder / str(os.getpid()))
+    trial.prepare()
+
+
+def caught(mutant: Mutant, tests: Sequence[str]) -> bool:
+    """Whether the tests notice."""
+    code = mutant.code(ROOT)
+    parts = [part for part in (tests[:FIRST], tests[FIRST:]) if part]
+    return any(copy.killed(mutant.file, code, part, 60 + 5 * SECONDS) for part in parts)
+
+
+def change(mutant: Mutant) -> str:
+    """The lines that differ, as one line."""
+    right = (ROOT / mutant.file).read_text().splitlines()
+    wrong = mutant.code(ROOT).splitlines()
+    return " // ".join(_changed(right, wrong))
+
+
+def _changed(right: Sequence[str], wrong: Sequence[str]) -> Iterator[str]:
+    for one, other in zip(right, wrong, strict=False):
+        if one != other:
+            yield f"{one.strip()} -> {other.strip()}"
+            return

@@ -1,0 +1,26 @@
+"""The tests themselves: they notice twenty mistakes that one could make in good faith."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mutants.conceptual import MISTAKES
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.xdist_group("mutants")
+
+
+@pytest.fixture(scope="module")
+def tried():
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    command = [sys.executable, "-m", "mutants.conceptual"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(line.rsplit(": ", 1) for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_caught(name, tried):
+    assert tried[name] == "caught"
