@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from mutants.conceptual import MISTAKES
 
 ROOT = Path(__file__).parent.parent
