@@ -196,10 +196,10 @@ def notebook(name: str) -> str:
     """Where the notebook of a page is. The notebook itself leaves this out."""
     return (
         f'**[Download this page as a notebook]({name}.ipynb){{ download="{name}.ipynb" }}.** '
-        "It opens in Jupyter, in Colab (*File, Upload notebook*), in Kaggle (*File, Import "
-        "notebook*, with the internet on) and in Binder (of the repository: "
+        "It is made for Jupyter, for Colab (*File, Upload notebook*), for Kaggle (*File, Import "
+        "notebook*, with the internet on) and for Binder (of the repository: "
         f"`docs/notebooks/{name}.ipynb`). It was run in Jupyter's kernel, and not tried in the "
-        "hosted services."
+        "hosted services. Its figure is drawn when it is run, and not shown here."
     )
 
 
