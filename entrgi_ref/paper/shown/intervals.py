@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 RESAMPLES = 10_000
+AT_ONCE = 2**20
+"""How many draws of units are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,32 @@ def bootstrap(
     `values` has a row or a number for each unit. Which units a resample has depends on their number
     and the seed alone, so differences between two methods on the same units are paired.
     """
+    (found,) = bootstraps(values if values.ndim > 1 else values[:, None], statistic, seed)
+    return found
+
+
+def bootstraps(
+    values: Numbers, statistic: Callable[[Numbers], Numbers] | None = None, seed: int = 0
+) -> list[Estimate]:
+    """The same of several numbers at once, which are columns of `values` or of the statistic."""
     of = statistic or (lambda means: means)
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(of(values[chosen].mean(1)), [0.025, 0.975])
-    return Estimate(float(of(values.mean(0, keepdims=True))[0]), float(low), float(high))
+    means = of(_resampled(values, seed)).reshape(RESAMPLES, -1)
+    whole = of(values.mean(0, keepdims=True)).reshape(-1)
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    return [Estimate(*map(float, each)) for each in zip(whole, low, high, strict=True)]
+
+
+def _resampled(values: Numbers, seed: int) -> Numbers:
+    """The columns' means over each resample, [RESAMPLES, columns]: a few resamples at a time, and by
+    how often each unit is in it, as a run may have thousands of prompts and dozens of columns.
+    """
+    n, rng = len(values), np.random.default_rng(seed)
+    means = np.empty((RESAMPLES, values.shape[1]))
+    rows = max(1, AT_ONCE // n)
+    for start in range(0, RESAMPLES, rows):
+        block = means[start : start + rows]
+        chosen = rng.integers(n, size=(len(block), n))
+        chosen += n * np.arange(len(block))[:, None]
+        counts = np.bincount(chosen.ravel(), minlength=chosen.size).reshape(chosen.shape)
+        block[:] = counts @ values / n
+    return means

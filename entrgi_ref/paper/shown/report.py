@@ -30,7 +30,7 @@ from .numbers import (
     rows,
     varied,
 )
-from .summary import JudgedBy, Run, place_of
+from .summary import JudgedBy, Run, place_of, who_of
 from .tables import Table
 
 
@@ -61,9 +61,10 @@ def write(
 
 
 def tables(run: Run) -> list[Table]:
-    """A table per benchmark."""
+    """A table per benchmark, then one of the differences to the baseline for each that has some."""
     table = _with_variants if varied(run) else _main
-    return [table(run, benchmark) for benchmark in run.benchmarks]
+    found = [_differences(run, benchmark) for benchmark in run.benchmarks]
+    return [*(table(run, benchmark) for benchmark in run.benchmarks), *(t for t in found if t.rows)]
 
 
 def _main(run: Run, benchmark: str) -> Table:
@@ -72,7 +73,7 @@ def _main(run: Run, benchmark: str) -> Table:
     labels = {name: f"{m.label} ({m.unit})" for name, m in run.measures.items()}
     if beside and not any(judge.is_the_papers for judge in run.judges):
         labels["lmunit"] = "LMUnit (1 to 5)"
-    heads = ["Method", "K"]
+    heads = ["Method", "K answers"]
     for name, label in labels.items():
         heads.append(f"{label}, measured")
         if beside and name in OF_THE_PAPER:
@@ -107,8 +108,7 @@ def _published(run: Run, benchmark: str, method: str, measure: str) -> str:
 
 def _with_variants(run: Run, benchmark: str) -> Table:
     """Methods and their variants down, measures across."""
-    titles = {"reward": "Reward model", "gradient_steps": "M"}
-    heads = ["Method", *(titles[field] for field in varied(run))]
+    heads = ["Method", *(TITLES[field] for field in varied(run))]
     heads += [f"{m.label} ({m.unit}), measured" for m in run.measures.values()]
     rows = []
     for method, values in cells(run, benchmark):
@@ -118,6 +118,27 @@ def _with_variants(run: Run, benchmark: str) -> Table:
         ]
         rows.append((LABELS[method], *map(str, values.values()), *numbers))
     return Table(benchmark, tuple(heads), tuple(rows), words=1 + len(varied(run)))
+
+
+TITLES = {"reward": "Reward model", "gradient_steps": "M"}
+"""The heads of what is varied."""
+
+
+def _differences(run: Run, benchmark: str) -> Table:
+    """Methods and their variants down, their differences to the baseline across."""
+    measured = {name: run.paired(name, benchmark) for name in run.measures}
+    heads = ["Method", *(TITLES[field] for field in varied(run))]
+    for name, found in measured.items():
+        n = next((f", n = {difference.prompts}" for difference in found.values()), "")
+        heads.append(f"{run.measures[name].label} ({run.measures[name].unit}){n}")
+    rows = []
+    for method, values in cells(run, benchmark):
+        numbers = [found.get(who_of(method, values)) for found in measured.values()]
+        if any(numbers):
+            texts = [d.estimate.text(2, sign=True) if d else "not measured" for d in numbers]
+            rows.append((LABELS[method], *map(str, values.values()), *texts))
+    title = f"{benchmark}, less {LABELS[run.baseline]}"
+    return Table(title, tuple(heads), tuple(rows), words=1 + len(varied(run)))
 
 
 def _notes(run: Run) -> Iterator[str]:
@@ -130,6 +151,12 @@ def _notes(run: Run) -> Iterator[str]:
         else f"mean ± standard error over {len(seeds)} seeds ({listed})"
     )
     yield f"Measured: {how}, {run.prompts} prompts per benchmark and seed at most."
+    if any(run.paired("top1", benchmark) for benchmark in run.benchmarks):
+        yield (
+            f"Less {LABELS[run.baseline]}: the mean difference over prompts and seeds, prompt by "
+            "prompt, with its 95% interval by a percentile bootstrap over the n different prompts, "
+            "each with all seeds that have drawn it."
+        )
     if run.failed:
         yield (
             "1 prompt failed and is left out."

@@ -1,4 +1,5 @@
-"""From records to numbers: one value per cell and seed, then mean and standard error over seeds.
+"""From records to numbers: one value per cell and seed, then mean and standard error over seeds;
+and differences between methods, prompt by prompt.
 
 Methods are compared on the same prompts: on those of which all of them have an answer.
 """
@@ -29,6 +30,7 @@ from ..run.records import (
     read_records,
 )
 from ..run.required import Record
+from .paired import Difference, Place, Who, paired
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def _numbers(record: Record) -> Record:
     versions = record.get("versions", {}).get("entrgi_ref", "unknown")
     return {
         **{name: record[name] for name in IN_TABLES if name in record},
+        "same_prompt": hash(record["prompt"]),
         "versions": {"entrgi_ref": versions},
     }
 
@@ -136,9 +139,6 @@ IN_TABLES = (
     *("rewards", "gold", "errors", "commit"),
 )
 """The fields that tables and figures are made of."""
-
-Place = tuple[str, int, int]
-"""Benchmark, seed, index of the prompt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,6 +298,41 @@ class Run:
         means = self.per_seed(measure, records)
         prompts = sum(place_of(record) in common for record in records)
         return value(list(means.values()), prompts) if means else None
+
+    @property
+    def baseline(self) -> str:
+        """The method that the others are compared with: Best-of-N, or the first of those that have
+        run.
+        """
+        return self.methods[0]
+
+    @cached_property
+    def paired(self) -> Callable[[str, str], dict[Who, Difference]]:
+        """Measure and benchmark -> the differences to the baseline, on the prompts that all methods
+        have.
+        """
+        prompts = {place_of(record): _same_prompt(record) for record in self.records}
+
+        def differences(measure: str, benchmark: str) -> dict[Who, Difference]:
+            common, of = self.common(measure), self.measures[measure].of
+            values: dict[Who, dict[Place, float]] = {}
+            for record in self.select(benchmark=benchmark):
+                place, found = place_of(record), of(record)
+                if place in common and found is not None:
+                    values.setdefault(who_of(record["method"], record["variant"]), {})[place] = found
+            return paired(values, self.baseline, prompts)
+
+        return cache(differences)
+
+
+def who_of(method: str, variant: Mapping[str, str | int]) -> Who:
+    """What differences are found by."""
+    return method, frozenset(variant.items())
+
+
+def _same_prompt(record: Record) -> int:
+    """Equal for records of one prompt. Seeds shuffle prompts, so its index is not."""
+    return int(record["same_prompt"]) if "same_prompt" in record else hash(record["prompt"])
 
 
 def place_of(record: Record) -> Place:
