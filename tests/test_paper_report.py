@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from matplotlib.ticker import FixedLocator
 from paper_runs import invoke, tiny_run
 
 from entrgi_ref import GuidanceConfig, SamplingConfig
@@ -138,7 +139,7 @@ def test_the_table_is_mean_and_standard_error_over_seeds_beside_the_published(tm
                 error = np.std(per_seed, ddof=1) / 3**0.5
                 expected = f"{np.mean(per_seed):.2f} ± {error:.2f}"
                 assert cells[label, f"{head} (reward), measured"].replace("−", "-") == expected
-            assert cells[label, "K"] == str(K)
+            assert cells[label, "K answers"] == str(K)
             assert cells[label, "LMUnit (1 to 5), measured"] == "not measured"
     cells = cells_of(text, "rm-bench")
     assert cells["EntRGi", "Top@1, published"] == "5.70"
@@ -352,12 +353,16 @@ def test_two_reward_models_in_folders_of_one_name_are_exported_apart(tmp_path):
 def test_latex_holds_the_same_numbers(tmp_path):
     text = invoke("report", written(tmp_path), "--to", tmp_path / "out")
     tex = (tmp_path / "out" / "report.tex").read_text()
-    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 6
     for benchmark in HUB:
         for cell in cells_of(text, benchmark).values():
             assert cell.replace("±", r"$\pm$").replace("−", "$-$").replace("_", r"\_") in tex
     rows = [line for line in tex.splitlines() if line.endswith(r"\\")]
-    assert {line.count("&") for line in rows} == {7}
+    assert {line.count("&") for line in rows} == {7, 2}  # the differences have fewer
+    assert r"\includegraphics[width=\columnwidth]{main.pdf}" in tex
+    captions = [line for line in tex.splitlines() if line.startswith(r"\caption{Each")]
+    assert r"$\tau$ = 0.7" in captions[0]
+    assert captions[0].isascii()
 
 
 def as_data(folder, *more):
@@ -412,7 +417,8 @@ def test_the_table_as_data_has_a_row_for_each_variant(tmp_path):
     assert {r["top1_standard_error_reward"] for r in in_csv} == {""}  # of one seed
     assert "comparable" not in in_json["columns"]
     lines = (folder / "report" / "report.md").read_text().splitlines()
-    assert sum(line.startswith("| APS") for line in lines) == len(in_csv)
+    assert sum(line.startswith("| APS") for line in lines) == len(in_csv)  # no differences
+    assert {r["top1_difference_reward"] for r in in_csv} == {""}
 
 
 def test_the_table_as_data_shows_what_is_not_measured_as_none(tmp_path):
@@ -422,36 +428,60 @@ def test_the_table_as_data_shows_what_is_not_measured_as_none(tmp_path):
     assert {r["comparable"] for r in in_csv} == {"True"}
 
 
+def opens_as_pdf(contents):
+    """As wide as a column, its fonts are whole TrueType ones in the file, and it has no date."""
+    assert contents.startswith(b"%PDF-")
+    assert contents.rstrip().endswith(b"%%EOF")
+    assert b"CreationDate" not in contents
+    assert b"/FontFile2" in contents
+    assert set(re.findall(rb"/Subtype /(Type\w+|TrueType)", contents)) <= {b"Type0", b"Type1"}
+    (width,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) ", contents)
+    assert float(width) == pytest.approx(72 * figures.COLUMN)
+
+
 def opens(path):
     if path.suffix == ".svg":
         root = ElementTree.parse(path).getroot()
         assert root.tag.endswith("svg")
         return path.read_text()
-    assert imread(path).std() > 0.05  # something is drawn on it
+    if path.suffix == ".pdf":
+        opens_as_pdf(path.read_bytes())
+        return ""
+    assert imread(path).std() > 0.04  # something is drawn on it
     return ""
 
 
 @draws
 def test_figures_open_and_show_every_method(tmp_path):
     found = figures.draw(Run.read(written(tmp_path)), "main", tmp_path)
-    assert [path.name for path in found] == ["main.svg", "main.png"]
+    assert [path.name for path in found] == ["main.svg", "main.png", "main.pdf"]
     text = "".join(map(opens, found))
     for label in ("Best-of-N", "equal compute", "Expectation", "APS", "EntRGi", *HUB):
         assert f">{label}<" in text or f"{label}</" in text
 
 
 def bars_of(axis):
-    """Each point with error bars: label, x, y, length of each half of its bar."""
+    """Each point with error bars: label, x, y, length of each half of its bar.
+
+    x is that of the nearest tick: points are moved aside.
+    """
     for container in axis.containers:
         line, _, (bars,) = container
+        moved = isinstance(axis.xaxis.get_major_locator(), FixedLocator)
         for x, y, segment in zip(*line.get_data(), bars.get_segments(), strict=True):
-            yield container.get_label(), x, y, np.ptp(segment, axis=0).max() / 2
+            tick = min(axis.get_xticks(), key=lambda tick: abs(tick - x)) if moved else x
+            yield container.get_label(), tick, y, np.ptp(segment, axis=0).max() / 2
+
+
+def panels_of(figure):
+    """The panels by row: those with a title."""
+    axes = [axis for axis in figure.axes if axis.get_title()]
+    return np.reshape(axes, axes[0].get_subplotspec().get_gridspec().get_geometry())
 
 
 def test_the_main_figure_shows_mean_and_error_beside_the_methods_name(tmp_path):
     run = Run.read(written(tmp_path))
-    axes = np.reshape(figures.main(run).axes, (3, 2))
-    for row, benchmark in zip(axes, HUB, strict=True):
+    for row, benchmark in zip(panels_of(figures.main(run)), HUB, strict=True):
         names = [label.get_text() for label in row[0].get_yticklabels()]
         for axis, measure in zip(row, run.measures, strict=True):
             assert axis.get_title() == benchmark
@@ -470,9 +500,10 @@ def test_figures_of_errors_open(tmp_path, name):
     names = [path.name for path in files]
     # Either experiment records what both figures are drawn from.
     for figure in ("error-by-step", "error-vs-entropy"):
-        assert {f"{figure}.svg", f"{figure}.png"} <= set(names)
-    text = "".join(opens(path) for path in files if path.suffix in (".svg", ".png"))
-    for label in ("APS", "EntRGi", "log K", "entropy (nats)", "denoising step"):
+        assert {f"{figure}.{kind}" for kind in figures.KINDS} <= set(names)
+    text = "".join(opens(path) for path in files if path.stem in figures.DRAWN)
+    assert "log K" not in text
+    for label in ("APS", "EntRGi", "log V, V: vocabulary size", "K answers", "entropy (nats)", "denoising step"):
         assert label in text
 
 
@@ -501,9 +532,9 @@ def test_both_panels_of_figure_2_and_the_histograms_of_figure_3(tmp_path):
                 here = [s for s in steps if s["step"] + 1 == x]
                 weights = [s["n"] for s in here]
                 assert y == pytest.approx(np.average([s[name] for s in here], weights=weights))
-    (line,) = [l for l in right.lines if l.get_label() == "log K"]
+    (line,) = [l for l in right.lines if l.get_label() == figures.LOG_V]
     assert set(line.get_ydata()) == {math.log(14)}
-    assert "log K" not in [l.get_label() for l in left.lines]
+    assert figures.LOG_V not in [l.get_label() for l in left.lines]
 
     panels = [axis for axis in figures.error_vs_entropy(run).axes if axis.get_title()]
     for axis, method in zip(panels, ("aps", "entrgi"), strict=True):
@@ -525,8 +556,10 @@ def test_figure_5_is_the_change_against_one_step_over_all_sizes(tmp_path):
     assert {path.name for path in files} >= {"gradient-steps.svg", "gradient-steps.png"}
     axes = figures.gradient_steps(Run.read(folder)).axes
     for axis in axes[:6]:
-        for line in [l for l in axis.lines if len(l.get_xdata()) == 3]:
-            assert list(line.get_xdata()) == [1, 2, 8]
+        assert axis.get_xticks().tolist() == [1, 2, 8]
+        for container in axis.containers:
+            line = container[0]
+            assert line.get_xdata().round().tolist() == [1, 2, 8]
             assert list(line.get_ydata()) == pytest.approx([0, 1 / 5, 7 / 5])  # see `shift`
     assert ("EntRGi", "M") in cells_of(text, "rm-bench")
     # The change is the same at every seed, so its error is none: unlike that of one row.
@@ -546,10 +579,10 @@ def test_figure_4_is_by_size(tmp_path):
     variants = [{"reward": r} for r in ("4B", "0.6B", "1.7B")]
     declaration = PAPER | {"experiment": "reward-size"}
     folder = written(tmp_path, declaration=declaration, variants=variants, prompts=2)
-    axes = figures.reward_size(Run.read(folder)).axes
-    assert [t.get_text() for t in axes[0].get_xticklabels()] == ["0.6B", "1.7B", "4B"]
     run = Run.read(folder)
-    for axis, (measure, benchmark) in zip(axes, product(run.measures, HUB), strict=True):
+    axes = figures.reward_size(run).axes
+    assert [t.get_text() for t in axes[0].get_xticklabels()] == ["0.6B", "1.7B", "4B"]
+    for axis, (benchmark, measure) in zip(axes, product(HUB, run.measures), strict=True):
         points = {(label, x): (y, half) for label, x, y, half in bars_of(axis)}
         for method, (x, size) in product(METHODS, enumerate(("0.6B", "1.7B", "4B"))):
             found = run.value(measure, benchmark=benchmark, method=method, reward=size)

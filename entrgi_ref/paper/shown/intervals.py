@@ -53,8 +53,10 @@ def bootstraps(
 
 
 def _resampled(values: Numbers, seed: int) -> Numbers:
-    """The columns' means over each resample, [RESAMPLES, columns]: a few resamples at a time, and by
-    how often each unit is in it, as a run may have thousands of prompts and dozens of columns.
+    """The columns' means over each resample, [RESAMPLES, columns].
+
+    By how often a resample has each unit, and some resamples at a time: a run may have thousands of
+    prompts and dozens of columns.
     """
     n, rng = len(values), np.random.default_rng(seed)
     means = np.empty((RESAMPLES, values.shape[1]))

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ...commands.files import require_writable, write_text
-from ..declared.experiments import LABELS, RIVALS
+from ..declared.experiments import EXPERIMENTS, LABELS, RIVALS
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
 from ..run.records import earlier_layout, key_of
 from . import figures
+from .captions import caption
 from .comparable import differences
 from .numbers import (
     OF_THE_PAPER,
@@ -31,7 +32,7 @@ from .numbers import (
     varied,
 )
 from .summary import JudgedBy, Run, place_of, who_of
-from .tables import Table
+from .tables import Table, latex_figure
 
 
 def write(
@@ -48,16 +49,26 @@ def write(
     say(f"{text}\n")  # what cannot be written has at least been seen
     require_writable(to)
     drawn = [path for name in figures.of(run) for path in figures.draw(run, name, to)]
-    pictures = "\n\n".join(f"![{p.stem}]({p.name})" for p in drawn if p.suffix == ".svg")
+    captions = {name: caption(run, name) for name in figures.of(run)}
+    pictures = "\n\n".join(map(_figure, captions, captions.values()))
     title = f"# {run.declaration['experiment']}: {run.declaration['testbed']}"
     write_text(to / "report.md", f"{title}\n\n{text}\n\n{pictures}\n")
-    tex = "\n\n".join(table.latex(" ".join(notes)) for table in found)
+    tables_and_figures = [table.latex(" ".join(notes)) for table in found]
+    tables_and_figures += map(latex_figure, captions, captions.values())
+    tex = "\n\n".join(tables_and_figures)
     write_text(to / "report.tex", tex + "\n")
     numbers = rows(run)
     write_text(to / "table.csv", as_csv(numbers))
     write_text(to / "table.json", as_json(run, numbers, notes))
     words = ("report.md", "report.tex", "table.csv", "table.json")
     return text + "\n", [*(to / name for name in words), *drawn]
+
+
+def _figure(name: str, text: str) -> str:
+    """In Markdown: the figure, what it is, and where it is in the form for a paper."""
+    regenerates = EXPERIMENTS[name].regenerates
+    head = f"**{regenerates[0].upper()}{regenerates[1:]}.**"
+    return f"![{name}]({name}.svg)\n\n{head} {text} [PDF]({name}.pdf), [PNG]({name}.png)"
 
 
 def tables(run: Run) -> list[Table]:

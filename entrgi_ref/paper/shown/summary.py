@@ -319,7 +319,9 @@ class Run:
             for record in self.select(benchmark=benchmark):
                 place, found = place_of(record), of(record)
                 if place in common and found is not None:
-                    values.setdefault(who_of(record["method"], record["variant"]), {})[place] = found
+                    values.setdefault(who_of(record["method"], record["variant"]), {})[place] = (
+                        found
+                    )
             return paired(values, self.baseline, prompts)
 
         return cache(differences)
