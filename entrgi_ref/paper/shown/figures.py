@@ -63,6 +63,8 @@ def draw(run: Run, name: str, to: Path) -> list[Path]:
     """Draw a figure of a run into the folder `to`, in each format."""
     with _style():
         figure = DRAWN[name](run)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # found once, and the same in all formats
         paths = []
         for kind, options in KINDS.items():
             contents = BytesIO()
@@ -243,7 +245,8 @@ def error_by_step(run: Run) -> Figure:
         left.set(title=_title(benchmark, 2), ylabel="E (embedding units)")
         right.set(title=_title(benchmark, 2), ylabel="entropy (nats)")
         for axis in (left, right):
-            axis.set_ylim(0, 1.08 * axis.dataLim.ymax)
+            if axis.has_data():
+                axis.set_ylim(0, 1.08 * axis.dataLim.ymax)
             axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     for axis in axes[-1]:
         axis.set_xlabel("denoising step")
@@ -255,7 +258,7 @@ def error_by_step(run: Run) -> Figure:
 LOG_V = "log V, V: vocabulary size"
 ALPHA = 0.2
 AVERAGED_BY_STEP = (
-    "Lines: mean over masked positions, gradient steps, K answers, prompts and seeds."
+    "Lines: mean over prompts, seeds, K answers, gradient steps and masked positions."
 )
 SPREAD = (10, 90)
 """Percentiles over the prompts."""
