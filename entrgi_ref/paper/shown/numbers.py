@@ -14,7 +14,7 @@ from typing import Any
 from ..declared.experiments import LABELS, METHODS, RIVALS
 from ..declared.published import published
 from .comparable import differences, is_the_papers
-from .summary import Run, who_of
+from .summary import Run, compared_of
 
 OURS = ("bon_equal_compute", *RIVALS)
 """Methods that are not in the paper."""
@@ -125,7 +125,7 @@ def rows(run: Run) -> list[Row]:
                         f"{name}_seeds": measured.seeds,
                         f"{name}_prompts": measured.prompts,
                     }
-                difference = run.paired(name, benchmark).get(who_of(method, values))
+                difference = run.paired(benchmark).get(compared_of(name, method, values))
                 if difference is not None:
                     estimate = difference.estimate
                     row |= {

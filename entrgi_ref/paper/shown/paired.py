@@ -11,8 +11,9 @@ from .intervals import Estimate, bootstraps
 
 Place = tuple[str, int, int]
 """Benchmark, seed, index of the prompt."""
-Who = tuple[str, frozenset[tuple[str, str | int]]]
-"""A method and the fields of its variant."""
+Compared = tuple[str, str, frozenset[tuple[str, str | int]]]
+"""A measure, a method, and the fields of its variant."""
+Values = Mapping[Place, float]
 
 
 @dataclass(frozen=True)
@@ -22,34 +23,30 @@ class Difference:
     estimate: Estimate
     """With a percentile interval over the prompts; without one (nan) if there is one prompt."""
     prompts: int
-    """How many different ones."""
-    pairs: int
-    """How many values of each method: of a prompt one for each seed that has drawn it."""
+    """How many different ones. Seeds may share some."""
 
 
 def paired(
-    values: Mapping[Who, Mapping[Place, float]], baseline: str, prompts: Mapping[Place, Hashable]
-) -> dict[Who, Difference]:
-    """Each method's difference to `baseline` with the same variant, over the places of `values`,
-    which are the same for all.
+    pairs: Mapping[Compared, tuple[Values, Values]], prompts: Mapping[Place, Hashable]
+) -> dict[Compared, Difference]:
+    """The differences of pairs of a method's values and the baseline's at the same places.
 
-    The unit of the bootstrap is a prompt, with all that seeds have drawn of it.
+    The unit of the bootstrap is a prompt, with all that seeds have drawn of it. What is there at
+    the same places is resampled together.
     """
-    who = [each for each in values if each[0] != baseline and (baseline, each[1]) in values]
-    if not who:
-        return {}
-    places = sorted(values[who[0]])
-    unit = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts[p] for p in places))}
-    rows = [
-        [*(values[m, v][place] - values[baseline, v][place] for m, v in who), 1.0]
-        for place in places
-    ]
-    sums = np.zeros((len(unit), len(who) + 1))
-    np.add.at(sums, [unit[prompts[place]] for place in places], rows)
-    found = bootstraps(sums, lambda means: means[:, :-1] / means[:, -1:])
-    if len(unit) == 1:
-        found = [Estimate(each.mean, float("nan"), float("nan")) for each in found]
-    return {
-        each: Difference(estimate, len(unit), len(places))
-        for each, estimate in zip(who, found, strict=True)
-    }
+    alike: dict[frozenset[Place], list[Compared]] = {}
+    for each, (values, _) in pairs.items():
+        alike.setdefault(frozenset(values), []).append(each)
+    found: dict[Compared, Difference] = {}
+    for common, compared in alike.items():
+        places = sorted(common)
+        unit = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts[p] for p in places))}
+        sums = np.zeros((len(unit), len(compared) + 1))
+        both = [pairs[each] for each in compared]
+        rows = np.array([[*(a[place] - b[place] for a, b in both), 1.0] for place in places])
+        np.add.at(sums, [unit[prompts[place]] for place in places], rows)
+        estimates = bootstraps(sums, lambda means: means[:, :-1] / means[:, -1:])
+        for each, estimate in zip(compared, estimates, strict=True):
+            lone = Estimate(estimate.mean, float("nan"), float("nan"))
+            found[each] = Difference(estimate if len(unit) > 1 else lone, len(unit))
+    return found

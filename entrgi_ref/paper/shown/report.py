@@ -31,7 +31,7 @@ from .numbers import (
     rows,
     varied,
 )
-from .summary import JudgedBy, Run, place_of, who_of
+from .summary import JudgedBy, Run, compared_of, place_of
 from .tables import Table, latex_figure
 
 
@@ -137,14 +137,14 @@ TITLES = {"reward": "Reward model", "gradient_steps": "M"}
 
 def _differences(run: Run, benchmark: str) -> Table:
     """Methods and their variants down, their differences to the baseline across."""
-    measured = {name: run.paired(name, benchmark) for name in run.measures}
+    found = run.paired(benchmark)
     heads = ["Method", *(TITLES[field] for field in varied(run))]
-    for name, found in measured.items():
-        n = next((f", n = {difference.prompts}" for difference in found.values()), "")
-        heads.append(f"{run.measures[name].label} ({run.measures[name].unit}){n}")
+    for name, measure in run.measures.items():
+        n = {difference.prompts for (of, *_), difference in found.items() if of == name}
+        heads.append(f"{measure.label} ({measure.unit}){''.join(f', n = {each}' for each in n)}")
     rows = []
     for method, values in cells(run, benchmark):
-        numbers = [found.get(who_of(method, values)) for found in measured.values()]
+        numbers = [found.get(compared_of(name, method, values)) for name in run.measures]
         if any(numbers):
             texts = [d.estimate.text(2, sign=True) if d else "not measured" for d in numbers]
             rows.append((LABELS[method], *map(str, values.values()), *texts))
@@ -162,7 +162,7 @@ def _notes(run: Run) -> Iterator[str]:
         else f"mean ± standard error over {len(seeds)} seeds ({listed})"
     )
     yield f"Measured: {how}, {run.prompts} prompts per benchmark and seed at most."
-    if any(run.paired("top1", benchmark) for benchmark in run.benchmarks):
+    if any(map(run.paired, run.benchmarks)):
         yield (
             f"Less {LABELS[run.baseline]}: the mean difference over prompts and seeds, prompt by "
             "prompt, with its 95% interval by a percentile bootstrap over the n different prompts, "

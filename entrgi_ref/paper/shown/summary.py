@@ -30,7 +30,7 @@ from ..run.records import (
     read_records,
 )
 from ..run.required import Record
-from .paired import Difference, Place, Who, paired
+from .paired import Compared, Difference, Place, paired
 
 
 @dataclass(frozen=True)
@@ -307,29 +307,34 @@ class Run:
         return self.methods[0]
 
     @cached_property
-    def paired(self) -> Callable[[str, str], dict[Who, Difference]]:
-        """Measure and benchmark -> the differences to the baseline, on the prompts that all methods
-        have.
+    def paired(self) -> Callable[[str], dict[Compared, Difference]]:
+        """Benchmark -> the differences to the baseline with the same variant, on the prompts that
+        all methods have.
         """
         prompts = {place_of(record): _same_prompt(record) for record in self.records}
 
-        def differences(measure: str, benchmark: str) -> dict[Who, Difference]:
-            common, of = self.common(measure), self.measures[measure].of
-            values: dict[Who, dict[Place, float]] = {}
-            for record in self.select(benchmark=benchmark):
-                place, found = place_of(record), of(record)
-                if place in common and found is not None:
-                    values.setdefault(who_of(record["method"], record["variant"]), {})[place] = (
-                        found
-                    )
-            return paired(values, self.baseline, prompts)
+        def differences(benchmark: str) -> dict[Compared, Difference]:
+            values: dict[Compared, dict[Place, float]] = {}
+            for name, measure in self.measures.items():
+                common = self.common(name)
+                for record in self.select(benchmark=benchmark):
+                    place, found = place_of(record), measure.of(record)
+                    if place in common and found is not None:
+                        who = compared_of(name, record["method"], record["variant"])
+                        values.setdefault(who, {})[place] = found
+            pairs = {}
+            for name, method, variant in values:
+                first = values.get((name, self.baseline, variant))
+                if method != self.baseline and first is not None:
+                    pairs[name, method, variant] = (values[name, method, variant], first)
+            return paired(pairs, prompts)
 
         return cache(differences)
 
 
-def who_of(method: str, variant: Mapping[str, str | int]) -> Who:
-    """What differences are found by."""
-    return method, frozenset(variant.items())
+def compared_of(measure: str, method: str, variant: Mapping[str, str | int]) -> Compared:
+    """What a difference is found by."""
+    return measure, method, frozenset(variant.items())
 
 
 def _same_prompt(record: Record) -> int:
