@@ -559,7 +559,7 @@ def made_up(shift: float) -> dict:
 def rows():
     results = {f"language-{i}": Found(made_up(i / 10)) for i in range(4)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toy.statistics.RESAMPLES", 200)
+        patch.setattr("entrgi_ref.paper.shown.intervals.RESAMPLES", 200)
         return claims.summarise(PLAN, results)
 
 
@@ -667,7 +667,7 @@ def test_a_small_language_is_measured_and_judged(testbed, monkeypatch):
     full = Condition.config.fget
     short = property(lambda condition: replace(full(condition), denoising_steps=2))
     monkeypatch.setattr(Condition, "config", short)
-    monkeypatch.setattr("toy.statistics.RESAMPLES", 200)
+    monkeypatch.setattr("entrgi_ref.paper.shown.intervals.RESAMPLES", 200)
     plan = replace(
         PLAN, words=SMALL, pool=4, short_pool=4, gradient_steps=(1, 3, 4, 8), denoising_steps=(1,)
     )

@@ -143,9 +143,10 @@ def test_rivals_run_only_when_they_are_named():
 
 def test_a_report_shows_the_rivals_that_have_run(run, tmp_path):
     text, _ = report.write(run, tmp_path)
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    for method in ("entrgi", *RIVALS):
-        assert sum(line.startswith(f"| {LABELS[method]} ") for line in rows) == 1
+    main, _, less = text.partition(", less EntRGi**")
+    for method in RIVALS:  # in the table, and in that of the differences
+        assert main.count(f"\n| {LABELS[method]} ") == less.count(f"\n| {LABELS[method]} ") == 1
+    assert (main.count("\n| EntRGi  "), less.count("\n| EntRGi  ")) == (1, 0)
     assert "Rivals (EntRGi, damped, SMC, Self-rewarding SMC, Lookahead) have the compute" in text
     assert set(numbers.OURS) == {"bon_equal_compute", *RIVALS}
     assert Run.read(run).methods == ("entrgi", *RIVALS)
@@ -153,6 +154,8 @@ def test_a_report_shows_the_rivals_that_have_run(run, tmp_path):
     assert set(figures.STYLES) == set(LABELS)
     for part in (1, 2):  # colours, markers
         assert len({style[part] for style in figures.STYLES.values()}) == len(LABELS)
+    assert set(figures.DASHES) == set(LABELS)
+    assert len(set(figures.DASHES.values())) == len(LABELS)
 
 
 def test_a_plan_counts_the_texts_that_are_scored(monkeypatch, tmp_path):
@@ -188,7 +191,8 @@ def test_rivals_run_on_dream(tmp_path):
         assert len(record["rewards"]) == record["settings"]["trajectories"]
 
     shown = invoke("report", tmp_path / "run")
-    assert all(shown.count(f"| {LABELS[method]} ") == 1 for method in (*METHODS, *RIVALS))
+    table = shown.partition(", less ")[0]
+    assert all(table.count(f"| {LABELS[method]} ") == 1 for method in (*METHODS, *RIVALS))
 
     def size(network):
         return sum(p.numel() for n, p in network.named_parameters() if "embed_tokens" not in n)

@@ -6,19 +6,21 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import fields
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator
 from paper_runs import invoke, tiny_run
 
 from entrgi_ref import GuidanceConfig, SamplingConfig
 from entrgi_ref.paper.declared import benchmarks, published
 from entrgi_ref.paper.declared.experiments import EXPERIMENTS, LABELS
 from entrgi_ref.paper.run.folder import RunFolder
-from entrgi_ref.paper.shown import comparable, figures, report
+from entrgi_ref.paper.shown import comparable, figures, intervals, report
 from entrgi_ref.paper.shown.summary import Run, value
 
 METHODS = ("bon", "bon_equal_compute", "expectation", "aps", "entrgi")
@@ -45,12 +47,18 @@ PAPER = {
 
 @pytest.fixture(autouse=True)
 def words_alone(request, monkeypatch):
-    """Figures take most of a report's time: only the tests that are marked so draw them."""
-    if not request.node.get_closest_marker("draws"):
+    """Figures take most of a report's time: only the tests that are marked so draw them, and most
+    of those in one format.
+    """
+    draws = request.node.get_closest_marker("draws")
+    if not draws:
         monkeypatch.setattr(figures, "draw", lambda run, name, to: [])
+    elif "every format" not in draws.args:
+        monkeypatch.setattr(figures, "KINDS", {"svg": figures.KINDS["svg"]})
 
 
 draws = pytest.mark.draws
+draws_every_format = pytest.mark.draws("every format")
 
 
 def reward_of(benchmark, method, seed, idx, k):
@@ -138,7 +146,7 @@ def test_the_table_is_mean_and_standard_error_over_seeds_beside_the_published(tm
                 error = np.std(per_seed, ddof=1) / 3**0.5
                 expected = f"{np.mean(per_seed):.2f} ± {error:.2f}"
                 assert cells[label, f"{head} (reward), measured"].replace("−", "-") == expected
-            assert cells[label, "K"] == str(K)
+            assert cells[label, "K answers"] == str(K)
             assert cells[label, "LMUnit (1 to 5), measured"] == "not measured"
     cells = cells_of(text, "rm-bench")
     assert cells["EntRGi", "Top@1, published"] == "5.70"
@@ -352,12 +360,16 @@ def test_two_reward_models_in_folders_of_one_name_are_exported_apart(tmp_path):
 def test_latex_holds_the_same_numbers(tmp_path):
     text = invoke("report", written(tmp_path), "--to", tmp_path / "out")
     tex = (tmp_path / "out" / "report.tex").read_text()
-    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 6
     for benchmark in HUB:
         for cell in cells_of(text, benchmark).values():
             assert cell.replace("±", r"$\pm$").replace("−", "$-$").replace("_", r"\_") in tex
     rows = [line for line in tex.splitlines() if line.endswith(r"\\")]
-    assert {line.count("&") for line in rows} == {7}
+    assert {line.count("&") for line in rows} == {7, 2}  # the differences have fewer
+    assert r"\includegraphics[width=\columnwidth]{main.pdf}" in tex
+    captions = [line for line in tex.splitlines() if line.startswith(r"\caption{Each")]
+    assert r"$\tau$ = 0.7" in captions[0]
+    assert captions[0].isascii()
 
 
 def as_data(folder, *more):
@@ -412,7 +424,8 @@ def test_the_table_as_data_has_a_row_for_each_variant(tmp_path):
     assert {r["top1_standard_error_reward"] for r in in_csv} == {""}  # of one seed
     assert "comparable" not in in_json["columns"]
     lines = (folder / "report" / "report.md").read_text().splitlines()
-    assert sum(line.startswith("| APS") for line in lines) == len(in_csv)
+    assert sum(line.startswith("| APS") for line in lines) == len(in_csv)  # no differences
+    assert {r["top1_difference_reward"] for r in in_csv} == {""}
 
 
 def test_the_table_as_data_shows_what_is_not_measured_as_none(tmp_path):
@@ -422,36 +435,63 @@ def test_the_table_as_data_shows_what_is_not_measured_as_none(tmp_path):
     assert {r["comparable"] for r in in_csv} == {"True"}
 
 
+def opens_as_pdf(contents):
+    """As wide as a column, its fonts are whole TrueType ones in the file, and it has no date."""
+    assert contents.startswith(b"%PDF-")
+    assert contents.rstrip().endswith(b"%%EOF")
+    assert b"CreationDate" not in contents
+    assert b"/FontFile2" in contents
+    assert set(re.findall(rb"/Subtype /(Type\w+|TrueType)", contents)) <= {b"Type0", b"Type1"}
+    (width,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) ", contents)
+    assert float(width) == pytest.approx(72 * figures.COLUMN)
+
+
 def opens(path):
     if path.suffix == ".svg":
         root = ElementTree.parse(path).getroot()
         assert root.tag.endswith("svg")
         return path.read_text()
-    assert imread(path).std() > 0.05  # something is drawn on it
+    if path.suffix == ".pdf":
+        opens_as_pdf(path.read_bytes())
+        return ""
+    assert imread(path).std() > 0.04  # something is drawn on it
     return ""
 
 
-@draws
+@draws_every_format
 def test_figures_open_and_show_every_method(tmp_path):
-    found = figures.draw(Run.read(written(tmp_path)), "main", tmp_path)
-    assert [path.name for path in found] == ["main.svg", "main.png"]
+    run = Run.read(written(tmp_path))
+    found = figures.draw(run, "main", tmp_path)
+    assert [path.name for path in found] == ["main.svg", "main.png", "main.pdf"]
     text = "".join(map(opens, found))
     for label in ("Best-of-N", "equal compute", "Expectation", "APS", "EntRGi", *HUB):
         assert f">{label}<" in text or f"{label}</" in text
+    before = [path.read_bytes() for path in found]
+    assert [path.read_bytes() for path in figures.draw(run, "main", tmp_path)] == before
 
 
 def bars_of(axis):
-    """Each point with error bars: label, x, y, length of each half of its bar."""
+    """Each point with error bars: label, x, y, length of each half of its bar.
+
+    x is that of the nearest tick: points are moved aside.
+    """
     for container in axis.containers:
         line, _, (bars,) = container
+        moved = isinstance(axis.xaxis.get_major_locator(), FixedLocator)
         for x, y, segment in zip(*line.get_data(), bars.get_segments(), strict=True):
-            yield container.get_label(), x, y, np.ptp(segment, axis=0).max() / 2
+            tick = min(axis.get_xticks(), key=lambda tick: abs(tick - x)) if moved else x
+            yield container.get_label(), tick, y, np.ptp(segment, axis=0).max() / 2
+
+
+def panels_of(figure):
+    """The panels by row: those with a title."""
+    axes = [axis for axis in figure.axes if axis.get_title()]
+    return np.reshape(axes, axes[0].get_subplotspec().get_gridspec().get_geometry())
 
 
 def test_the_main_figure_shows_mean_and_error_beside_the_methods_name(tmp_path):
     run = Run.read(written(tmp_path))
-    axes = np.reshape(figures.main(run).axes, (3, 2))
-    for row, benchmark in zip(axes, HUB, strict=True):
+    for row, benchmark in zip(panels_of(figures.main(run)), HUB, strict=True):
         names = [label.get_text() for label in row[0].get_yticklabels()]
         for axis, measure in zip(row, run.measures, strict=True):
             assert axis.get_title() == benchmark
@@ -462,17 +502,30 @@ def test_the_main_figure_shows_mean_and_error_beside_the_methods_name(tmp_path):
                 assert points[label] == pytest.approx((found.mean, found.error))
 
 
-@draws
-@pytest.mark.parametrize("name", ["error-by-step", "error-vs-entropy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("error-by-step", marks=draws),
+        pytest.param("error-vs-entropy", marks=draws_every_format),
+    ],
+)
 def test_figures_of_errors_open(tmp_path, name):
     tiny_run(tmp_path, experiment=name, methods=["aps", "entrgi"])
     _, files = report.write(tmp_path, tmp_path / "report")
     names = [path.name for path in files]
     # Either experiment records what both figures are drawn from.
     for figure in ("error-by-step", "error-vs-entropy"):
-        assert {f"{figure}.svg", f"{figure}.png"} <= set(names)
-    text = "".join(opens(path) for path in files if path.suffix in (".svg", ".png"))
-    for label in ("APS", "EntRGi", "log K", "entropy (nats)", "denoising step"):
+        assert {f"{figure}.{kind}" for kind in figures.KINDS} <= set(names)
+    text = "".join(opens(path) for path in files if path.stem in figures.DRAWN)
+    assert "log K" not in text
+    for label in (
+        "APS",
+        "EntRGi",
+        "log V, V: vocabulary size",
+        "K answers",
+        "entropy (nats)",
+        "denoising step",
+    ):
         assert label in text
 
 
@@ -501,9 +554,9 @@ def test_both_panels_of_figure_2_and_the_histograms_of_figure_3(tmp_path):
                 here = [s for s in steps if s["step"] + 1 == x]
                 weights = [s["n"] for s in here]
                 assert y == pytest.approx(np.average([s[name] for s in here], weights=weights))
-    (line,) = [l for l in right.lines if l.get_label() == "log K"]
+    (line,) = [l for l in right.lines if l.get_label() == figures.LOG_V]
     assert set(line.get_ydata()) == {math.log(14)}
-    assert "log K" not in [l.get_label() for l in left.lines]
+    assert figures.LOG_V not in [l.get_label() for l in left.lines]
 
     panels = [axis for axis in figures.error_vs_entropy(run).axes if axis.get_title()]
     for axis, method in zip(panels, ("aps", "entrgi"), strict=True):
@@ -522,16 +575,18 @@ def test_figure_5_is_the_change_against_one_step_over_all_sizes(tmp_path):
     declaration = PAPER | {"experiment": "gradient-steps"}
     folder = written(tmp_path, declaration=declaration, variants=variants, prompts=2)
     text, files = report.write(folder, tmp_path / "report")
-    assert {path.name for path in files} >= {"gradient-steps.svg", "gradient-steps.png"}
+    assert "gradient-steps.svg" in {path.name for path in files}
     axes = figures.gradient_steps(Run.read(folder)).axes
     for axis in axes[:6]:
-        for line in [l for l in axis.lines if len(l.get_xdata()) == 3]:
-            assert list(line.get_xdata()) == [1, 2, 8]
+        assert axis.get_xticks().tolist() == [1, 2, 8]
+        for container in axis.containers:
+            line = container[0]
+            assert line.get_xdata().round().tolist() == [1, 2, 8]
             assert list(line.get_ydata()) == pytest.approx([0, 1 / 5, 7 / 5])  # see `shift`
     assert ("EntRGi", "M") in cells_of(text, "rm-bench")
     # The change is the same at every seed, so its error is none: unlike that of one row.
     assert all(half == pytest.approx(0) for axis in axes[:6] for *_, half in bars_of(axis))
-    block = text.partition("**rm-bench**")[2]
+    block = text.partition("**rm-bench**")[2].partition(", less ")[0]
     rows = [re.findall(r"[^|\s]+", row) for row in re.findall(r"\| EntRGi .*", block)]
     run = Run.read(folder)
     assert [row[1:3] for row in rows] == [[r, str(M)] for r in ("0.6B", "4B") for M in (1, 2, 8)]
@@ -546,10 +601,10 @@ def test_figure_4_is_by_size(tmp_path):
     variants = [{"reward": r} for r in ("4B", "0.6B", "1.7B")]
     declaration = PAPER | {"experiment": "reward-size"}
     folder = written(tmp_path, declaration=declaration, variants=variants, prompts=2)
-    axes = figures.reward_size(Run.read(folder)).axes
-    assert [t.get_text() for t in axes[0].get_xticklabels()] == ["0.6B", "1.7B", "4B"]
     run = Run.read(folder)
-    for axis, (measure, benchmark) in zip(axes, product(run.measures, HUB), strict=True):
+    axes = figures.reward_size(run).axes
+    assert [t.get_text() for t in axes[0].get_xticklabels()] == ["0.6B", "1.7B", "4B"]
+    for axis, (benchmark, measure) in zip(axes, product(HUB, run.measures), strict=True):
         points = {(label, x): (y, half) for label, x, y, half in bars_of(axis)}
         for method, (x, size) in product(METHODS, enumerate(("0.6B", "1.7B", "4B"))):
             found = run.value(measure, benchmark=benchmark, method=method, reward=size)
@@ -623,6 +678,218 @@ def test_value_is_the_standard_error():
     assert found.mean == 3
     assert found.error == pytest.approx(7**0.5 / 3**0.5)
     assert value([2.0], 4).error is None
+
+
+def drawn_texts(figure):
+    """Every text that is drawn, with its box in the figure's pixels."""
+    figure.draw_without_rendering()
+    unseen = {
+        tick.label1
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+    }
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip() and text not in unseen:
+            yield text.get_text(), text.get_window_extent()
+
+
+def assert_readable(figure):
+    """No text is cut, small, or over another; a column is as wide as the figure."""
+    assert figure.get_figwidth() == pytest.approx(figures.COLUMN)
+    found = list(drawn_texts(figure))
+    for text, box in found:
+        assert figure.bbox.padded(1).contains(box.x0, box.y0), text
+        assert figure.bbox.padded(1).contains(box.x1, box.y1), text
+    for (one, box), (other, more) in combinations(found, 2):
+        assert not box.padded(-1).overlaps(more.padded(-1)), (one, other)
+    assert min(text.get_fontsize() for text in figure.findobj(Text)) >= 7
+
+
+def with_variants(folder, experiment, **of):
+    """A run of the four methods of an experiment with all sizes, and with all M of Figure 5."""
+    found = EXPERIMENTS[experiment].variants(tuple(published.SKYWORK), "1.7B")
+    declaration = PAPER | {"experiment": experiment}
+    methods = ("bon", "expectation", "aps", "entrgi")
+    return written(folder, declaration=declaration, variants=found, methods=methods, **of)
+
+
+@pytest.mark.parametrize("experiment", ["reward-size", "gradient-steps"])
+def test_no_bar_hides_another(tmp_path, experiment):
+    """Even if all methods have the same numbers, on the figure as it is drawn."""
+    folder = with_variants(tmp_path, experiment, prompts=1)
+    run = Run.read(rewritten(folder, lambda r: {"rewards": [r["seed"], 0.0, 0.0, 0.0]}))
+    with figures._style():
+        figure = figures.DRAWN[experiment](run)
+        assert_readable(figure)
+    for axis in panels_of(figure).flat:
+        assert len(axis.containers) == 4
+        x = np.sort(np.concatenate([c[0].get_xdata() for c in axis.containers]))
+        pixels = axis.transData.transform(np.stack([x, 0 * x], 1))[:, 0]
+        width = axis.containers[0][2][0].get_linewidth()[0] * figure.dpi / 72
+        assert np.diff(pixels).min() > 1.2 * width
+        assert all(tick == round(tick) for tick in axis.get_xticks())
+
+
+@pytest.mark.parametrize(
+    ("prompts", "label"), [(64, "published"), (1, "published, other settings")]
+)
+def test_published_numbers_are_marks_of_their_own_where_they_are_known(tmp_path, prompts, label):
+    run = Run.read(written(tmp_path, prompts=prompts))
+    with figures._style():
+        figure = figures.main(run)
+        assert_readable(figure)
+    panels = panels_of(figure)
+    for row, benchmark in zip(panels, HUB, strict=True):
+        names = [text.get_text() for text in row[0].get_yticklabels()]
+        marks = [line for line in row[0].lines if line.get_label() == label]
+        found = {names[line.get_ydata()[0]]: line.get_xdata()[0] for line in marks}
+        assert found == {
+            figures.STYLES[method][0]: published.TOP1[benchmark, method]
+            for method in ("bon", "entrgi")
+        }
+        assert {line.get_marker() for line in marks} == {"|"}
+        assert "|" not in {marker for _, _, marker in figures.STYLES.values()}
+        low, high = row[0].get_xlim()
+        assert all(low < x < high for x in found.values())
+        assert not [line for line in row[1].lines if "published" in line.get_label()]
+    assert label in [text for text, _ in drawn_texts(figure)]
+    toy = Run({**run.declaration, "testbed": "toy"}, run.records, [], [])
+    assert "published" not in "".join(text for text, _ in drawn_texts(figures.main(toy)))
+
+
+def test_figure_2_has_benchmarks_apart_and_shows_how_far_prompts_differ(tmp_path):
+    tiny_run(tmp_path, experiment="error-by-step", methods=["aps", "entrgi"])
+    one = Run.read(tmp_path)
+    (name,) = one.benchmarks
+
+    def doubled(record):
+        steps = [step | {"E": 2 * step["E"]} for step in record["errors"]["steps"]]
+        return record | {"benchmark": "twice", "errors": record["errors"] | {"steps": steps}}
+
+    declaration = {**one.declaration, "benchmarks": {name: "", "twice": "", "empty": ""}}
+    run = Run(declaration, [*one.records, *map(doubled, one.records)], [], [])
+    with figures._style():
+        figure = figures.error_by_step(run)
+        assert_readable(figure)
+    panels = panels_of(figure)
+    assert panels.shape == (3, 2)
+    for (axis, _), benchmark, factor in zip(panels, run.benchmarks, (1, 2, None), strict=True):
+        assert axis.get_title() == benchmark
+        bands = axis.collections
+        assert len(bands) == (2 if factor else 0)
+        for band, method in zip(bands, ("aps", "entrgi"), strict=False):
+            first = [r["errors"]["steps"][0] for r in one.select(method=method)]
+            expected = np.percentile([factor * step["E"] for step in first], [10, 90])
+            vertices = band.get_paths()[0].vertices
+            edge = vertices[vertices[:, 0] == first[0]["step"] + 1, 1]
+            assert (edge.min(), edge.max()) == pytest.approx(tuple(expected))
+        assert all(tick == round(tick) for tick in axis.get_xticks())
+    texts = " ".join(text for text, _ in drawn_texts(figure)).replace("\n", " ")
+    assert figures.AVERAGED_BY_STEP in texts
+    assert "10% to 90% of the prompts" in texts
+    with figures._style():
+        assert_readable(figures.error_vs_entropy(run))
+
+
+def test_figure_5_says_what_it_averages(tmp_path):
+    run = Run.read(with_variants(tmp_path, "gradient-steps", prompts=1))
+    figure = figures.gradient_steps(run)
+    texts = " ".join(text for text, _ in drawn_texts(figure)).replace("\n", " ")
+    assert (
+        "Points: change against M = 1, mean over the prompts of a seed, then over the reward "
+        "models 0.6B, 1.7B, 4B, then over seeds. Bars: one standard error over 3 seeds."
+    ) in texts
+
+
+@pytest.mark.parametrize("experiment", ["main", "reward-size"])
+def test_each_figure_has_a_caption(tmp_path, experiment):
+    folder = written(tmp_path) if experiment == "main" else with_variants(tmp_path, experiment)
+    failed = {"status": "failed", "reason": "nan", "rewards": [], "responses": []}
+    bad = ("rm-bench", 2, 0)
+    rewritten(folder, lambda r: failed if (r["benchmark"], r["seed"], r["idx"]) == bad else {})
+    report.write(folder, folder / "report")
+    text = (folder / "report" / "report.md").read_text()
+    caption = text.partition(f"![{experiment}]({experiment}.svg)")[2]
+    for words in (
+        "Bars: one standard error over 3 seeds.",
+        "reward-bench-2, judge-bench: 4 prompts × 3 seeds each.",
+        "rm-bench: 3 to 4 prompts × 3 seeds.",
+        "K = 4 answers, 128 new tokens, T = 128 denoising steps, M = 3 gradient steps of η = 0.5",
+        f"({experiment}.pdf)",
+    ):
+        assert words in caption
+    assert ("Best-of-N, equal compute: K = 7 answers." in caption) == (experiment == "main")
+    assert ("as published on the authors' page" in caption) == (experiment == "main")
+
+
+# Differences
+
+
+def test_differences_are_paired_by_prompt_with_an_interval_over_the_prompts(tmp_path):
+    """Of seeds 1 and 3, which have the same prompts here, each prompt is drawn again as a whole."""
+    folder = written(tmp_path, names=HUB[:1], prompts=5)
+    rewritten(folder, lambda r: {"prompt": f"prompt {r['idx']} of {r['seed'] % 2}"})
+    text, _, in_json = as_data(folder)
+    rows = {row["method"]: row for row in in_json["rows"] if row["benchmark"] == HUB[0]}
+    table = cells_of(text, f"{HUB[0]}, less Best-of-N")
+    for method, (name, of) in product(METHODS[1:], (("top1", max), ("average", np.mean))):
+
+        def less(seed, idx, method=method, of=of):
+            found = []
+            for who in (method, "bon"):
+                K = 7 if who == "bon_equal_compute" else 4
+                found.append(of([reward_of(HUB[0], who, seed, idx, k) for k in range(K)]))
+            return found[0] - found[1]
+
+        units = [[less(1, i), less(3, i)] for i in range(5)] + [[less(2, i)] for i in range(5)]
+        sums, sizes = np.array([[sum(unit), len(unit)] for unit in units]).T
+        chosen = np.random.default_rng(0).integers(10, size=(10_000, 10))
+        resampled = sums[chosen].sum(1) / sizes[chosen].sum(1)
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        row = rows[method]
+        assert row[f"{name}_difference_reward"] == pytest.approx(sums.sum() / 15)
+        assert row[f"{name}_difference_low_reward"] == pytest.approx(low)
+        assert row[f"{name}_difference_high_reward"] == pytest.approx(high)
+        assert row[f"{name}_difference_prompts"] == 10
+        head = {"top1": "Top@1 (reward), n = 10", "average": "Avg@K (reward), n = 10"}[name]
+        expected = f"{sums.sum() / 15:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+        assert table[LABELS[method], head] == expected
+        means = [rows[who][f"{name}_mean_reward"] for who in (method, "bon")]
+        assert row[f"{name}_difference_reward"] == pytest.approx(means[0] - means[1])
+    assert rows["bon"]["top1_difference_reward"] is None
+    assert "by a percentile bootstrap over the n different prompts" in text
+
+
+def test_differences_are_those_of_the_same_variant(tmp_path):
+    """And of a single prompt they have no interval."""
+    folder = with_variants(tmp_path, "reward-size", prompts=1)
+    grown = {"0.6B": 1, "1.7B": 2, "4B": 3}
+    rewritten(
+        folder,
+        lambda r: {"rewards": [grown[r["variant"]["reward"]] * (r["method"] == "entrgi")] * 4},
+    )
+    _, in_csv, in_json = as_data(folder)
+    for plain, row in zip(in_csv, in_json["rows"], strict=True):
+        if row["method"] == "entrgi":
+            assert row["top1_difference_reward"] == grown[row["reward"]]
+            assert plain["top1_difference_low_reward"] == ""
+            assert row["top1_difference_prompts"] == 1
+
+
+def test_resamples_do_not_depend_on_how_many_are_held_at_a_time(monkeypatch):
+    values = np.random.default_rng(5).normal(size=(33, 2))
+    expected = intervals.bootstraps(values)
+    chosen = np.random.default_rng(0).integers(33, size=(intervals.RESAMPLES, 33))
+    low, high = np.quantile(values[chosen].mean(1), [0.025, 0.975], axis=0)
+    assert [each.low for each in expected] == pytest.approx(low)
+    assert [each.high for each in expected] == pytest.approx(high)
+    monkeypatch.setattr(intervals, "AT_ONCE", 700)
+    assert intervals.bootstraps(values) == [
+        intervals.Estimate(*(pytest.approx(x, abs=1e-12) for x in (e.mean, e.low, e.high)))
+        for e in expected
+    ]
 
 
 EXPORTED = {

@@ -1,9 +1,9 @@
-"""The paper's figures, drawn from the records of a run, as SVG and PNG."""
+"""The paper's figures, drawn from the records of a run for a column of a paper: PDF, SVG, PNG."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -11,12 +11,17 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ...commands.files import write_bytes
+from ..declared.published import published
+from .comparable import differences
+from .numbers import beside_the_published, in_the_paper
 from .summary import Run, value
 
 STYLES = {
@@ -32,6 +37,18 @@ STYLES = {
 }
 """Label, colour and marker of each method: Okabe and Ito's colours, which people with any kind of
 colour vision can tell apart, but for their yellow, which hardly shows on white; and two greys."""
+DASHES: Mapping[str, Any] = {
+    "bon": "-.",
+    "bon_equal_compute": (0, (1, 3)),
+    "expectation": ":",
+    "aps": "--",
+    "entrgi": "-",
+    "damped": (0, (8, 2)),
+    "smc": (0, (4, 1, 1, 1, 1, 1)),
+    "self_smc": (0, (2, 1)),
+    "lookahead": (0, (6, 1, 1, 1, 1, 1, 1, 1)),
+}
+"""The line of each method: with its marker it is told apart without colour too."""
 
 
 def of(run: Run) -> list[str]:
@@ -43,139 +60,240 @@ def of(run: Run) -> list[str]:
 
 
 def draw(run: Run, name: str, to: Path) -> list[Path]:
-    """Draw a figure of a run into the folder `to`, as SVG and as PNG."""
+    """Draw a figure of a run into the folder `to`, in each format."""
     with _style():
         figure = DRAWN[name](run)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # found once, and the same in all formats
         paths = []
         for kind, options in KINDS.items():
             contents = BytesIO()
-            figure.savefig(contents, format=kind, **options)
+            figure.savefig(contents, format=kind, dpi=300, **options)
             paths.append(to / f"{name}.{kind}")
             write_bytes(paths[-1], contents.getvalue())
     return paths
 
 
-KINDS: dict[str, dict[str, Any]] = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": 150}}
+KINDS: dict[str, dict[str, Any]] = {
+    "svg": {"metadata": {"Date": None}},
+    "png": {},
+    "pdf": {"metadata": {"CreationDate": None}},
+}
 """The formats, and what makes a figure the same bytes each time."""
 
 
 @contextmanager
 def _style() -> Iterator[None]:
+    """How figures look: letters of 7 and 8 points at the width of a column, embedded in the PDF."""
     settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "entrgi_ref",
+        "pdf.fonttype": 42,
         "font.family": "sans-serif",
-        "font.size": 10,
+        "font.size": 8,
+        "axes.titlesize": 8,
+        "axes.labelsize": 7,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 7,
+        "legend.title_fontsize": 7,
+        "legend.frameon": False,
+        "axes.linewidth": 0.6,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "lines.linewidth": 1,
+        "lines.markersize": 4,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "legend.frameon": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+        "grid.linewidth": 0.5,
     }
     with matplotlib.rc_context(settings):
         yield
 
 
-def _grid(rows: int, columns: int, width: float = 3.4, height: float = 2.8) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width * columns + 0.6, height * rows + 0.4), layout="constrained")
+COLUMN = 3.4
+"""The width of a column, in inches."""
+ACROSS = 3
+"""Panels that fit a column side by side. More make the figure wider."""
+CHARACTERS = 58
+"""Of the smallest letters, on a line as wide as a column."""
+GREY = "#56606b"
+
+Panels = Mapping[tuple[str, str], Axes]
+
+
+def _grid(rows: int, columns: int, height: float, below: float = 0.8) -> tuple[Figure, Any]:
+    """Panels of a height in inches, with room below for what they have in common."""
+    width = COLUMN * max(1, columns / ACROSS)
+    figure = Figure(figsize=(width, height * rows + below), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _legend_below(figure: Figure, axes: Axes, title: str | None = None) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    columns = max(1, min(len(labels), int(figure.get_figwidth() / ENTRY)))
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, title=title, title_fontsize=8
+def _panels(run: Run, height: float, below: float = 0.8) -> tuple[Figure, Panels]:
+    """A panel for each measure and benchmark: what there are fewer of is side by side."""
+    across = len(run.measures) <= len(run.benchmarks)
+    shape = (run.benchmarks, run.measures) if across else (run.measures, run.benchmarks)
+    figure, axes = _grid(*map(len, shape), height, below)
+    panels = {}
+    for row, down in zip(axes, shape[0], strict=True):
+        for axis, right in zip(row, shape[1], strict=True):
+            measure, benchmark = (right, down) if across else (down, right)
+            axis.set_title(_title(benchmark, len(row)))
+            panels[measure, benchmark] = axis
+    return figure, panels
+
+
+def _legend_below(figure: Figure, handles: Sequence[Artist], text: str, columns: int = 3) -> None:
+    """What the signs mean, and what is drawn."""
+    title = textwrap.fill(text, round(CHARACTERS * figure.get_figwidth() / COLUMN))
+    legend = figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=max(1, min(len(handles), columns)),
+        title=title,
+        columnspacing=1.2,
     )
+    legend.get_title().set_multialignment("center")
 
 
-ENTRY = 1.6
-"""The width of an entry of a legend, in inches."""
+def _handles(axes: Iterator[Axes] | Sequence[Axes]) -> list[Artist]:
+    """What a legend has to explain, each once."""
+    found: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        for handle, label in zip(handles, labels, strict=True):
+            found.setdefault(label, handle)
+    return list(found.values())
 
 
-def _bars(run: Run) -> str:
+def bars(run: Run) -> str:
     """What the bars are."""
-    several = len({seed for _, seed, _ in run.common("top1")}) > 1
-    return "bars: one standard error over the seeds" if several else "one seed: no standard errors"
+    seeds = {seed for _, seed, _ in run.common("top1")}
+    if len(seeds) > 1:
+        return f"Bars: one standard error over {len(seeds)} seeds."
+    return "One seed: no standard errors."
 
 
-def _title(benchmark: str) -> str:
-    return textwrap.fill(benchmark, 30)
+def _title(text: str, across: int) -> str:
+    return textwrap.fill(text, 45 // across)
+
+
+def _named(run: Run, measure: str) -> str:
+    return f"{run.measures[measure].label} ({run.measures[measure].unit})"
 
 
 def main(run: Run) -> Figure:
-    """A dot per method with its standard error, for each benchmark and measure."""
-    height = 2.2 + 0.25 * max(0, len(run.methods) - 5)
-    figure, axes = _grid(len(run.benchmarks), len(run.measures), height=height)
-    figure.supxlabel(_bars(run), fontsize=8)
-    for row, benchmark in zip(axes, run.benchmarks, strict=True):
-        for axis, name in zip(row, run.measures, strict=True):
-            for y, method in enumerate(reversed(run.methods)):
-                found = run.value(name, benchmark=benchmark, method=method)
-                if found:
-                    _, colour, marker = STYLES[method]
-                    axis.errorbar(
-                        found.mean, y, xerr=found.error or 0, fmt=marker, color=colour, capsize=3
-                    )
-            labels = [STYLES[method][0] for method in reversed(run.methods)]
-            first = axis is row[0]
-            axis.set_yticks(range(len(labels)), labels if first else [""] * len(labels))
-            axis.set(
-                title=_title(benchmark),
-                xlabel=f"{run.measures[name].label} ({run.measures[name].unit})",
-            )
-            axis.margins(x=0.15, y=0.15)
-            axis.grid(axis="x", alpha=0.25)
+    """A dot per method with its standard error, for each benchmark and measure, and the published
+    numbers beside them.
+    """
+    figure, panels = _panels(run, 0.55 + 0.2 * max(4, len(run.methods)), below=0.4)
+    different = any(differences(run))
+    names = run.methods[::-1]
+    for (measure, benchmark), axis in panels.items():
+        for y, method in enumerate(names):
+            found = run.value(measure, benchmark=benchmark, method=method)
+            if found:
+                _, colour, marker = STYLES[method]
+                axis.errorbar(
+                    found.mean, y, xerr=found.error or 0, fmt=marker, color=colour, capsize=2
+                )
+            known = _published(run, measure, benchmark, method)
+            if known is not None:
+                axis.plot(
+                    known,
+                    y,
+                    "|",
+                    color="black",
+                    markersize=11,
+                    markeredgewidth=1.6,
+                    label="published" + (", other settings" if different else ""),
+                )
+        across = axis.get_subplotspec().get_gridspec().ncols
+        first = axis.get_subplotspec().is_first_col()
+        axis.set_yticks(range(len(names)), [STYLES[name][0] if first else "" for name in names])
+        axis.set_xlabel(textwrap.fill(_named(run, measure), 45 // across))
+        axis.set_ylim(-0.6, len(names) - 0.4)
+        axis.margins(x=0.15)
+        axis.xaxis.set_major_locator(MaxNLocator(6 // across + 1, steps=[1, 2, 5, 10]))
+        axis.grid(visible=False, axis="y")
+    _legend_below(figure, _handles(list(panels.values())), bars(run))
     return figure
+
+
+def _published(run: Run, measure: str, benchmark: str, method: str) -> float | None:
+    if not beside_the_published(run) or not in_the_paper(run, benchmark, method):
+        return None
+    return published(benchmark, method, measure)
 
 
 def error_by_step(run: Run) -> Figure:
-    """Figure 2: E and the entropy at each denoising step, with the largest possible entropy."""
-    figure, axes = _grid(1, 2, width=4.2)
-    largest = 0.0
-    for method in run.methods:
-        label, colour, marker = STYLES[method]
-        sums: dict[int, list[float]] = {}
-        for record in run.compared(method=method):
+    """Figure 2: E and the entropy at each denoising step, with the largest possible entropy; a row
+    per benchmark. Bands show how far prompts differ.
+    """
+    figure, axes = _grid(len(run.benchmarks), 2, 1.35)
+    for (left, right), benchmark in zip(axes, run.benchmarks, strict=True):
+        for method in run.methods:
+            records = run.compared(method=method, benchmark=benchmark)
+            if records:
+                _curve(left, method, records, "E")
+                _curve(right, method, records, "entropy")
+        for record in run.compared(benchmark=benchmark)[:1]:
             largest = record["errors"]["log_vocabulary"]
-            for step in record["errors"]["steps"]:
-                E, H, n = sums.setdefault(step["step"], [0.0, 0.0, 0.0])
-                sums[step["step"]] = [
-                    E + step["E"] * step["n"],
-                    H + step["entropy"] * step["n"],
-                    n + step["n"],
-                ]
-        steps = sorted(sums)
-        every = max(1, len(steps) // 12)
-        for i, axis in enumerate(axes[0]):
-            axis.plot(
-                [step + 1 for step in steps],
-                [sums[step][i] / sums[step][2] for step in steps],
-                color=colour,
-                marker=marker,
-                markersize=4,
-                markevery=every,
-                label=label,
-            )
-    axes[0, 0].set(
-        title="Distance of the reward's input",
-        xlabel="denoising step",
-        ylabel="E (embedding units)",
-    )
-    axes[0, 1].axhline(largest, color="#56606b", linestyle="--", linewidth=1, label="log K")
-    axes[0, 1].set(title="Entropy of masked positions", xlabel="denoising step", ylabel="H (nats)")
-    for axis in axes[0]:
-        axis.set_ylim(bottom=0)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.25)
-    _legend_below(figure, axes[0, 1])
+            right.axhline(largest, color=GREY, linestyle=(0, (1, 1)), label=LOG_V)
+        left.set(title=_title(benchmark, 2), ylabel="E (embedding units)")
+        right.set(title=_title(benchmark, 2), ylabel="entropy (nats)")
+        for axis in (left, right):
+            if axis.has_data():
+                axis.set_ylim(0, 1.08 * axis.dataLim.ymax)
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    for axis in axes[-1]:
+        axis.set_xlabel("denoising step")
+    band = Patch(facecolor=GREY, alpha=ALPHA, label="10% to 90% of the prompts")
+    _legend_below(figure, [*_handles(axes.flat), band], AVERAGED_BY_STEP, 2)
     return figure
 
 
+LOG_V = "log V, V: vocabulary size"
+ALPHA = 0.2
+AVERAGED_BY_STEP = (
+    "Lines: mean over prompts, seeds, K answers, gradient steps and masked positions."
+)
+SPREAD = (10, 90)
+"""Percentiles over the prompts."""
+
+
+def _curve(axis: Axes, method: str, records: Sequence[Mapping[str, Any]], field: str) -> None:
+    """The mean over all positions at each step, and the spread of the prompts' means."""
+    found: dict[int, list[tuple[float, float]]] = {}
+    for record in records:
+        for step in record["errors"]["steps"]:
+            found.setdefault(step["step"], []).append((step[field], step["n"]))
+    label, colour, marker = STYLES[method]
+    steps = sorted(found)
+    columns = [np.array(found[step]).T for step in steps]
+    x = [step + 1 for step in steps]
+    low, high = np.array([np.percentile(v, SPREAD) for v, _ in columns]).reshape(-1, 2).T
+    axis.fill_between(x, low, high, color=colour, alpha=ALPHA, linewidth=0)
+    axis.plot(
+        x,
+        [np.average(values, weights=n) for values, n in columns],
+        color=colour,
+        linestyle=DASHES[method],
+        marker=marker,
+        markersize=3,
+        markevery=max(1, len(steps) // 8),
+        label=label,
+    )
+
+
 def error_vs_entropy(run: Run) -> Figure:
-    """Figure 3: how often each pair of entropy and E occurs, a column per benchmark, a row per
+    """Figure 3: how often each pair of entropy and E occurs, a row per benchmark, a column per
     method.
     """
     methods = [method for method in run.methods if method not in ("bon", "bon_equal_compute")]
-    figure, axes = _grid(len(methods), len(run.benchmarks))
+    figure, axes = _grid(len(run.benchmarks), len(methods), 1.35)
     counts = {}
     for method in methods:
         for benchmark in run.benchmarks:
@@ -189,9 +307,9 @@ def error_vs_entropy(run: Run) -> Figure:
     highest = max(
         (np.nonzero(np.sum(c, 0))[0].max() for c in counts.values() if np.sum(c)), default=0
     )
-    for i, method in enumerate(methods):
-        for j, benchmark in enumerate(run.benchmarks):
-            axis, shown = axes[i, j], np.ma.masked_equal(counts[method, benchmark], 0)
+    for row, benchmark in zip(axes, run.benchmarks, strict=True):
+        for axis, method in zip(row, methods, strict=True):
+            shown = np.ma.masked_equal(counts[method, benchmark], 0)
             if np.ndim(shown) == 2:
                 image = axis.pcolormesh(
                     edges["entropy_edges"],
@@ -202,18 +320,24 @@ def error_vs_entropy(run: Run) -> Figure:
                     rasterized=True,
                 )
             axis.set_ylim(0, edges["error_edges"][highest + 1])
-            axis.set_title(_title(f"{STYLES[method][0]}, {benchmark}"))
-            if i == len(methods) - 1:
-                axis.set_xlabel("entropy (nats)")
-            if j == 0:
-                axis.set_ylabel("E (embedding units)")
+            axis.set_title(_title(f"{STYLES[method][0]}, {benchmark}", len(methods)))
+        row[0].set_ylabel("E (embedding units)")
+    for axis in axes[-1]:
+        axis.set_xlabel("entropy (nats)")
     if image is not None:
-        figure.colorbar(image, ax=axes, label="masked positions x gradient steps")
+        figure.colorbar(
+            image,
+            ax=axes,
+            location="bottom",
+            aspect=40,
+            label="count: masked positions × gradient steps × denoising steps,\n"
+            "over all answers, prompts and seeds",
+        )
     return figure
 
 
 def reward_size(run: Run) -> Figure:
-    """Figure 4: each measure against the size of the reward model, a column per benchmark."""
+    """Figure 4: each measure against the size of the reward model, for each benchmark."""
     sizes = run.variants("reward")
 
     def points(measure: str, benchmark: str, method: str) -> Iterator[tuple[Any, ...]]:
@@ -222,16 +346,16 @@ def reward_size(run: Run) -> Figure:
             if found:
                 yield x, found.mean, found.error or 0
 
-    figure, axes = _lines(run, run.methods, points, "reward model")
-    for axis in axes.flat:
+    figure, axes = _lines(run, points, "reward model", bars(run))
+    for axis in axes:
         axis.set_xticks(range(len(sizes)), sizes)
-        axis.margins(x=0.15)
+        axis.set_xlim(-0.5, len(sizes) - 0.5)
     return figure
 
 
 def gradient_steps(run: Run) -> Figure:
     """Figure 5: the change of each measure against M = 1, as M grows, averaged over the reward
-    models; a column per benchmark. Changes and their standard errors are those of each seed.
+    models, for each benchmark. Changes and their standard errors are those of each seed.
     """
     steps = run.variants("gradient_steps")
     sizes = run.variants("reward") or [None]
@@ -262,41 +386,71 @@ def gradient_steps(run: Run) -> Figure:
                 found = value(changes, 0)
                 yield M, found.mean, found.error or 0
 
-    figure, axes = _lines(run, run.methods, points, "M, gradient steps", f" against M = {steps[0]}")
-    for axis in axes.flat:
-        axis.axhline(0, color="#56606b", linewidth=1, linestyle="--")
+    figure, axes = _lines(
+        run, points, "M, gradient steps", f"{averaged_over_sizes(run)} {bars(run)}", "change of "
+    )
+    for axis in axes:
+        axis.axhline(0, color=GREY, linewidth=0.8, linestyle=(0, (1, 1)))
         axis.set_xticks(steps)
     return figure
 
 
+def averaged_over_sizes(run: Run) -> str:
+    """What a point of Figure 5 is a mean of."""
+    first = run.variants("gradient_steps")[0]
+    sizes = run.variants("reward")
+    rewards = f", then over the reward models {', '.join(sizes)}" if len(sizes) > 1 else ""
+    return (
+        f"Points: change against M = {first}, mean over the prompts of a seed{rewards}, then over "
+        "seeds."
+    )
+
+
+DODGE = 0.2
+"""How far the bars of two methods are apart, as a share of the least distance of two points..."""
+DODGED = 0.6
+"""...and those of all methods at most."""
+
+
 def _lines(
     run: Run,
-    methods: Sequence[str],
     points: Callable[[str, str, str], Iterator[tuple[Any, ...]]],
     x_label: str,
-    against: str = "",
-) -> tuple[Figure, Any]:
-    """Measures down, benchmarks across, a line per method."""
-    figure, axes = _grid(len(run.measures), len(run.benchmarks))
-    for i, measure in enumerate(run.measures):
-        for j, benchmark in enumerate(run.benchmarks):
-            axis = axes[i, j]
-            for method in methods:
-                found = list(points(measure, benchmark, method))
-                if found:
-                    label, colour, marker = STYLES[method]
-                    x, y, error = zip(*found, strict=True)
-                    axis.errorbar(
-                        x, y, yerr=error, color=colour, marker=marker, capsize=3, label=label
-                    )
-            axis.set(title=_title(benchmark), xlabel=x_label)
-            if j == 0:
-                axis.set_ylabel(
-                    f"{run.measures[measure].label}{against}\n({run.measures[measure].unit})"
+    text: str,
+    of: str = "",
+) -> tuple[Figure, list[Axes]]:
+    """A panel for each measure and benchmark, a line per method, moved aside so that no bar hides
+    another.
+    """
+    figure, panels = _panels(run, 1.35)
+    last = len(run.methods) - 1
+    for (measure, benchmark), axis in panels.items():
+        lines = {method: list(points(measure, benchmark, method)) for method in run.methods}
+        places = sorted({x for found in lines.values() for x, *_ in found})
+        gap = min(np.diff(places), default=1)
+        for i, (method, found) in enumerate(lines.items()):
+            if found:
+                label, colour, marker = STYLES[method]
+                x, y, error = zip(*found, strict=True)
+                axis.errorbar(
+                    np.array(x) + (i - last / 2) * gap * min(DODGE, DODGED / max(1, last)),
+                    y,
+                    yerr=error,
+                    color=colour,
+                    marker=marker,
+                    linestyle=DASHES[method],
+                    elinewidth=0.8,
+                    capsize=1.5,
+                    label=label,
                 )
-            axis.grid(alpha=0.25)
-    _legend_below(figure, axes[0, 0], _bars(run))
-    return figure, axes
+        place = axis.get_subplotspec()
+        across = place.get_gridspec().ncols
+        if place.is_last_row():
+            axis.set_xlabel(x_label)
+        if place.is_first_col() or across == len(run.measures):
+            axis.set_ylabel(textwrap.fill(f"{of}{_named(run, measure)}", 18))
+    _legend_below(figure, _handles(list(panels.values())), text)
+    return figure, list(panels.values())
 
 
 DRAWN: dict[str, Callable[[Run], Figure]] = {

@@ -7,13 +7,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..declared.experiments import LABELS, METHODS, RIVALS
 from ..declared.published import published
 from .comparable import differences, is_the_papers
-from .summary import Run
+from .summary import Run, compared_of
 
 OURS = ("bon_equal_compute", *RIVALS)
 """Methods that are not in the paper."""
@@ -90,6 +91,11 @@ def columns(run: Run) -> dict[str, str]:
         )
         found[f"{name}_seeds"] = f"{measure.label}, seeds"
         found[f"{name}_prompts"] = f"{measure.label}, prompts that count, over all seeds"
+        less = f"{measure.label} ({measure.unit}) less that of {LABELS[run.baseline]}"
+        found[f"{name}_difference_{unit}"] = f"{less}, mean over prompts and seeds"
+        found[f"{name}_difference_low_{unit}"] = f"{less}, lower end of its 95% interval"
+        found[f"{name}_difference_high_{unit}"] = f"{less}, upper end of its 95% interval"
+        found[f"{name}_difference_prompts"] = f"{less}, different prompts"
         if beside_the_published(run) and name in OF_THE_PAPER:
             found[f"{name}_published_{unit}"] = f"{measure.label} ({measure.unit}), published"
     if beside_the_published(run):
@@ -119,6 +125,15 @@ def rows(run: Run) -> list[Row]:
                         f"{name}_seeds": measured.seeds,
                         f"{name}_prompts": measured.prompts,
                     }
+                difference = run.paired(benchmark).get(compared_of(name, method, values))
+                if difference is not None:
+                    estimate = difference.estimate
+                    row |= {
+                        f"{name}_difference_{unit}": estimate.mean,
+                        f"{name}_difference_low_{unit}": _known(estimate.low),
+                        f"{name}_difference_high_{unit}": _known(estimate.high),
+                        f"{name}_difference_prompts": difference.prompts,
+                    }
                 if f"{name}_published_{unit}" in row and in_the_paper(run, benchmark, method):
                     row[f"{name}_published_{unit}"] = published(benchmark, method, name)
             if beside_the_published(run):
@@ -147,6 +162,10 @@ def as_json(run: Run, table: Sequence[Row], notes: Sequence[str]) -> str:
         "notes": notes,
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _known(end: float) -> float | None:
+    return None if math.isnan(end) else end
 
 
 def _words(unit: str) -> str:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ...commands.files import require_writable, write_text
-from ..declared.experiments import LABELS, RIVALS
+from ..declared.experiments import EXPERIMENTS, LABELS, RIVALS
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
 from ..run.records import earlier_layout, key_of
 from . import figures
+from .captions import caption
 from .comparable import differences
 from .numbers import (
     OF_THE_PAPER,
@@ -30,8 +31,8 @@ from .numbers import (
     rows,
     varied,
 )
-from .summary import JudgedBy, Run, place_of
-from .tables import Table
+from .summary import JudgedBy, Run, compared_of, place_of
+from .tables import Table, latex_figure
 
 
 def write(
@@ -48,10 +49,13 @@ def write(
     say(f"{text}\n")  # what cannot be written has at least been seen
     require_writable(to)
     drawn = [path for name in figures.of(run) for path in figures.draw(run, name, to)]
-    pictures = "\n\n".join(f"![{p.stem}]({p.name})" for p in drawn if p.suffix == ".svg")
+    captions = {name: caption(run, name) for name in figures.of(run)}
+    pictures = "\n\n".join(map(_figure, captions, captions.values()))
     title = f"# {run.declaration['experiment']}: {run.declaration['testbed']}"
     write_text(to / "report.md", f"{title}\n\n{text}\n\n{pictures}\n")
-    tex = "\n\n".join(table.latex(" ".join(notes)) for table in found)
+    tables_and_figures = [table.latex(" ".join(notes)) for table in found]
+    tables_and_figures += map(latex_figure, captions, captions.values())
+    tex = "\n\n".join(tables_and_figures)
     write_text(to / "report.tex", tex + "\n")
     numbers = rows(run)
     write_text(to / "table.csv", as_csv(numbers))
@@ -60,10 +64,18 @@ def write(
     return text + "\n", [*(to / name for name in words), *drawn]
 
 
+def _figure(name: str, text: str) -> str:
+    """In Markdown: the figure, what it is, and where it is in the form for a paper."""
+    regenerates = EXPERIMENTS[name].regenerates
+    head = f"**{regenerates[0].upper()}{regenerates[1:]}.**"
+    return f"![{name}]({name}.svg)\n\n{head} {text} [PDF]({name}.pdf), [PNG]({name}.png)"
+
+
 def tables(run: Run) -> list[Table]:
-    """A table per benchmark."""
+    """A table per benchmark, then one of the differences to the baseline for each that has some."""
     table = _with_variants if varied(run) else _main
-    return [table(run, benchmark) for benchmark in run.benchmarks]
+    found = [_differences(run, benchmark) for benchmark in run.benchmarks]
+    return [*(table(run, benchmark) for benchmark in run.benchmarks), *(t for t in found if t.rows)]
 
 
 def _main(run: Run, benchmark: str) -> Table:
@@ -72,7 +84,7 @@ def _main(run: Run, benchmark: str) -> Table:
     labels = {name: f"{m.label} ({m.unit})" for name, m in run.measures.items()}
     if beside and not any(judge.is_the_papers for judge in run.judges):
         labels["lmunit"] = "LMUnit (1 to 5)"
-    heads = ["Method", "K"]
+    heads = ["Method", "K answers"]
     for name, label in labels.items():
         heads.append(f"{label}, measured")
         if beside and name in OF_THE_PAPER:
@@ -107,8 +119,7 @@ def _published(run: Run, benchmark: str, method: str, measure: str) -> str:
 
 def _with_variants(run: Run, benchmark: str) -> Table:
     """Methods and their variants down, measures across."""
-    titles = {"reward": "Reward model", "gradient_steps": "M"}
-    heads = ["Method", *(titles[field] for field in varied(run))]
+    heads = ["Method", *(TITLES[field] for field in varied(run))]
     heads += [f"{m.label} ({m.unit}), measured" for m in run.measures.values()]
     rows = []
     for method, values in cells(run, benchmark):
@@ -118,6 +129,27 @@ def _with_variants(run: Run, benchmark: str) -> Table:
         ]
         rows.append((LABELS[method], *map(str, values.values()), *numbers))
     return Table(benchmark, tuple(heads), tuple(rows), words=1 + len(varied(run)))
+
+
+TITLES = {"reward": "Reward model", "gradient_steps": "M"}
+"""The heads of what is varied."""
+
+
+def _differences(run: Run, benchmark: str) -> Table:
+    """Methods and their variants down, their differences to the baseline across."""
+    found = run.paired(benchmark)
+    heads = ["Method", *(TITLES[field] for field in varied(run))]
+    for name, measure in run.measures.items():
+        n = {difference.prompts for (of, *_), difference in found.items() if of == name}
+        heads.append(f"{measure.label} ({measure.unit}){''.join(f', n = {each}' for each in n)}")
+    rows = []
+    for method, values in cells(run, benchmark):
+        numbers = [found.get(compared_of(name, method, values)) for name in run.measures]
+        if any(numbers):
+            texts = [d.estimate.text(2, sign=True) if d else "not measured" for d in numbers]
+            rows.append((LABELS[method], *map(str, values.values()), *texts))
+    title = f"{benchmark}, less {LABELS[run.baseline]}"
+    return Table(title, tuple(heads), tuple(rows), words=1 + len(varied(run)))
 
 
 def _notes(run: Run) -> Iterator[str]:
@@ -130,6 +162,12 @@ def _notes(run: Run) -> Iterator[str]:
         else f"mean ± standard error over {len(seeds)} seeds ({listed})"
     )
     yield f"Measured: {how}, {run.prompts} prompts per benchmark and seed at most."
+    if any(map(run.paired, run.benchmarks)):
+        yield (
+            f"Less {LABELS[run.baseline]}: the mean difference over prompts and seeds, prompt by "
+            "prompt, with its 95% interval by a percentile bootstrap over the n different prompts, "
+            "each with all seeds that have drawn it."
+        )
     if run.failed:
         yield (
             "1 prompt failed and is left out."

@@ -1,4 +1,5 @@
-"""From records to numbers: one value per cell and seed, then mean and standard error over seeds.
+"""From records to numbers: one value per cell and seed, then mean and standard error over seeds;
+and differences between methods, prompt by prompt.
 
 Methods are compared on the same prompts: on those of which all of them have an answer.
 """
@@ -29,6 +30,7 @@ from ..run.records import (
     read_records,
 )
 from ..run.required import Record
+from .paired import Compared, Difference, Place, paired
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def _numbers(record: Record) -> Record:
     versions = record.get("versions", {}).get("entrgi_ref", "unknown")
     return {
         **{name: record[name] for name in IN_TABLES if name in record},
+        "same_prompt": hash(record["prompt"]),
         "versions": {"entrgi_ref": versions},
     }
 
@@ -136,9 +139,6 @@ IN_TABLES = (
     *("rewards", "gold", "errors", "commit"),
 )
 """The fields that tables and figures are made of."""
-
-Place = tuple[str, int, int]
-"""Benchmark, seed, index of the prompt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,6 +298,48 @@ class Run:
         means = self.per_seed(measure, records)
         prompts = sum(place_of(record) in common for record in records)
         return value(list(means.values()), prompts) if means else None
+
+    @property
+    def baseline(self) -> str:
+        """The method that the others are compared with: Best-of-N, or the first of those that have
+        run.
+        """
+        return self.methods[0]
+
+    @cached_property
+    def paired(self) -> Callable[[str], dict[Compared, Difference]]:
+        """Benchmark -> the differences to the baseline with the same variant, on the prompts that
+        all methods have.
+        """
+        prompts = {place_of(record): _same_prompt(record) for record in self.records}
+
+        def differences(benchmark: str) -> dict[Compared, Difference]:
+            values: dict[Compared, dict[Place, float]] = {}
+            for name, measure in self.measures.items():
+                common = self.common(name)
+                for record in self.select(benchmark=benchmark):
+                    place, found = place_of(record), measure.of(record)
+                    if place in common and found is not None:
+                        who = compared_of(name, record["method"], record["variant"])
+                        values.setdefault(who, {})[place] = found
+            pairs = {}
+            for name, method, variant in values:
+                first = values.get((name, self.baseline, variant))
+                if method != self.baseline and first is not None:
+                    pairs[name, method, variant] = (values[name, method, variant], first)
+            return paired(pairs, prompts)
+
+        return cache(differences)
+
+
+def compared_of(measure: str, method: str, variant: Mapping[str, str | int]) -> Compared:
+    """What a difference is found by."""
+    return measure, method, frozenset(variant.items())
+
+
+def _same_prompt(record: Record) -> int:
+    """Equal for records of one prompt. Seeds shuffle prompts, so its index is not."""
+    return int(record["same_prompt"]) if "same_prompt" in record else hash(record["prompt"])
 
 
 def place_of(record: Record) -> Place:

@@ -1,4 +1,4 @@
-"""A table of text, in Markdown and in LaTeX."""
+"""Tables of text, in Markdown and in LaTeX, and figures in LaTeX."""
 
 from __future__ import annotations
 
@@ -52,6 +52,19 @@ class Table:
         )
 
 
+def latex_figure(name: str, caption: str) -> str:
+    """The figure in the file `name`.pdf, for the package graphicx."""
+    return "\n".join(
+        [
+            r"\begin{figure}",
+            r"\centering",
+            rf"\includegraphics[width=\columnwidth]{{{name}.pdf}}",
+            rf"\caption{{{_tex(caption)}}}",
+            r"\end{figure}",
+        ]
+    )
+
+
 def _tex(text: str) -> str:
     return "".join(TEX.get(sign, sign) for sign in text)
 
@@ -63,5 +76,8 @@ TEX = {sign: f"\\{sign}" for sign in "&%_#${}"} | {
     "±": r"$\pm$",
     "−": "$-$",
     "–": "--",
+    "×": r"$\times$",
+    "η": r"$\eta$",
+    "τ": r"$\tau$",
 }
 """Characters that mean something to LaTeX, or that it lacks."""
