@@ -28,7 +28,7 @@ from toy.laboratory import claims, distribution, infilling, rivals  # noqa: E402
 from toy.laboratory import gradient as exact_gradient  # noqa: E402
 from toy.leading import markdown as leading_table  # noqa: E402
 from toy.statistics import Estimate, student  # noqa: E402
-from toy.table import REWARD_AND_GOLD, Row, means  # noqa: E402
+from toy.table import REWARD_AND_GOLD, Row, Size, means  # noqa: E402
 
 RECORDS = ROOT / "docs" / "records"
 
@@ -60,6 +60,7 @@ def estimate(name: str, path: str) -> Estimate:
 
 def rows(name: str) -> list[Row]:
     """The rows of a demo's record."""
+    record = read(name)
 
     def estimates(written: Mapping[str, Any]) -> dict[str, Estimate]:
         return {measure: Estimate(**numbers) for measure, numbers in written.items()}
@@ -70,10 +71,12 @@ def rows(name: str) -> list[Row]:
             trajectories=row["trajectories"],
             measures=estimates(row["measures"]),
             differences=estimates(row["differences"]),
+            by_pair={},
             seconds=Estimate(**row["timing"]["seconds_per_prompt"]),
             time_ratio=row["timing"]["ratio_to_entrgi"],
+            size=Size(record["prompts"], len(record["seeds"])),
         )
-        for row in read(name)["rows"]
+        for row in record["rows"]
     ]
 
 

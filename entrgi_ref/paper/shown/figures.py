@@ -33,6 +33,18 @@ STYLES = {
 """Label, colour and marker of each method: Okabe and Ito's colours, which people with any kind of
 colour vision can tell apart, but for their yellow, which hardly shows on white; and two greys."""
 
+OWN_STYLES = (("#8b5e3c", "p"), ("#5e3c99", "h"), ("#b2182b", "<"), ("#4d9221", ">"))
+"""Of weights of your own, in turn."""
+
+
+def style_of(run: Run, method: str) -> tuple[str, str, str]:
+    """Label, colour and marker of a method of a run."""
+    if method in STYLES:
+        return STYLES[method]
+    own = [name for name in run.methods if name not in STYLES]
+    colour, marker = OWN_STYLES[own.index(method) % len(OWN_STYLES)]
+    return textwrap.fill(method, 18), colour, marker
+
 
 def of(run: Run) -> list[str]:
     """The figures that can be drawn of a run."""
@@ -111,11 +123,11 @@ def main(run: Run) -> Figure:
             for y, method in enumerate(reversed(run.methods)):
                 found = run.value(name, benchmark=benchmark, method=method)
                 if found:
-                    _, colour, marker = STYLES[method]
+                    _, colour, marker = style_of(run, method)
                     axis.errorbar(
                         found.mean, y, xerr=found.error or 0, fmt=marker, color=colour, capsize=3
                     )
-            labels = [STYLES[method][0] for method in reversed(run.methods)]
+            labels = [style_of(run, method)[0] for method in reversed(run.methods)]
             first = axis is row[0]
             axis.set_yticks(range(len(labels)), labels if first else [""] * len(labels))
             axis.set(
@@ -132,7 +144,7 @@ def error_by_step(run: Run) -> Figure:
     figure, axes = _grid(1, 2, width=4.2)
     largest = 0.0
     for method in run.methods:
-        label, colour, marker = STYLES[method]
+        label, colour, marker = style_of(run, method)
         sums: dict[int, list[float]] = {}
         for record in run.compared(method=method):
             largest = record["errors"]["log_vocabulary"]
@@ -202,7 +214,7 @@ def error_vs_entropy(run: Run) -> Figure:
                     rasterized=True,
                 )
             axis.set_ylim(0, edges["error_edges"][highest + 1])
-            axis.set_title(_title(f"{STYLES[method][0]}, {benchmark}"))
+            axis.set_title(_title(f"{style_of(run, method)[0]}, {benchmark}"))
             if i == len(methods) - 1:
                 axis.set_xlabel("entropy (nats)")
             if j == 0:
@@ -284,7 +296,7 @@ def _lines(
             for method in methods:
                 found = list(points(measure, benchmark, method))
                 if found:
-                    label, colour, marker = STYLES[method]
+                    label, colour, marker = style_of(run, method)
                     x, y, error = zip(*found, strict=True)
                     axis.errorbar(
                         x, y, yerr=error, color=colour, marker=marker, capsize=3, label=label
