@@ -65,11 +65,19 @@ def measures_of(record: Record) -> dict[str, float]:
 
 def by_prompt(records: Sequence[Record], method: str, measure: str) -> NDArray[np.float64]:
     """A measure of a method for each prompt, averaged over the seeds."""
-    values: dict[int, list[float]] = {}
+    return _by_prompt(records, method)[measure]
+
+
+def _by_prompt(records: Sequence[Record], method: str) -> dict[str, NDArray[np.float64]]:
+    """The same for each of `MEASURES`."""
+    values: dict[int, list[dict[str, float]]] = {}
     for record in records:
         if record["method"] == method:
-            values.setdefault(record["idx"], []).append(measures_of(record)[measure])
-    return np.array([np.mean(values[idx]) for idx in sorted(values)])
+            values.setdefault(record["idx"], []).append(measures_of(record))
+    return {
+        measure: np.array([np.mean([v[measure] for v in values[idx]]) for idx in sorted(values)])
+        for measure in MEASURES
+    }
 
 
 def seconds_by_seed(records: Sequence[Record], method: str) -> NDArray[np.float64]:
@@ -152,9 +160,9 @@ def summarise(records: Sequence[Record], baseline: str | None = None) -> list[Ro
     size = _size(pairs, methods)
     timed = {method: _seconds(pairs, method) for method in methods}
     rows = []
+    other = [_by_prompt(pair, against) for pair in pairs]
     for method in methods:
-        values = [{m: by_prompt(pair, method, m) for m in MEASURES} for pair in pairs]
-        other = [{m: by_prompt(pair, against, m) for m in MEASURES} for pair in pairs]
+        values = [_by_prompt(pair, method) for pair in pairs]
         less = [{m: a[m] - b[m] for m in MEASURES} for a, b in zip(values, other, strict=True)]
         ratio = np.median(timed[method] / timed["entrgi"]) if "entrgi" in methods else np.nan
         rows.append(
@@ -305,16 +313,18 @@ def _said(row: Row) -> Iterator[str]:
     )
     if few := _too_few(row.size):
         yield f"  Too few to decide: {', '.join(few)}."
-    if reward.low > 0 and decided != "better":
-        yield "  The reward rises and the gold score does not follow: that is no improvement."
-    if reward.high < 0 and decided == "better":
+    elif reward.low > 0 and decided == "worse":
+        yield "  The reward rises and the gold score falls: it climbs what the reward overrates."
+    elif reward.low > 0 and decided == "cannot tell":
+        yield "  The reward rises, the gold score is not shown to follow: that is no improvement."
+    elif reward.high < 0 and decided == "better":
         yield "  The reward falls: what is wanted rises without it."
 
 
 def _too_few(size: Size) -> list[str]:
     """What is missing for a decision."""
     return [
-        f"{there} {noun} of {needed}"
+        f"{there} of {needed} {noun}"
         for noun, there, needed in (
             ("prompts", size.prompts, LEAST.prompts),
             ("seeds", size.seeds, LEAST.seeds),
