@@ -27,7 +27,7 @@ from toy import dial, ledger, shift, spread  # noqa: E402
 from toy.laboratory import claims, distribution, infilling, rivals  # noqa: E402
 from toy.laboratory import gradient as exact_gradient  # noqa: E402
 from toy.leading import markdown as leading_table  # noqa: E402
-from toy.statistics import Estimate, student  # noqa: E402
+from toy.statistics import Estimate, Numbers, student  # noqa: E402
 from toy.table import REWARD_AND_GOLD, Row, Size, means  # noqa: E402
 
 RECORDS = ROOT / "docs" / "records"
@@ -56,6 +56,12 @@ def estimate(name: str, path: str) -> Estimate:
     """A number with its interval; of a list of repeats the mean with Student's interval."""
     found = value(name, path)
     return student(np.array(found)) if isinstance(found, list) else Estimate(**found)
+
+
+def difference(name: str, method: str, other: str, measure: str) -> Numbers:
+    """A method less another on each pair of networks, of a record of `spread`."""
+    found = read(name)["rows"]
+    return np.array(found[method][measure]) - np.array(found[other][measure])
 
 
 def rows(name: str) -> list[Row]:
