@@ -46,6 +46,7 @@ from entrgi_ref.protocols import BoundReward, Denoiser, Reward, Template
 from entrgi_ref.relaxation import __doc__ as LETTERS
 from toy import demo, testbed
 from toy import figures as toy_figures
+from toy.studies import FIRST_TRAINING_SEED
 
 DOCS = ROOT / "docs"
 PAGES = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.glob("**/*.md"))
@@ -91,10 +92,22 @@ def test_a_method_has_one_colour_everywhere():
 # Python and shell
 
 
+def hardly_training(load):
+    def loaded(recipe, track):
+        first = recipe.seed == FIRST_TRAINING_SEED
+        return load(recipe if first else replace(recipe, steps=40, examples=500), track)
+
+    return loaded
+
+
 @pytest.mark.xdist_group("quick")  # its networks are trained once
 @pytest.mark.parametrize("page", [p.relative_to(DOCS).as_posix() for p in examples.pages()])
 def test_python_blocks_print_what_stands_below_them(page, monkeypatch):
-    """Those of notebooks with the quick networks, few prompts and few steps."""
+    """Those of notebooks with the quick networks, few prompts and few steps. Pairs of networks after
+    the first are hardly trained: a page says nothing of theirs.
+    """
+    for name in ("load_denoiser", "load_reward"):
+        monkeypatch.setattr(testbed, name, hardly_training(getattr(testbed, name)))
     monkeypatch.chdir(ROOT)
     if page.startswith("notebooks/"):
         few = testbed.held_out_prompts(2)
@@ -365,6 +378,12 @@ def test_macros_take_numbers_from_the_records():
     text = hooks.expand("{{ estimate spread rows.entrgi.average 2 sign }} {{ value demo prompts }}")
     expected = records.estimate("spread", "rows.entrgi.average").text(2, sign=True)
     assert text == f"{expected} 64"
+    rows = records.read("spread")["rows"]
+    pairs = zip(rows["entrgi"]["top1"], rows["aps"]["top1"], strict=True)
+    each = [a - b for a, b in pairs]
+    for part, value in (("least", min(each)), ("most", max(each))):
+        text = hooks.expand(f"{{{{ difference spread entrgi aps top1 {part} }}}}")
+        assert text == f"{value:+.2f}".replace("-", "−")
     with pytest.raises(KeyError):
         hooks.expand("{{ value demo nothing }}")
     with pytest.raises(KeyError, match="no macro"):

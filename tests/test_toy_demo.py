@@ -34,7 +34,7 @@ from toy.__main__ import app, main
 from toy.demo import BASE, compare, errors_by_step, methods_of, records_of
 from toy.experiments import ToyTestbed
 from toy.language import ID, LENGTH, MASK, VOCABULARY
-from toy.models import PROMPT_LENGTH, encode_prompts, words_of
+from toy.models import PROMPT_LENGTH, ClosedFormReward, encode_prompts, words_of
 from toy.statistics import bootstrap, student
 from toy.studies import FIRST_TRAINING_SEED, STUDIES, Finding
 from toy.testbed import Testbed as Toy
@@ -359,6 +359,11 @@ def test_no_text_can_break_out_of_the_trace():
         (["--out", "/proc/nothing"], "out: cannot write to /proc/nothing"),
         (["ledger", "--out", "/proc/nothing"], "out: cannot write to /proc/nothing"),
         (["watch", "--method", "ebtrgi", "--quick"], "did you mean 'entrgi'"),
+        (["watch", "--method", "nowhere:half"], "there is no module nowhere, neither in"),
+        (["spread", "--methods", "bon,toy.exact:no_half"], "but toy.exact has no no_half"),
+        (["spread", "--methods", "bon,entrgi", "--baseline", "aps"], "baseline: got 'aps'"),
+        (["spread", "--constants", "1.5"], "constants: got '1.5', expected numbers in [0, 1], or"),
+        (["run", "main", "--methods", "toy.exact:no_half"], "but toy.exact has no no_half"),
     ],
 )
 def test_wrong_arguments_are_one_line(
@@ -477,6 +482,114 @@ def test_the_units_are_prompts_and_not_seeds():
     assert unguided.seconds == dataclasses.replace(seconds, low=0.0)
     single, _ = table.summarise([record for record in records if record["seed"] == 1])
     assert single.seconds.text(3) == "1.000"  # one seed has no interval, and not one from 0
+
+
+def compared(golds, *, prompts=64, seeds=3, rewards=None):
+    """Records of `bon`, whose numbers are 0, and `mine`, whose mean differences are given."""
+    return [
+        {
+            "method": method, "testbed": f"pair {pair}", "idx": idx, "seed": seed,
+            "prompt": str(idx), "rewards": [reward * (method == "mine")],
+            "gold": [(gold + idx - (prompts - 1) / 2) * (method == "mine")],
+            "log_likelihood": [0.0], "valid": [True], "timing": {"seconds_per_prompt": pair + 1.0},
+        }
+        for pair, (gold, reward) in enumerate(zip(golds, rewards or golds, strict=True))
+        for method in ("bon", "mine")
+        for seed in range(seeds)
+        for idx in range(prompts)
+    ]  # fmt: skip
+
+
+def test_the_units_of_several_pairs_are_the_pairs():
+    golds = [0.1, 0.4, 0.3]
+    bon, mine = table.summarise(compared(golds, prompts=4, seeds=2))
+    expected = student(np.array(golds))
+    assert vars(mine.differences["gold_mean"]) == pytest.approx(vars(expected))
+    assert mine.by_pair["gold_mean"] == [pytest.approx(g) for g in golds]
+    assert bon.seconds.mean == 2
+    other, none = table.summarise(compared(golds, prompts=4, seeds=2), baseline="mine")
+    assert other.by_pair["gold_mean"] == [pytest.approx(-g) for g in golds]
+    assert set(none.by_pair["gold_mean"]) == {0}
+    text = table.markdown([other, none])
+    assert "Difference to mine, prompt by prompt:" in text
+    assert "4 prompts x 2 seeds on each of 3 pairs of networks. Brackets are 95%" in text
+    assert "Student's over the\npairs" in text
+    single = table.summarise(compared([0.1], prompts=4, seeds=1))
+    assert "4 prompts x 1 seed on one pair of networks. " in table.markdown(single)
+    expected = bootstrap(np.arange(4) - 1.5 + 0.1)
+    assert vars(single[1].differences["gold_mean"]) == pytest.approx(vars(expected))
+
+
+def test_records_that_do_not_fit_together_are_refused():
+    records = compared([0.1, 0.2], prompts=2, seeds=1)
+    with pytest.raises(ValueError, match="not all methods have the same prompts and seeds"):
+        table.summarise(records[:-1])
+    with pytest.raises(ValueError, match=r"methods: got bon, mine, expected `aps` among them"):
+        table.summarise(records, baseline="aps")
+    mixed = [{**record, "baseline": record["method"]} for record in records]
+    with pytest.raises(ValueError, match="baseline: the records have bon, mine; name one"):
+        table.summarise(mixed)
+
+
+@pytest.mark.parametrize(
+    ("golds", "size", "rewards", "decided", "said"),
+    [
+        ([0.2, 0.3, 0.2, 0.1, 0.2], {}, None, "better", "above 0 on 5 of 5 pairs"),
+        ([-0.2, -0.3, -0.2, -0.1, -0.2], {}, None, "worse", "above 0 on 0 of 5 pairs"),
+        ([0.2, 0.2, 0.2, 0.2, -0.01], {}, None, "cannot tell", "above 0 on 4 of 5 pairs"),
+        ([0.9, 0.1, 0.1, 0.1, 0.1], {}, None, "cannot tell", "+0.26 [−0.18, +0.70] points"),
+        ([0.2, 0.3, 0.2, 0.1], {}, None, "cannot tell", "Too few to decide: 4 of 5 pairs."),
+        ([0.2, 0.3, 0.2, 0.1, 0.2], {"prompts": 63}, None, "cannot tell", "63 of 64 prompts."),
+        ([0.2, 0.3, 0.2, 0.1, 0.2], {"seeds": 2}, None, "cannot tell", "2 of 3 seeds."),
+        ([-0.2, -0.3, -0.2, -0.1, -0.2], {}, [0.1] * 5, "worse", "and the gold score falls"),
+        ([0.2, -0.3, 0.2, 0.1, 0.2], {}, [0.1] * 5, "cannot tell", "is not shown to follow"),
+        ([0.2, -0.3, 0.2, 0.1], {}, [0.1] * 4, "cannot tell", "4 of 5 pairs.\n\nThe rule"),
+        ([0.2, 0.3, 0.2, 0.1, 0.2], {}, [-0.1] * 5, "better", "The reward falls"),
+    ],
+)
+def test_the_rule_by_which_methods_are_told_apart(golds, size, rewards, decided, said):
+    rows = table.summarise(compared(golds, **size, rewards=rewards or [0] * len(golds)))
+    assert table.decision(rows[1]) == decided
+    text = table.verdict(rows)
+    assert text.startswith(f"mine against Best-of-N: {decided.upper()}.\n")
+    assert said in text
+    if rewards is None:
+        assert "The reward" not in text
+    assert text.endswith(table.RULE)
+
+
+def test_several_pairs_are_compared_in_turn(quick, monkeypatch):
+    """The next training seeds; a reward of one's own guides all of them."""
+    asked = []
+
+    def again(seed):
+        asked.append(seed)
+        return dataclasses.replace(quick, description=f"pair {seed}")
+
+    made = dataclasses.replace(quick.made, again=again)
+    toy = dataclasses.replace(quick, made=made)
+    methods = {"entrgi": BASE.guided(steps=1), "aps": BASE.guided(weight="aps", steps=1)}
+    prompts = held_out_prompts(2)
+    records = list(compare(toy, methods, prompts, [1], baseline="aps", pairs=3))
+    assert asked == [FIRST_TRAINING_SEED + 1, FIRST_TRAINING_SEED + 2]
+    assert [len(pair) for pair in table.by_pair(records)] == [4, 4, 4]
+    assert {record["testbed"] for record in records[4:]} == {"pair 11", "pair 12"}
+    rows = table.summarise(records)
+    assert (rows[0].baseline, rows[0].size) == ("aps", table.Size(2, 1, 3))
+    assert len(rows[0].by_pair["top1"]) == 3
+
+    own = dataclasses.replace(toy, reward=ClosedFormReward())
+    assert all(pair.reward is own.reward for pair in own.pairs(2))
+    with pytest.raises(ValueError, match="pairs: got 2 with a mask predictor of your own"):
+        compare(dataclasses.replace(toy, denoiser=None), methods, prompts, [1], pairs=2)
+    for wrong, message in (
+        ({"baseline": "bonn"}, "baseline: got 'bonn', expected one of 'entrgi', 'aps'"),
+        ({"pairs": 41}, "pairs: got 41, expected 1 to 40"),
+        ({"pairs": 0}, "pairs: got 0"),
+        ({"seeds": [1, 1]}, r"seeds: got \[1, 1\], expected different integers"),
+    ):
+        with pytest.raises(ValueError, match=message):  # at once, before the first record
+            compare(toy, methods, prompts, **{"seeds": [1], **wrong})
 
 
 def test_equal_compute_counts_every_pass():
@@ -696,7 +809,10 @@ def test_gradients_and_spread_run(tmp_path, monkeypatch):
         monkeypatch.setattr(f"toy.testbed.{name}", recipe)
     for command in (
         ["gradients", "--states", "3", "--draws", "2"],
-        ["spread", "--pairs", "2", "--reward", "closed_form"],
+        [
+            *("spread", "--pairs", "2", "--reward", "closed_form", "--baseline", "aps"),
+            *("--methods", "aps,entrgi,toy.exact:constant_half", "--constants", "0.6,mean"),
+        ],
     ):
         out = tmp_path / command[0]
         arguments = [*command, "--quick", "--threads", "1", "--out", str(out)]
@@ -705,28 +821,25 @@ def test_gradients_and_spread_run(tmp_path, monkeypatch):
         record = json.loads((out / "run.json").read_text())
         assert "entrgi" in record["rows"]
         assert "EntRGi" in run.output
+    assert list(record["rows"]) == ["entrgi", "constant_half", "w = 0.6", "w = EntRGi's mean"]
+    assert all(len(found["gold_mean"]) == 2 for found in record["rows"].values())
+    assert record["own_weights"]["constant_half"]["module"] == "toy.exact"
+    assert record["baseline"] == "aps"
+    assert all(0.1 < w < 0.9 for w in record["mean_weight"])
+    assert "constant_half against APS: CANNOT TELL.\n" in run.output
+    assert "Too few to decide: 16 of 64 prompts, 1 of 3 seeds, 2 of 5 pairs." in run.output
 
 
-def test_spread_is_the_difference_pair_by_pair():
-    def record(method, idx, reward):
-        return {
-            "method": method, "idx": idx, "seed": 1, "rewards": [reward], "gold": [2 * reward],
-            "log_likelihood": [0.0], "valid": [True],
-        }  # fmt: skip
+def test_the_mean_weight_is_over_all_that_is_masked(quick):
+    seen, prompts = [], held_out_prompts(2)
+    generate(quick.denoiser, quick.reward, prompts, BASE, observe=seen.append)
+    weights = torch.cat([record.weight.flatten() for record in seen])
+    assert spread.mean_weight(quick, BASE, prompts) == pytest.approx(weights.mean().item())
 
-    pairs = [
-        [
-            record("bon", 0, 1.0),
-            record("bon", 1, 2.0),
-            record("entrgi", 0, 2.0),
-            record("entrgi", 1, 4.0),
-        ],
-        [record("bon", 0, 1.0), record("entrgi", 0, 0.5)],
-    ]
-    found = spread.differences(pairs)
-    assert found["entrgi"]["top1"] == [1.5, -0.5]
-    assert found["entrgi"]["gold_mean"] == [3.0, -1.0]
-    assert "+0.50 [−12.21, +13.21], −0.50 to +1.50" in spread.markdown(found)
+
+def test_spread_shows_mean_interval_and_extremes():
+    shown = spread.markdown({"entrgi": {measure: [1.5, -0.5] for measure in table.REWARD_AND_GOLD}})
+    assert "| EntRGi | +0.50 [−12.21, +13.21], −0.50 to +1.50 |" in shown
 
 
 def test_experiments_run_on_the_held_out_prompts_with_their_gold_score(quick):

@@ -33,6 +33,7 @@ from entrgi_ref.commands.options import (
     TopP,
     Trajectories,
     given,
+    guidances,
     names_list,
     run_app,
     seed_list,
@@ -119,7 +120,11 @@ def watch(
         str, typer.Argument(help="Topic of the subjects, topic of the objects, style.")
     ] = "sea castle gloomy",
     method: Annotated[
-        str, typer.Option(help="Shown after the unguided trajectory: expectation, aps, entrgi.")
+        str,
+        typer.Option(
+            help="Shown after the unguided trajectory: expectation, aps, entrgi, or a weight of "
+            "your own as MODULE:FUNCTION."
+        ),
     ] = "entrgi",
     template: Annotated[
         str | None,
@@ -148,14 +153,14 @@ def watch(
     from .language import LENGTH, parse_prompt
     from .testbed import gold_score
 
-    guided = GuidanceConfig(method, gradient_steps, step_size, optimiser=optimiser)
+    guided = guidances([method], gradient_steps, step_size, optimiser, "float32")
     parse_prompt(prompt)  # before networks are trained
     testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
     start = None if template is None else testbed.denoiser.template(template)[None]
     blanks = LENGTH if start is None else int((start == testbed.denoiser.mask_id).sum())
     for title, guidance in (
         ("Unguided", GuidanceConfig(steps=0)),
-        (f"Guided by {method}", guided),
+        *((f"Guided by {name}", own) for name, own in guided.items()),
     ):
         config = SamplingConfig(guidance, 1, LENGTH, blanks, order=order, seed=seed)
         typer.echo(f"\n{title}: {prompt}\nstep, noise level t, response, R at each gradient step")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from entrgi_ref import DenoisingRecord, Generation, SamplingConfig, generate
+from entrgi_ref import DenoisingRecord, Generation, SamplingConfig, checks, generate
 from entrgi_ref.commands.files import require_writable, write_text
 from entrgi_ref.paper.declared.experiments import LABELS
 from entrgi_ref.watching import Recorder, trace_page
@@ -19,7 +19,8 @@ from entrgi_ref.watching import Recorder, trace_page
 from .figures import Curves, draw_demo
 from .language import LENGTH
 from .record import provenance, write_record
-from .table import Record, Row, markdown, summarise
+from .statistics import MOST
+from .table import BASELINE, Record, Row, markdown, summarise
 from .testbed import Testbed, gold_score, held_out_prompts, log_likelihood, valid
 
 BASE = SamplingConfig(new_tokens=LENGTH, denoising_steps=LENGTH)
@@ -27,9 +28,10 @@ BASE = SamplingConfig(new_tokens=LENGTH, denoising_steps=LENGTH)
 
 
 def methods_of(base: SamplingConfig, testbed: Testbed) -> dict[str, SamplingConfig]:
-    """The settings of the demo's methods:
+    """The settings of the demo's methods: `base`, with a weight function or with no gradient steps.
 
-    `base`, with a weight function or with no gradient steps.
+    They are `bon`, `bon_equal_compute` (with as many answers as EntRGi's cost buys), `expectation`,
+    `aps` and `entrgi`.
     """
     unguided = base.guided(steps=0)
     equal = testbed.costs.equal_trajectories(base, unguided)
@@ -42,13 +44,51 @@ def compare(
     methods: Mapping[str, SamplingConfig],
     prompts: Sequence[str],
     seeds: Sequence[int],
+    *,
+    baseline: str = "bon",
+    pairs: int = 1,
 ) -> Iterator[Record]:
-    """Answer every prompt by every method with every seed; yields one record per prompt, as each
-    batch is done.
+    """Answer every prompt by every method with every seed, on every pair of networks.
 
     A batch is one method and seed, with all prompts and trajectories. The methods take turns within
     a seed, so that a change in the machine's speed meets them all.
+
+    Args:
+        testbed: the networks; the first of them, if there are several `pairs`.
+        methods: name -> settings. The names are those of the table; the seed of the settings does
+            not count.
+        prompts: what is answered, for example `held_out_prompts(64)`.
+        seeds: of sampling, different integers from 0.
+        baseline: the method to which `toy.table.summarise` takes differences.
+        pairs: pairs of networks, 1 to 40: see `Testbed.pairs`.
+
+    Yields:
+        one record per prompt, as each batch is done: see `toy.table.Record`.
+
+    Raises:
+        ValueError: if there is no baseline among several methods that are named with one, for
+            seeds that are not different, or for pairs that cannot be had.
     """
+    if baseline != BASELINE:
+        checks.choice("baseline", baseline, methods)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: got {list(seeds)}, expected different integers")
+    if pairs > MOST:
+        raise ValueError(f"pairs: got {pairs}, expected 1 to {MOST}")
+    networks = testbed.pairs(pairs)
+    return (
+        {**record, "baseline": baseline}
+        for pair in networks
+        for record in _compared(pair, methods, prompts, seeds)
+    )
+
+
+def _compared(
+    testbed: Testbed,
+    methods: Mapping[str, SamplingConfig],
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+) -> Iterator[Record]:
     for seed in seeds:
         for method, config in methods.items():
             start = time.perf_counter()
@@ -61,7 +101,10 @@ def compare(
 def records_of(
     testbed: Testbed, method: str, generation: Generation, seconds: float
 ) -> list[Record]:
-    """One record per prompt, with everything that the table is made of."""
+    """One record per prompt, with everything that the table is made of.
+
+    `seconds` are those of the whole batch.
+    """
     repeated = [
         prompt for prompt in generation.prompts for _ in range(generation.config.trajectories)
     ]
@@ -70,6 +113,7 @@ def records_of(
     return [
         {
             "experiment": "demo",
+            "testbed": testbed.description,
             "method": method,
             "seed": generation.config.seed,
             "idx": idx,
@@ -148,15 +192,10 @@ def run_demo(
 def _notes(plan: Plan, base: SamplingConfig, testbed: Testbed) -> str:
     guidance = base.constant_guidance
     optimiser = "" if guidance.optimiser == "adam" else f" ({guidance.optimiser})"
-    seeds = "1 seed" if len(plan.seeds) == 1 else f"{len(plan.seeds)} seeds"
     return f"""\
-{plan.prompts} held-out prompts x {seeds}; T = {base.denoising_steps}, M = {guidance.steps}, \
+Held-out prompts; T = {base.denoising_steps}, M = {guidance.steps}, \
 eta = {guidance.step_size:g}{optimiser}, tau = {base.temperature:g}, top_p = {base.top_p:g}, \
-order {base.order}.
-Brackets are 95% intervals: a percentile bootstrap over the prompts, of each prompt's mean over the
-seeds; for the seconds Student's, over the seeds. They are conditional on one trained pair of
-networks ({testbed.description}).
-Another pair can change the order of the methods.
+order {base.order}. The pair of networks: {testbed.description}.
 
 Top@1, Avg@K and the choice of the best answer are by the guiding reward model, in standard
 deviations of its training scores. Gold is the score that a program gives. Log-likelihood is the

@@ -57,6 +57,7 @@ CATEGORIES = {
     "MASK": (MASK,),
 }
 VOCABULARY = tuple(itertools.chain(*CATEGORIES.values()))
+"""The words, in the order of their ids: V of them."""
 ID = {word: id for id, word in enumerate(VOCABULARY)}
 CATEGORY = {word: category for category, words in CATEGORIES.items() for word in words}
 TOPIC = {noun: topic for topic, nouns in NOUNS.items() for noun in nouns}
@@ -97,7 +98,7 @@ PROMPTS = tuple(Prompt(*choice) for choice in itertools.product(NOUNS, NOUNS, AD
 
 
 def split_prompts(seed: int = 0, held_out: int = 96) -> tuple[list[Prompt], list[Prompt]]:
-    """The prompts of the corpus, and those that no model is trained on."""
+    """The prompts of the corpus, and the `held_out` ones that no model is trained on."""
     shuffled = random.Random(seed).sample(PROMPTS, len(PROMPTS))
     return shuffled[held_out:], shuffled[:held_out]
 
@@ -161,7 +162,9 @@ def roles(answer: Sequence[str]) -> list[str]:
 
 
 def is_valid(answer: Sequence[str]) -> bool:
-    """Whether the answer obeys the grammar and ends within its length. Articles may be wrong."""
+    """Whether the answer, its words with the ends of sequence, obeys the grammar and ends within
+    its length. Articles may be wrong.
+    """
     found = roles(answer)
     follows = all(
         CATEGORY[word] in FOLLOWERS[before]
@@ -205,5 +208,9 @@ def explain_gold(prompt: Prompt, answer: Sequence[str]) -> list[tuple[int, float
 
 
 def gold(prompt: Prompt, answer: Sequence[str]) -> float:
-    """The gold score of an answer, in points: the sum of `explain_gold`."""
+    """The gold score of an answer, its words, in points: the sum of `explain_gold`.
+
+    The corpus has about 1.7 points on average, nine sentences in ten from -0.5 to 4; words at
+    random have about -15.
+    """
     return sum(points for _, points, _ in explain_gold(prompt, answer))

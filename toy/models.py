@@ -18,7 +18,9 @@ from .language import CATEGORY, EOS, ID, LENGTH, MASK, TOPIC, VOCABULARY, Prompt
 from .networks import MaskPredictor, RewardModel
 
 PROMPT_LENGTH = 3
+"""Tokens in a prompt: one for each of its words."""
 WRITABLE = torch.tensor([CATEGORY[word] not in ("PROMPT", "MASK") for word in VOCABULARY])
+"""Which tokens may stand in an answer, [V]: all but the words of prompts and the mask."""
 
 
 def encode_words(sentences: Sequence[Sequence[str]]) -> Int[Tensor, "S N"]:
@@ -32,7 +34,9 @@ def encode_prompts(prompts: Sequence[str]) -> Int[Tensor, "P 3"]:
 
 
 def words_of(response: str) -> list[str]:
-    """The words of a decoded response, with the ends of sequence that `decode` left out."""
+    """The words of a decoded response, with the ends of sequence that `decode` left out: `LENGTH`
+    in all.
+    """
     words = response.split()
     return words + [EOS] * (LENGTH - len(words))
 

@@ -17,8 +17,10 @@ class Size:
     """The size of a transformer."""
 
     width: int
+    """Of its embeddings, d."""
     layers: int
     heads: int = 4
+    """Of attention. They share the width."""
 
 
 class Transformer(nn.Module):

@@ -1,57 +1,97 @@
-"""The demo's comparison on several trained pairs: how much of a result is one pair's luck."""
+"""A comparison on several trained pairs: how much of a result is one pair's luck."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from entrgi_ref.paper.declared.experiments import LABELS
+from entrgi_ref import DenoisingRecord, SamplingConfig, checks, generate
+from entrgi_ref.commands.options import names_list
+from entrgi_ref.commands.own_weights import named
+from entrgi_ref.paper.declared.experiments import LABELS, METHODS
 
 from .demo import BASE, compare, methods_of
+from .dial import Constant
 from .statistics import student
 from .studies import Finding, Setting
-from .table import MEASURES, REWARD_AND_GOLD, Record, by_prompt
-from .testbed import held_out_prompts
+from .table import MEASURES, REWARD_AND_GOLD, Record, summarise, verdict
+from .testbed import Testbed, held_out_prompts
 
 Spread = dict[str, dict[str, list[float]]]
-"""Method -> measure -> its difference to Best-of-N on each pair."""
+"""Method -> measure -> its difference to the baseline on each pair."""
+MEAN = "mean"
+"""Stands for the constant that is EntRGi's mean weight on the pair."""
 
 
 def study(setting: Setting) -> Finding:
     """The command `spread`."""
-    base = BASE.guided(steps=setting.options["gradient_steps"])
-    plan, pairs = setting.plan, setting.options["pairs"]
-    found, first = [], ""
-    for seed in range(setting.training_seed, setting.training_seed + pairs):
-        testbed = setting.load(seed)
-        prompts = held_out_prompts(plan.prompts)
-        found.append(list(compare(testbed, methods_of(base, testbed), prompts, plan.seeds)))
-        first = first or testbed.description
+    asked = setting.options
+    base = BASE.guided(steps=asked["gradient_steps"])
+    plan, pairs, baseline = setting.plan, asked["pairs"], asked["baseline"]
+    names, own = named(names_list(asked["methods"]) or list(METHODS), METHODS, LABELS)
+    checks.choice("baseline", baseline, names)
+    constants = {_label(text): _constant(text) for text in names_list(asked["constants"])}
+    prompts = held_out_prompts(plan.prompts)
+    records: list[Record] = []
+    mean_weights: list[float] = []
+    first = setting.testbed
+    for testbed in first.pairs(pairs):
+        known = methods_of(base, testbed) | {
+            name: base.guided(weight=weight) for name, weight in own.items()
+        }
+        methods = {name: known[name] for name in names}
+        for name, constant in constants.items():
+            if constant is None:
+                constant = mean_weight(testbed, base, prompts)
+                mean_weights.append(constant)
+            methods[name] = base.guided(weight=Constant(constant))
+        records += compare(testbed, methods, prompts, plan.seeds, baseline=baseline)
         setting.say(f"{testbed.description}: done")
-    rows = differences(found)
+    found = summarise(records)
+    rows: Spread = {
+        row.method: {measure: list(row.by_pair[measure]) for measure in REWARD_AND_GOLD}
+        for row in found
+        if row.method != baseline
+    }
     text = (
         f"{markdown(rows)}\n\n"
-        f"Difference to Best-of-N over {pairs} trained pairs: mean [95% interval over the pairs], "
-        f"smallest to largest. {plan.prompts} prompts x {len(plan.seeds)} seeds each."
+        f"Difference to {LABELS.get(baseline, baseline)} over {pairs} trained pairs: mean [95% "
+        "interval over the pairs], smallest to largest. "
+        f"{plan.prompts} prompts x {len(plan.seeds)} seeds each.\n\n{verdict(found)}"
     )
-    description = f"{pairs} pairs, the first of them: {first}"
-    return Finding(text, rows, description, base, plan.prompts, plan.seeds)
+    more: dict[str, Any] = {"baseline": baseline}
+    more |= {"mean_weight": mean_weights} if mean_weights else {}
+    more |= {"own_weights": {n: w.declaration for n, w in own.items()}} if own else {}
+    description = f"{pairs} pairs, the first of them: {first.description}"
+    return Finding(text, rows, description, base, plan.prompts, plan.seeds, more)
 
 
-def differences(pairs: Sequence[Sequence[Record]]) -> Spread:
-    """For each method its mean difference to Best-of-N, pair by pair. `pairs` are records."""
-    methods = [m for m in dict.fromkeys(r["method"] for r in pairs[0]) if m != "bon"]
-    return {
-        method: {
-            measure: [
-                float(np.mean(by_prompt(r, method, measure) - by_prompt(r, "bon", measure)))
-                for r in pairs
-            ]
-            for measure in REWARD_AND_GOLD
-        }
-        for method in methods
-    }
+def _label(constant: str) -> str:
+    return "w = EntRGi's mean" if constant == MEAN else f"w = {constant}"
+
+
+def _constant(text: str) -> float | None:
+    """A weight; None for `MEAN`, which is measured on each pair."""
+    try:
+        return None if text == MEAN else checks.number("", float(text), 0, 1, low_allowed=True)
+    except ValueError:
+        raise ValueError(f"constants: got {text!r}, expected numbers in [0, 1], or mean") from None
+
+
+def mean_weight(testbed: Testbed, base: SamplingConfig, prompts: Sequence[str]) -> float:
+    """EntRGi's mean weight: over positions, gradient steps and denoising steps, with a seed of its
+    own.
+    """
+    seen: list[tuple[float, int]] = []
+
+    def observe(record: DenoisingRecord) -> None:
+        seen.append((float(record.weight.sum()), record.weight.numel()))
+
+    config = base.guided(weight="entrgi")
+    generate(testbed.denoiser, testbed.reward, prompts, config, observe=observe)
+    return sum(total for total, _ in seen) / sum(count for _, count in seen)
 
 
 def markdown(spread: Mapping[str, Mapping[str, Sequence[float]]]) -> str:

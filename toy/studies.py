@@ -66,6 +66,34 @@ STUDIES = {
                 5,
             ),
             "gradient_steps": (GradientSteps, 3),
+            "methods": (
+                Annotated[
+                    str,
+                    typer.Option(
+                        "--methods",
+                        "--method",
+                        help="With commas: bon, bon_equal_compute, expectation, aps, entrgi, or "
+                        "weights of your own as MODULE:FUNCTION. By default all but those.",
+                        show_default=False,
+                    ),
+                ],
+                "",
+            ),
+            "baseline": (
+                Annotated[str, typer.Option(help="The method to which differences are taken.")],
+                "bon",
+            ),
+            "constants": (
+                Annotated[
+                    str,
+                    typer.Option(
+                        help="Constant weights to compare too, with commas; `mean` is EntRGi's "
+                        "mean weight on each pair.",
+                        show_default=False,
+                    ),
+                ],
+                "",
+            ),
         },
     ),
     "ledger": Study(

@@ -4,14 +4,14 @@ language.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from entrgi_ref.checks import choice, number
+from entrgi_ref.checks import choice, integer, number
 from entrgi_ref.paper.declared.costs import Costs
 
 from .language import LENGTH, gold, is_valid, parse_prompt, split_prompts
@@ -40,12 +40,30 @@ QUICK_LACKS = ("small", "large")
 
 
 @dataclass(frozen=True, eq=False)
-class Testbed:
-    """A mask predictor, a reward model, and how they were made."""
+class Made:
+    """How `Testbed.load` made a pair of networks."""
 
+    seed: int
     denoiser: ToyDenoiser
     reward: ToyReward | ClosedFormReward
+    again: Callable[[int], Testbed]
+    """Training seed -> another pair, trained in the same way."""
+
+
+@dataclass(frozen=True, eq=False)
+class Testbed:
+    """A pair of networks, a mask predictor and a reward model, and how they were made.
+
+    `dataclasses.replace(testbed, reward=...)` puts a reward of your own in.
+    """
+
+    denoiser: ToyDenoiser
+    """Any `Denoiser` of the toy's vocabulary and length will do."""
+    reward: ToyReward | ClosedFormReward
+    """Any `Reward` whose embeddings are [V, d] in the order of `toy.language.VOCABULARY`."""
     description: str
+    """The same in words: which networks, of which training seeds."""
+    made: Made | None = field(default=None, repr=False)
 
     @classmethod
     def load(
@@ -59,9 +77,17 @@ class Testbed:
     ) -> Testbed:
         """A pair of networks, trained with `seed`, from the cache if they are there.
 
-        `reward` is small, medium, large or closed_form. `quick` takes smaller networks (and no
-        other reward than the quick or the closed form one). `embedding_std` is the standard
-        deviation with which the reward model's embeddings start.
+        Args:
+            reward: small, medium, large or closed_form.
+            quick: take smaller networks, trained in seconds (and no other reward than the quick
+                one, called medium, or the closed form).
+            seed: of the training of both networks. The demo's is 10.
+            embedding_std: in (0, 1000], the standard deviation with which the reward model's
+                embeddings start.
+            track: wraps the training steps, to show progress.
+
+        Raises:
+            ValueError: for a reward that there is not, or an `embedding_std` out of its range.
         """
         choice("reward", reward, REWARD_NAMES)
         if quick and reward in QUICK_LACKS:
@@ -73,15 +99,52 @@ class Testbed:
         denoiser_recipe = replace(QUICK_DENOISER if quick else DENOISER, seed=seed)
         description = f"mask predictor of seed {seed}"
         denoiser = load_denoiser(denoiser_recipe, track)
+
+        def made(judge: ToyReward | ClosedFormReward, description: str) -> Testbed:
+            how = Made(seed, denoiser, judge, again)
+            return cls(denoiser, judge, description, how)
+
+        def again(seed: int) -> Testbed:
+            return cls.load(
+                reward, quick=quick, seed=seed, embedding_std=embedding_std, track=track
+            )
+
         if reward == "closed_form":
-            return cls(denoiser, ClosedFormReward(), f"{description}, closed-form reward")
+            return made(ClosedFormReward(), f"{description}, closed-form reward")
         reward_recipe = replace(
             QUICK_REWARD if quick else REWARDS[reward], seed=seed, embedding_std=embedding_std
         )
         description += f", {'quick' if quick else reward} reward model of seed {seed}"
         if embedding_std != 1:
             description += f" with embeddings started at standard deviation {embedding_std:g}"
-        return cls(denoiser, load_reward(reward_recipe, track), description)
+        return made(load_reward(reward_recipe, track), description)
+
+    def pairs(self, count: int) -> Iterator[Testbed]:
+        """This pair of networks and `count` - 1 others that are trained like it, each with the next
+        training seed; each is loaded or trained when its turn comes.
+
+        A reward of your own, that was put in later, guides them all.
+
+        Raises:
+            ValueError: if `count` is no integer of at least 1, or if there should be others, and
+                the mask predictor is not one that `load` made.
+        """
+        integer("pairs", count, minimum=1)
+        made = self.made
+        if count > 1 and (made is None or made.denoiser is not self.denoiser):
+            raise ValueError(
+                f"pairs: got {count} with a mask predictor of your own, expected 1, or one of "
+                "Testbed.load, of which others can be trained"
+            )
+        return self._pairs(count)
+
+    def _pairs(self, count: int) -> Iterator[Testbed]:
+        yield self
+        for after in range(1, count):
+            assert self.made is not None
+            other = self.made.again(self.made.seed + after)
+            own = self.reward is not self.made.reward
+            yield replace(other, reward=self.reward) if own else other
 
     @property
     def costs(self) -> Costs:
@@ -108,7 +171,10 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def held_out_prompts(count: int) -> list[str]:
-    """The first `count` prompts that no network was trained on."""
+    """The first `count` prompts that no network was trained on; there are 96.
+
+    Raises `ValueError` for more, or for less than 1.
+    """
     _, held_out = split_prompts()
     if not 1 <= count <= len(held_out):
         raise ValueError(
@@ -118,7 +184,7 @@ def held_out_prompts(count: int) -> list[str]:
 
 
 def gold_score(prompt: str, response: str) -> float:
-    """The gold score of a decoded response, in points."""
+    """The gold score of a decoded response, in points: `toy.language.gold` of its words."""
     return gold(parse_prompt(prompt), words_of(response))
 
 

@@ -37,10 +37,15 @@ class Recipe:
 
     size: Size
     steps: int
+    """Training steps."""
     seed: int = 0
+    """The training seed: of the first weights, the examples and their order."""
     batch: int = 64
+    """Examples in a training step."""
     learning_rate: float = 4e-3
+    """The largest: it rises over the first tenth of the steps, and then falls."""
     examples: int = 60_000
+    """Sentences that are drawn to train on."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class RewardRecipe(Recipe):
     """
 
     embedding_std: float = 1.0
+    """Standard deviation of the embeddings before training."""
 
     def build(self) -> nn.Module:
         return RewardModel(
@@ -140,7 +146,8 @@ def mixture(rng: random.Random, examples: int) -> tuple[list[Prompt], list[list[
 def train(recipe: DenoiserRecipe | RewardRecipe, track: Track) -> nn.Module:
     """A network trained from scratch.
 
-    One thread, so that the result depends on nothing but the recipe and the code.
+    One thread, so that the result depends on nothing but the recipe, the code and the machine.
+    `track` wraps the training steps.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -174,14 +181,14 @@ def no_progress(steps: Iterable[int], label: str) -> Iterable[int]:
 
 
 def load_denoiser(recipe: DenoiserRecipe, track: Track = no_progress) -> ToyDenoiser:
-    """The trained mask predictor, from the cache or trained now."""
+    """The trained mask predictor, from the cache or trained now; `track` wraps the steps."""
     network = cached(recipe, track)
     assert isinstance(network, MaskPredictor)
     return ToyDenoiser(network)
 
 
 def load_reward(recipe: RewardRecipe, track: Track = no_progress) -> ToyReward:
-    """A trained reward model, from the cache or trained now."""
+    """A trained reward model, from the cache or trained now; `track` wraps the steps."""
     network = cached(recipe, track)
     assert isinstance(network, RewardModel)
     return ToyReward(network)

@@ -9,6 +9,9 @@ A page may hold macros, `{{ name argument ... }}`, each of which becomes Markdow
     {{ test file.py::name }}        a test, folded
     {{ value RECORD PATH FORMAT }}  a number of a run record
     {{ estimate RECORD PATH DIGITS [sign] }}   a number with its interval
+    {{ difference RECORD METHOD OTHER MEASURE [least|most|half] }}
+                                    over pairs of networks, with its interval; or the least, the
+                                    most, or half the interval's width
     {{ table NAME }}                a table made from run records
     {{ wall RECORD }}               how long a run took
     {{ figure NAME }}               a picture that is drawn at every build
@@ -44,6 +47,7 @@ from entrgi_ref.paper.declared.benchmarks import HUB  # noqa: E402
 from entrgi_ref.paper.declared.experiments import LABELS, METHODS  # noqa: E402
 from entrgi_ref.paper.declared.published import TOP1  # noqa: E402
 from entrgi_ref.paper.shown import numbers  # noqa: E402
+from toy.statistics import student  # noqa: E402
 
 WIDE = (
     *("demo", "overoptimisation", "idea", "gradients", "climb", "weight", "commit", "temperature"),
@@ -128,6 +132,19 @@ def value(record: str, path: str, form: str = "") -> str:
 def estimate(record: str, path: str, digits: str = "2", sign: str = "") -> str:
     """A number with its interval."""
     return records.estimate(record, path).text(int(digits), sign=bool(sign))
+
+
+def difference(record: str, method: str, other: str, measure: str, part: str = "") -> str:
+    """A method less another over the pairs of networks of a record of `spread`."""
+    found = records.difference(record, method, other, measure)
+    mean = student(found)
+    text = {
+        "": mean.text(2, sign=True),
+        "least": f"{found.min():+.2f}",
+        "most": f"{found.max():+.2f}",
+        "half": f"{(mean.high - mean.low) / 2:.2f}",
+    }[part]
+    return text.replace("-", "−")
 
 
 def table(name: str) -> str:
@@ -262,6 +279,7 @@ MACROS: dict[str, Callable[..., str]] = {
     "test": test,
     "value": value,
     "estimate": estimate,
+    "difference": difference,
     "table": table,
     "wall": wall,
     "figure": figure,

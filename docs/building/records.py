@@ -27,8 +27,8 @@ from toy import dial, ledger, shift, spread  # noqa: E402
 from toy.laboratory import claims, distribution, infilling, rivals  # noqa: E402
 from toy.laboratory import gradient as exact_gradient  # noqa: E402
 from toy.leading import markdown as leading_table  # noqa: E402
-from toy.statistics import Estimate, student  # noqa: E402
-from toy.table import REWARD_AND_GOLD, Row, means  # noqa: E402
+from toy.statistics import Estimate, Numbers, student  # noqa: E402
+from toy.table import REWARD_AND_GOLD, Row, Size, means  # noqa: E402
 
 RECORDS = ROOT / "docs" / "records"
 
@@ -58,8 +58,15 @@ def estimate(name: str, path: str) -> Estimate:
     return student(np.array(found)) if isinstance(found, list) else Estimate(**found)
 
 
+def difference(name: str, method: str, other: str, measure: str) -> Numbers:
+    """A method less another on each pair of networks, of a record of `spread`."""
+    found = read(name)["rows"]
+    return np.array(found[method][measure]) - np.array(found[other][measure])
+
+
 def rows(name: str) -> list[Row]:
     """The rows of a demo's record."""
+    record = read(name)
 
     def estimates(written: Mapping[str, Any]) -> dict[str, Estimate]:
         return {measure: Estimate(**numbers) for measure, numbers in written.items()}
@@ -70,10 +77,12 @@ def rows(name: str) -> list[Row]:
             trajectories=row["trajectories"],
             measures=estimates(row["measures"]),
             differences=estimates(row["differences"]),
+            by_pair={},
             seconds=Estimate(**row["timing"]["seconds_per_prompt"]),
             time_ratio=row["timing"]["ratio_to_entrgi"],
+            size=Size(record["prompts"], len(record["seeds"])),
         )
-        for row in read(name)["rows"]
+        for row in record["rows"]
     ]
 
 

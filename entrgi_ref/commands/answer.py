@@ -36,7 +36,7 @@ from .options import (
     Unmatched,
     VocabularyBatch,
     given,
-    guidance,
+    guidances,
     names_list,
     quantization,
     require_precision,
@@ -90,8 +90,8 @@ def answer(
     method: Annotated[
         str,
         typer.Option(
-            help="expectation, aps, entrgi, entrgi_tempered, or bon for no guidance; several with "
-            "commas are shown side by side."
+            help="expectation, aps, entrgi, entrgi_tempered, a weight of your own as "
+            "MODULE:FUNCTION, or bon for no guidance; several with commas are shown side by side."
         ),
     ] = "entrgi",
     device: Device = "auto",
@@ -253,7 +253,7 @@ def _guidances(
     if not methods or len(set(methods)) < len(methods):
         raise ValueError(f"method: got {method!r}, expected names with commas, each once")
     require_precision(dtype, authors, 0 if methods == ["bon"] else steps)
-    return {name: guidance(name, steps, step_size, optimiser, dtype) for name in methods}
+    return guidances(methods, steps, step_size, optimiser, dtype)
 
 
 def _weights(

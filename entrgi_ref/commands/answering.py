@@ -13,6 +13,7 @@ import typer
 
 from .files import write_text
 from .memory import memory
+from .own_weights import settings_of
 from .provenance import made_with
 from .shown import Answered, alone, means, side_by_side, write_table
 
@@ -136,7 +137,7 @@ class Answering:
                 "responses": one.responses,
                 "rewards": one.rewards,
                 **({"rewards_by_model": dict(one.by_model)} if one.by_model else {}),
-                "settings": json.loads(one.generation.config.to_json()),
+                "settings": settings_of(one.generation.config),
                 "checkpoints": self.checkpoints,
                 "made_with": made_with(),
             }

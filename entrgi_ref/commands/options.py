@@ -213,8 +213,9 @@ Methods = Annotated[
     typer.Option(
         "--methods",
         "--method",
-        help="Some of the experiment's methods, with commas. By default all; main has rivals too, "
-        "which are run when they are named: damped, smc, self_smc, lookahead.",
+        help="Some of the experiment's methods, with commas, and weights of your own as "
+        "MODULE:FUNCTION. By default all of the experiment's; main has rivals too, which are run "
+        "when they are named: damped, smc, self_smc, lookahead.",
         show_default=False,
     ),
 ]
@@ -386,19 +387,23 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def guidance(
-    method: str, gradient_steps: int, step_size: float, optimiser: str, dtype: str
-) -> GuidanceConfig:
-    """The settings that the options of these names stand for."""
-    from ..checks import choice, integer
+def guidances(
+    methods: Sequence[str], gradient_steps: int, step_size: float, optimiser: str, dtype: str
+) -> dict[str, GuidanceConfig]:
+    """Method -> the settings that the options of these names stand for."""
+    from ..checks import integer
     from ..config import GuidanceConfig
+    from .own_weights import named
 
-    choice("method", method, METHODS)
+    names, own = named(methods, METHODS, option="method")
     integer("gradient_steps", gradient_steps, minimum=0)
-    precision = guidance_dtype(dtype)
-    if method == "bon":
-        return GuidanceConfig(steps=0, step_size=step_size, dtype=precision, optimiser=optimiser)
-    return GuidanceConfig(method, gradient_steps, step_size, precision, optimiser=optimiser)
+    base = GuidanceConfig(
+        steps=gradient_steps, step_size=step_size, dtype=guidance_dtype(dtype), optimiser=optimiser
+    )
+    return {
+        name: base.but(steps=0) if name == "bon" else base.but(weight=own.get(name, name))
+        for name in names
+    }
 
 
 def require_precision(dtype: str, authors: bool, gradient_steps: int) -> None:

@@ -182,6 +182,7 @@ def _declared(
             typer.Option("--json", help="With --dry: a file for all that is predicted."),
         ] = None,
     ) -> None:
+        from ..commands.own_weights import SEPARATOR
         from ..config import GuidanceConfig, SamplingConfig
         from ..models.checkpoints import device_of, dtype_of
         from .declared.benchmarks import HUB, named
@@ -196,7 +197,9 @@ def _declared(
         dtype_of(dtype, device_of(where))
         rounded = quantization(quantize)
         chosen = names_list(methods)
-        guided = not chosen or any(name in (*GUIDED, "damped") for name in chosen)
+        guided = not chosen or any(
+            name in (*GUIDED, "damped") or SEPARATOR in name for name in chosen
+        )
         steps = 3 if gradient_steps is None else gradient_steps
         require_precision(dtype, authors, steps if guided else 0)
         base = SamplingConfig(

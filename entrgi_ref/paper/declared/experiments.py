@@ -6,7 +6,7 @@ prompts belong to the testbed (Dream or the toy), not to the experiment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 LABELS = {
@@ -20,6 +20,7 @@ LABELS = {
     "self_smc": "Self-rewarding SMC",
     "lookahead": "Lookahead",
 }
+"""The names of the methods as the tables have them; a weight of your own goes by its own."""
 RIVALS = ("damped", "smc", "self_smc", "lookahead")
 """Methods of `entrgi_ref.rivals`, at EntRGi's compute: see `methods.py`."""
 METHODS = tuple(name for name in LABELS if name not in RIVALS)
@@ -29,6 +30,16 @@ ALL_REWARDS = "all"
 
 GRADIENT_STEPS = (1, 2, 3, 4, 6, 8)
 """M in the experiment `gradient-steps`. The paper's own values were not available."""
+
+
+def label_of(method: str) -> str:
+    """What a method is called in tables."""
+    return LABELS.get(method, method)
+
+
+def in_order(methods: Collection[str]) -> list[str]:
+    """Methods in the order of the tables, weights of your own behind ours."""
+    return [*(m for m in LABELS if m in methods), *sorted(set(methods) - set(LABELS))]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from ...commands.own_weights import OwnWeight, settings_of
 from ...config import SamplingConfig
 from ...denoising import Generation, generate
 from ...draws import Draws
@@ -51,14 +52,24 @@ class Method:
     """What a rival is called with beside the settings."""
 
     @classmethod
-    def of(cls, name: str, base: SamplingConfig, costs: Callable[[], Costs]) -> Method:
-        """A method under the settings `base`. `costs` is asked where it decides something."""
+    def of(
+        cls,
+        name: str,
+        base: SamplingConfig,
+        costs: Callable[[], Costs],
+        own_weights: Mapping[str, OwnWeight] | None = None,
+    ) -> Method:
+        """A method under the settings `base`. `costs` is asked where it decides something;
+        `own_weights` are functions by the names of their methods.
+        """
         unguided = base.guided(steps=0)
         if name == "bon":
             return cls(name, unguided)
         if name == "bon_equal_compute":
             K = costs().equal_trajectories(base, unguided)
             return cls(name, replace(unguided, trajectories=K))
+        if own_weights and name in own_weights:
+            return cls(name, base.guided(weight=own_weights[name]))
         if name not in SAMPLED:
             return cls(name, base.guided(weight="entrgi" if name == "damped" else name))
         options = {"beta": BETA[name]}
@@ -72,7 +83,7 @@ class Method:
 
     @classmethod
     def recorded(cls, record: Mapping[str, Any]) -> Method:
-        """The method of a record."""
+        """The method of a record. `ValueError` for a weight of your own: a record holds no code."""
         settings, known = record["settings"], {each.name for each in fields(SamplingConfig)}
         own = {name: value for name, value in settings.items() if name in known}
         config = SamplingConfig.from_json(json.dumps(own))
@@ -81,7 +92,7 @@ class Method:
     @property
     def settings(self) -> dict[str, Any]:
         """What a record says of it, beside its name."""
-        settings: dict[str, Any] = json.loads(self.config.to_json())
+        settings = settings_of(self.config)
         return {**settings, "options": dict(self.options)} if self.name in RIVALS else settings
 
     @property

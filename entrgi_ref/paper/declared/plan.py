@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 from ...checks import choice, integer
+from ...commands.own_weights import OwnWeight, named
 from ...config import SamplingConfig
 from .costs import Costs
-from .experiments import EXPERIMENTS, Cell, Experiment
+from .experiments import EXPERIMENTS, LABELS, Cell, Experiment
 from .methods import Method
 from .testbed import Testbed
 
@@ -28,6 +29,8 @@ class Plan:
     batch_size: int | None
     """None finds what fits."""
     methods: tuple[str, ...]
+    own_weights: Mapping[str, OwnWeight] = field(default_factory=dict)
+    """The functions of the methods that are not ours."""
 
     @classmethod
     def of(
@@ -42,7 +45,8 @@ class Plan:
     ) -> Plan:
         """Check and complete what the command line says.
 
-        `gradient_steps` takes the place of the M of `base`, or of those that the experiment varies.
+        A method may be a weight function of yours, as MODULE:FUNCTION. `gradient_steps` takes the
+        place of the M of `base`, or of those that the experiment varies.
         """
         choice("experiment", name, EXPERIMENTS)
         experiment = EXPERIMENTS[name]
@@ -57,8 +61,7 @@ class Plan:
                 f"gradient_steps: got 0, expected 1 or more: {name} shows their errors"
             )
         known = (*experiment.methods, *experiment.beside)
-        for method in methods:
-            choice("methods", method, known)
+        names, own = named(methods, known, LABELS)
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"seeds: got {list(seeds)}, expected different integers")
         for seed in seeds:
@@ -67,8 +70,8 @@ class Plan:
         if prompts < 1:
             raise ValueError(f"prompts: got {prompts}, expected an integer of at least 1")
         size = None if batch_size == "auto" else _batch_size(batch_size)
-        kept = tuple(m for m in known if m in methods) or experiment.methods
-        return cls(experiment, base, tuple(seeds), prompts, size, kept)
+        kept = tuple(m for m in known if m in names) + tuple(own) or experiment.methods
+        return cls(experiment, base, tuple(seeds), prompts, size, kept, own)
 
     def cells(self, testbed: Testbed) -> Iterator[Cell]:
         """All cells, seed by seed, so that a run that is stopped early has something of each."""
@@ -101,7 +104,7 @@ class Plan:
             reward = self.reward(testbed, cell)
             return testbed.costs(reward, benchmark.prompts, self.base.new_tokens)
 
-        return Method.of(cell.method, base, costs)
+        return Method.of(cell.method, base, costs, self.own_weights)
 
     @staticmethod
     def reward(testbed: Testbed, cell: Cell) -> str:
@@ -112,12 +115,18 @@ class Plan:
         """What of the run is to be computed: which cells, and how many prompts in each."""
         return {
             "methods": list(self.methods),
+            **({"own_weights": own} if (own := self.declared_weights) else {}),
             "seeds": list(self.seeds),
             "variants": [
                 dict(v) for v in self.experiment.variants(testbed.rewards, testbed.main_reward)
             ],
             "prompts": {b.name: min(self.prompts, len(b.prompts)) for b in testbed.benchmarks},
         }
+
+    @property
+    def declared_weights(self) -> dict[str, dict[str, str]]:
+        """Method -> where its function is from, for those that are not ours."""
+        return {name: weight.declaration for name, weight in self.own_weights.items()}
 
     def declaration(self, testbed: Testbed) -> dict[str, Any]:
         """What the run is. Seeds, methods and the number of prompts are left out: a folder may be

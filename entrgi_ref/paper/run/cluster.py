@@ -74,7 +74,7 @@ class Actors:
                 "ray: not installed; pip install 'entrgi-ref[ray]', in a clone '.[ray]'"
             ) from error
         self._ray = ray
-        expected = {**plan.declaration(testbed), "made_with": made_with()}
+        expected = _declared(plan, testbed)
         self._arguments = (plan, testbed, expected, torch.get_num_threads())
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, ExitStack]] = {}
@@ -216,7 +216,7 @@ class Actor:
             os._exit(1)
 
     def _require_same(self) -> None:
-        here = {**self.plan.declaration(self.testbed), "made_with": made_with()}
+        here = _declared(self.plan, self.testbed)
         differing = "; ".join(
             f"{name}: {driver!r} at the driver, {actor!r} here"
             for name, driver, actor in differences(self.expected, here)
@@ -226,6 +226,12 @@ class Actor:
                 f"ray: an actor on {socket.gethostname()} would compute another run ({differing}); "
                 "give every node the same code, checkpoints and --dtype"
             )
+
+
+def _declared(plan: Plan, testbed: Testbed) -> dict[str, Any]:
+    """What must be the same at the driver and at its actors."""
+    own = {"own_weights": plan.declared_weights} if plan.own_weights else {}
+    return {**plan.declaration(testbed), **own, "made_with": made_with()}
 
 
 def _require_answer(address: str) -> None:

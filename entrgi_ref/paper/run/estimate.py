@@ -17,7 +17,8 @@ from ..declared.costs import gradient_steps_of
 from ..declared.plan import Plan
 from ..declared.testbed import Testbed
 from .batches import batches, empty_cache
-from .records import key_of, read_records, require_same
+from .folder import require_same_weights
+from .records import key_of, read_declaration, read_records, require_same
 
 
 def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:
@@ -33,6 +34,8 @@ def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:
     done = set()
     if (out / "run.json").is_file():
         require_same(out, plan.declaration(testbed))
+        asked = read_declaration(out).get("asked", [])
+        require_same_weights(out, asked, plan.asked(testbed))
         done = {key_of(record) for record in read_records(out)}
     todo = [batch for batch in batches(plan, testbed) if not done.issuperset(batch.keys)]
     if not todo:

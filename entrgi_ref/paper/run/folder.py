@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ class RunFolder:
 
         `declaration` is what the run is, `asked` what is to be computed now, of which a folder may
         be given more later. With `retry_failed`, what has failed counts as missing. Raises
-        `ValueError` if the folder holds another run, with the fields that differ; if it was made
+        `ValueError` if the folder holds another run, with the fields that differ, or answers of
+        another weight function of yours by the name of one that is asked for; if it was made
         with other versions, unless `other_version` is allowed; if a line of it is no record that
         passes `require`; or if it cannot be written to.
         """
@@ -66,7 +67,7 @@ class RunFolder:
         try:
             (path / "records").mkdir(parents=True, exist_ok=True)
             with self.lock("declaration", wait=True):
-                _declare(path / "run.json", declaration, asked, other_version)
+                _declare(path / "run.json", declaration, asked or {}, other_version)
                 for file in sorted((path / "records").glob("*.jsonl")):
                     self._mend(file)
             name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -169,7 +170,7 @@ def _lock(path: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
 def _declare(
     file: Path,
     declaration: Mapping[str, Any],
-    asked: Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
     other_version: bool,
 ) -> None:
     before: dict[str, Any] = {}
@@ -177,7 +178,8 @@ def _declare(
         _require_ours(file.parent, declaration, other_version)
         before = declared(file)
     requests, makers, here = before.get("asked", []), _makers(file.parent, before), made_with()
-    requests = requests if asked is None or asked in requests else [*requests, asked]
+    require_same_weights(file.parent, requests, asked)
+    requests = requests if not asked or asked in requests else [*requests, asked]
     makers = makers if here in makers else [*makers, here]
     if before and (requests, makers) == (before.get("asked", []), before.get("made_with")):
         return
@@ -214,6 +216,22 @@ def _require_ours(path: Path, declaration: Mapping[str, Any], other_version: boo
         f"out: {path} was made with other code ({differing}); go on with that, or allow records of "
         "both by --other-version"
     )
+
+
+def require_same_weights(
+    path: Path, requests: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]
+) -> None:
+    """Raise `ValueError` if a method is by now another weight function than in earlier requests."""
+    there = {name: own for one in requests for name, own in one.get("own_weights", {}).items()}
+    for name, own in asked.get("own_weights", {}).items():
+        before = there.get(name, own)
+        if before != own:
+            where = f"{before['module']}:{before['function']}"
+            how = "has changed" if before["module"] == own["module"] else f"was {where}"
+            raise ValueError(
+                f"out: {path} has answers of {name}, which {how} since (source {before['source']} "
+                f"there, {own['source']} here); rename the function, or give another folder"
+            )
 
 
 def _makers(path: Path, declaration: Mapping[str, Any]) -> list[dict[str, str]]:

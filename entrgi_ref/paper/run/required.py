@@ -126,6 +126,7 @@ ANSWERS = {
         "guidance": {"steps": int, "step_size": float},
         "reward": str,
         "options?": {"beta?": float, "candidates?": int},
+        "own_weight?": {str: str},
     },
 }
 JUDGEMENT = {
@@ -197,7 +198,13 @@ EXPERIMENT = {
     "main_reward": str,
     "benchmarks": {str: str},
     "asked?": [
-        {"methods": [str], "variants": [dict], "seeds": [int], "prompts": {str: int}},
+        {
+            "methods": [str],
+            "own_weights?": {str: {str: str}},
+            "variants": [dict],
+            "seeds": [int],
+            "prompts": {str: int},
+        },
     ],
     "made_with?": [{str: str}],
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...commands.files import write_text
-from ..declared.experiments import LABELS
+from ..declared.experiments import in_order, label_of
 from ..run.records import key_of
 from ..run.required import Record
 from .summary import Place, Run, place_of
@@ -51,12 +51,12 @@ def contents(run: Run) -> dict[str, Any]:
             places[place_of(record)] = len(places)
             prompts.append(record["prompt"])
     there = {record["method"] for record in records}
-    methods = [name for name in LABELS if name in there] + sorted(there - set(LABELS))
+    methods = in_order(there)
     variants = _variants(run, records)
     words: dict[str, int] = {}
     return {
         "run": _about(run),
-        "methods": [[name, LABELS.get(name, name)] for name in methods],
+        "methods": [[name, label_of(name)] for name in methods],
         "variants": variants,
         "places": [[*place, prompts[i]] for place, i in places.items()],
         "records": [

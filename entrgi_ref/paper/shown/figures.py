@@ -50,6 +50,22 @@ DASHES: Mapping[str, Any] = {
 }
 """The line of each method: with its marker it is told apart without colour too."""
 
+OWN_STYLES = (
+    ("#8b5e3c", "p", (0, (5, 1))),
+    ("#5e3c99", "h", (0, (3, 1, 1, 1))),
+    ("#b2182b", "<", (0, (1, 1))),
+    ("#4d9221", ">", (0, (7, 3, 1, 3))),
+)
+"""Colour, marker and line of weights of your own, in turn."""
+
+
+def style_of(run: Run, method: str) -> tuple[str, str, str, Any]:
+    """Label, colour, marker and line of a method of a run."""
+    if method in STYLES:
+        return *STYLES[method], DASHES[method]
+    own = [name for name in run.methods if name not in STYLES]
+    return textwrap.fill(method, 18), *OWN_STYLES[own.index(method) % len(OWN_STYLES)]
+
 
 def of(run: Run) -> list[str]:
     """The figures that can be drawn of a run."""
@@ -195,7 +211,7 @@ def main(run: Run) -> Figure:
         for y, method in enumerate(names):
             found = run.value(measure, benchmark=benchmark, method=method)
             if found:
-                _, colour, marker = STYLES[method]
+                _, colour, marker, _ = style_of(run, method)
                 axis.errorbar(
                     found.mean, y, xerr=found.error or 0, fmt=marker, color=colour, capsize=2
                 )
@@ -212,7 +228,8 @@ def main(run: Run) -> Figure:
                 )
         across = axis.get_subplotspec().get_gridspec().ncols
         first = axis.get_subplotspec().is_first_col()
-        axis.set_yticks(range(len(names)), [STYLES[name][0] if first else "" for name in names])
+        labels = [style_of(run, name)[0] if first else "" for name in names]
+        axis.set_yticks(range(len(names)), labels)
         axis.set_xlabel(textwrap.fill(_named(run, measure), 45 // across))
         axis.set_ylim(-0.6, len(names) - 0.4)
         axis.margins(x=0.15)
@@ -237,8 +254,8 @@ def error_by_step(run: Run) -> Figure:
         for method in run.methods:
             records = run.compared(method=method, benchmark=benchmark)
             if records:
-                _curve(left, method, records, "E")
-                _curve(right, method, records, "entropy")
+                _curve(left, style_of(run, method), records, "E")
+                _curve(right, style_of(run, method), records, "entropy")
         for record in run.compared(benchmark=benchmark)[:1]:
             largest = record["errors"]["log_vocabulary"]
             right.axhline(largest, color=GREY, linestyle=(0, (1, 1)), label=LOG_V)
@@ -264,13 +281,18 @@ SPREAD = (10, 90)
 """Percentiles over the prompts."""
 
 
-def _curve(axis: Axes, method: str, records: Sequence[Mapping[str, Any]], field: str) -> None:
+def _curve(
+    axis: Axes,
+    style: tuple[str, str, str, Any],
+    records: Sequence[Mapping[str, Any]],
+    field: str,
+) -> None:
     """The mean over all positions at each step, and the spread of the prompts' means."""
     found: dict[int, list[tuple[float, float]]] = {}
     for record in records:
         for step in record["errors"]["steps"]:
             found.setdefault(step["step"], []).append((step[field], step["n"]))
-    label, colour, marker = STYLES[method]
+    label, colour, marker, dashes = style
     steps = sorted(found)
     columns = [np.array(found[step]).T for step in steps]
     x = [step + 1 for step in steps]
@@ -280,7 +302,7 @@ def _curve(axis: Axes, method: str, records: Sequence[Mapping[str, Any]], field:
         x,
         [np.average(values, weights=n) for values, n in columns],
         color=colour,
-        linestyle=DASHES[method],
+        linestyle=dashes,
         marker=marker,
         markersize=3,
         markevery=max(1, len(steps) // 8),
@@ -320,7 +342,7 @@ def error_vs_entropy(run: Run) -> Figure:
                     rasterized=True,
                 )
             axis.set_ylim(0, edges["error_edges"][highest + 1])
-            axis.set_title(_title(f"{STYLES[method][0]}, {benchmark}", len(methods)))
+            axis.set_title(_title(f"{style_of(run, method)[0]}, {benchmark}", len(methods)))
         row[0].set_ylabel("E (embedding units)")
     for axis in axes[-1]:
         axis.set_xlabel("entropy (nats)")
@@ -430,7 +452,7 @@ def _lines(
         gap = min(np.diff(places), default=1)
         for i, (method, found) in enumerate(lines.items()):
             if found:
-                label, colour, marker = STYLES[method]
+                label, colour, marker, dashes = style_of(run, method)
                 x, y, error = zip(*found, strict=True)
                 axis.errorbar(
                     np.array(x) + (i - last / 2) * gap * min(DODGE, DODGED / max(1, last)),
@@ -438,7 +460,7 @@ def _lines(
                     yerr=error,
                     color=colour,
                     marker=marker,
-                    linestyle=DASHES[method],
+                    linestyle=dashes,
                     elinewidth=0.8,
                     capsize=1.5,
                     label=label,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..declared.experiments import LABELS, METHODS, RIVALS
+from ..declared.experiments import LABELS, METHODS, RIVALS, in_order, label_of
 from ..declared.published import published
 from .comparable import differences, is_the_papers
 from .summary import Run, compared_of
@@ -44,7 +44,7 @@ def cells(run: Run, benchmark: str) -> Iterator[tuple[str, dict[str, Any]]]:
     fields = varied(run)
     methods: Sequence[str] = run.methods
     if beside_the_published(run):
-        methods = [m for m in LABELS if m in METHODS or m in run.methods]
+        methods = in_order({*METHODS, *run.methods})
     for method in methods:
         for values in _combinations(run, fields):
             if not fields or run.select(benchmark=benchmark, method=method, **values):
@@ -62,7 +62,7 @@ def _combinations(run: Run, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 def in_the_paper(run: Run, benchmark: str, method: str) -> bool:
     """Whether the paper has a method on a benchmark."""
-    return method not in OURS and is_the_papers(run, benchmark)
+    return method in LABELS and method not in OURS and is_the_papers(run, benchmark)
 
 
 def answers_of(run: Run, benchmark: str, method: str, **values: Any) -> list[int]:
@@ -111,7 +111,7 @@ def rows(run: Run) -> list[Row]:
         for method, values in cells(run, benchmark):
             K = answers_of(run, benchmark, method, **values)
             row: Row = dict.fromkeys(columns(run))
-            row |= {"benchmark": benchmark, "method": method, "label": LABELS[method]}
+            row |= {"benchmark": benchmark, "method": method, "label": label_of(method)}
             row |= {"reward": str(run.declaration["main_reward"]), **values}
             if K:
                 row |= {"answers_min": K[0], "answers_max": K[-1]}

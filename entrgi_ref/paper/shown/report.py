@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...commands.files import require_writable, write_text
-from ..declared.experiments import EXPERIMENTS, LABELS, RIVALS
+from ..declared.experiments import EXPERIMENTS, RIVALS, label_of
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
 from ..run.records import earlier_layout, key_of
@@ -92,7 +92,7 @@ def _main(run: Run, benchmark: str) -> Table:
     rows = []
     for method, _ in cells(run, benchmark):
         K = answers_of(run, benchmark, method)
-        row = [LABELS[method], "–".join(map(str, K)) if K else "–"]
+        row = [label_of(method), "–".join(map(str, K)) if K else "–"]
         for name in labels:
             row.append(_measured(run, name, benchmark=benchmark, method=method))
             if beside and name in OF_THE_PAPER:
@@ -127,7 +127,7 @@ def _with_variants(run: Run, benchmark: str) -> Table:
             _measured(run, name, benchmark=benchmark, method=method, **values)
             for name in run.measures
         ]
-        rows.append((LABELS[method], *map(str, values.values()), *numbers))
+        rows.append((label_of(method), *map(str, values.values()), *numbers))
     return Table(benchmark, tuple(heads), tuple(rows), words=1 + len(varied(run)))
 
 
@@ -147,8 +147,8 @@ def _differences(run: Run, benchmark: str) -> Table:
         numbers = [found.get(compared_of(name, method, values)) for name in run.measures]
         if any(numbers):
             texts = [d.estimate.text(2, sign=True) if d else "not measured" for d in numbers]
-            rows.append((LABELS[method], *map(str, values.values()), *texts))
-    title = f"{benchmark}, less {LABELS[run.baseline]}"
+            rows.append((label_of(method), *map(str, values.values()), *texts))
+    title = f"{benchmark}, less {label_of(run.baseline)}"
     return Table(title, tuple(heads), tuple(rows), words=1 + len(varied(run)))
 
 
@@ -164,7 +164,7 @@ def _notes(run: Run) -> Iterator[str]:
     yield f"Measured: {how}, {run.prompts} prompts per benchmark and seed at most."
     if any(map(run.paired, run.benchmarks)):
         yield (
-            f"Less {LABELS[run.baseline]}: the mean difference over prompts and seeds, prompt by "
+            f"Less {label_of(run.baseline)}: the mean difference over prompts and seeds, prompt by "
             "prompt, with its 95% interval by a percentile bootstrap over the n different prompts, "
             "each with all seeds that have drawn it."
         )
@@ -191,7 +191,7 @@ def _notes(run: Run) -> Iterator[str]:
     yield from _makers(run)
     yield from _judges(run)
     if any(method in RIVALS for method in run.methods):
-        names = ", ".join(LABELS[method] for method in run.methods if method in RIVALS)
+        names = ", ".join(label_of(method) for method in run.methods if method in RIVALS)
         yield f"Rivals ({names}) have the compute of EntRGi, counted as positions x parameters."
     if run.toy:
         yield "Nothing is published for the toy; its gold score takes the place of LMUnit."
@@ -277,4 +277,4 @@ def _fewer_seeds(run: Run) -> Iterator[str]:
         of = sorted({record["seed"] for record in run.select(method=method)})
         if of != seeds:
             which = f"seed{'s' if len(of) > 1 else ''} {', '.join(map(str, of))}"
-            yield f"{LABELS[method]} has {which} only."
+            yield f"{label_of(method)} has {which} only."

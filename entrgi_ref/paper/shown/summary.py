@@ -14,7 +14,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from ..declared.experiments import LABELS
+from ..declared.experiments import in_order
 from ..declared.published import LMUNIT
 from ..judged.judge import UNIT_TESTS
 from ..judged.judging import without_digit
@@ -219,7 +219,7 @@ class Run:
     def methods(self) -> tuple[str, ...]:
         """Those that it has records of."""
         there = {record["method"] for record in self.records}
-        return tuple(method for method in LABELS if method in there)
+        return tuple(in_order(there))
 
     def variants(self, field: str) -> list[Any]:
         """The values of a field of the variants: reward models in the order of their sizes, numbers

@@ -1,0 +1,200 @@
+"""Weight functions of yours, named as MODULE:FUNCTION on the command line."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import inspect
+import json
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .. import checks
+from ..config import GuidanceConfig, SamplingConfig
+from ..relaxation import WEIGHTS
+
+if TYPE_CHECKING:
+    from ..relaxation import WeightFunction
+
+SEPARATOR = ":"
+TAKEN = ("bon", *WEIGHTS)
+"""Names that no function of yours may have."""
+PROBED = 4096
+"""Tokens in the vocabulary of the logits with which a function is tried out."""
+
+
+@dataclass(frozen=True)
+class OwnWeight:
+    """A weight function with where it is from. Its method has the name of the function."""
+
+    module: str
+    function: str
+    source: str
+    """A hash of its code, and of what it uses of its module."""
+    weight: WeightFunction = field(compare=False, repr=False)
+
+    @classmethod
+    def load(cls, given: str) -> OwnWeight:
+        """Import what `given`, MODULE:FUNCTION, names: from the current folder, or what is
+        installed. It is tried out on some logits.
+
+        Raises `ValueError` if there is no such module or function, or if it gives anything but a
+        finite number in [0, 1] for each row.
+        """
+        name, _, function = given.partition(SEPARATOR)
+        if not function.isidentifier() or not all(map(str.isidentifier, name.split("."))):
+            raise ValueError(f"method: got {given!r}, expected MODULE:FUNCTION")
+        module = _imported(name, given)
+        if not hasattr(module, function):
+            there = [n for n, value in vars(module).items() if inspect.isfunction(value)]
+            raise ValueError(
+                f"method: got {given!r}, but {name} has no {function}; its functions: "
+                f"{checks.some(there) or 'none'}"
+            )
+        weight = getattr(module, function)
+        checks.function(f"method: {given}", weight)
+        _try_out(given, weight)
+        return cls(name, function, _hash(module, function, given), weight)
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        return self.weight(logits)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process imports the module itself: what it finds there is what it declares."""
+        return OwnWeight.load, (f"{self.module}{SEPARATOR}{self.function}",)
+
+    @property
+    def declaration(self) -> dict[str, str]:
+        """What a run says of it."""
+        return {"module": self.module, "function": self.function, "source": self.source}
+
+
+def named(
+    methods: Sequence[str],
+    known: Collection[str],
+    others: Collection[str] = (),
+    option: str = "methods",
+) -> tuple[list[str], dict[str, OwnWeight]]:
+    """The names of methods, and the functions of those that are given as MODULE:FUNCTION.
+
+    Raises `ValueError` for what is neither known nor such a function, and for a function with the
+    name of another method, known here or one of `others`. `option` is what a message begins with.
+    """
+    names: list[str] = []
+    own: dict[str, OwnWeight] = {}
+    for given in methods:
+        if SEPARATOR not in given:
+            checks.choice(option, given, known)
+            names.append(given)
+            continue
+        weight = OwnWeight.load(given)
+        name = weight.function
+        if name in (*TAKEN, *known, *others) or (name in own and own[name] != weight):
+            raise ValueError(
+                f"method: got {given!r}, but {name} is the name of another method; rename the "
+                "function"
+            )
+        names.append(name)
+        own[name] = weight
+    return names, own
+
+
+def settings_of(config: SamplingConfig) -> dict[str, Any]:
+    """The settings for a record. A weight of `OwnWeight` has the name of its function there, and
+    `own_weight` says where it is from; of other functions `ValueError`, as of `to_json`.
+    """
+    weight = config.guidance.weight if isinstance(config.guidance, GuidanceConfig) else None
+    if not isinstance(weight, OwnWeight):
+        return dict(json.loads(config.to_json()))
+    settings: dict[str, Any] = json.loads(config.guided(weight="entrgi").to_json())
+    settings["guidance"]["weight"] = weight.function
+    return {**settings, "own_weight": weight.declaration}
+
+
+def _imported(name: str, given: str) -> ModuleType:
+    here = str(Path.cwd())
+    if not {"", here} & set(sys.path):  # as in `python -m`; a console script has its own folder
+        sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{name}.".startswith(f"{missing}."):
+            reason = f"there is no module {missing}, neither in {here} nor installed"
+        else:
+            reason = f"importing {name} failed ({type(error).__name__}: {error})"
+        raise ValueError(f"method: got {given!r}, but {reason}") from error
+
+
+def _try_out(given: str, weight: WeightFunction) -> None:
+    """On a row of middling logits, one that is nearly certain, one that is even, and one of which
+    half are -inf, as are those of tokens that may not be written.
+    """
+    noise = torch.randn(4, PROBED, generator=torch.Generator().manual_seed(0))
+    logits = noise * torch.tensor([1.0, 50.0, 0.0, 1.0])[:, None]
+    logits[3, ::2] = -torch.inf
+    try:
+        with torch.no_grad():
+            found = weight(logits.clone())
+    except Exception as error:
+        raise ValueError(
+            f"method: {given} cannot be called with logits {list(logits.shape)} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    checks.shape(f"method: the weights of {given}", found, (4,), "[n], one for each row of logits")
+    outside = found[~((found >= 0) & (found <= 1))].tolist()
+    if outside:
+        raise ValueError(
+            f"method: {given} gives {checks.some(outside)}, expected finite numbers in [0, 1]; "
+            "logits of tokens that may not be written are -inf"
+        )
+
+
+def _hash(module: ModuleType, function: str, given: str) -> str:
+    """Of the statements that define a function and all that it uses of its module: comments, line
+    breaks and the other functions may change.
+    """
+    weight = getattr(module, function)
+    if inspect.isfunction(weight) and weight.__module__ != module.__name__:  # imported there
+        module, function = sys.modules[weight.__module__], weight.__name__
+    try:
+        statements = ast.parse(inspect.getsource(module)).body
+    except (OSError, TypeError) as error:
+        raise ValueError(f"method: the source of {given} cannot be read: {error}") from error
+    bound: dict[str, list[ast.stmt]] = {}
+    for statement in statements:
+        for name in _binds(statement):
+            bound.setdefault(name, []).append(statement)
+    if function not in bound:
+        raise ValueError(f"method: {given} is not defined in the source of {module.__name__}")
+    used: list[ast.stmt] = []
+    wanted = [function]
+    while wanted:
+        for statement in bound.get(wanted.pop(), []):
+            if statement not in used:
+                used.append(statement)
+                wanted += [n.id for n in ast.walk(statement) if isinstance(n, ast.Name)]
+    text = "\n".join(ast.unparse(statement) for statement in statements if statement in used)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _binds(statement: ast.stmt) -> Iterator[str]:
+    """The names of a module that a statement gives a value."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        yield statement.name
+        return
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.alias):
+            yield node.asname or node.name.partition(".")[0]
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
