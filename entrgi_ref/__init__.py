@@ -31,11 +31,6 @@ this package was begun; it has nothing to do with random seeds), the authors' pr
 are ours.
 """
 
-from .commands import starting
-
-if starting.is_a_command():  # before torch is imported
-    starting.begin()
-
 from .checks import GuidanceError
 from .config import GuidanceConfig, SamplingConfig
 from .denoising import Generation, draw_candidates, generate, predict

@@ -103,7 +103,7 @@ def hardly_training(load):
 @pytest.mark.xdist_group("quick")  # its networks are trained once
 @pytest.mark.parametrize("page", [p.relative_to(DOCS).as_posix() for p in examples.pages()])
 def test_python_blocks_print_what_stands_below_them(page, monkeypatch):
-    """Those of notebooks with the quick networks, few prompts and few steps. Pairs of networks after
+    """Those of notebooks with quick networks, few prompts and few steps. Pairs of networks after
     the first are hardly trained: a page says nothing of theirs.
     """
     for name in ("load_denoiser", "load_reward"):

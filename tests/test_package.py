@@ -2,10 +2,8 @@
 
 import ast
 import itertools
-import os
 import pkgutil
 import re
-import signal
 import subprocess
 import sys
 import tomllib
@@ -15,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from entrgi_ref.commands import answer, options, starting
+from entrgi_ref.commands import answer, options
 from entrgi_ref.paper import __main__ as paper
 from toy import __main__ as toy
 
@@ -139,7 +137,6 @@ def test_arrows_point_one_way():
             f"{importing} imports {imported}"
         )
     public = {imported for name, imported in arrows() if name == "entrgi_ref.__init__"}
-    public -= {"entrgi_ref.commands.__init__", "entrgi_ref.commands.starting"}  # for Ctrl-C
     assert {room_of(imported) for imported in public} <= {f"entrgi_ref.{name}" for name in CORE}
 
 
@@ -312,60 +309,6 @@ def test_the_commands_have_names_of_their_own(script, shown, monkeypatch, capsys
     help_text = capsys.readouterr().out
     assert f"Usage: {script} " in help_text
     assert shown in help_text
-
-
-SLOW_TORCH = """
-import os, signal, time
-try:
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(60)
-except KeyboardInterrupt:  # some libraries do
-    raise SystemExit("caught")
-"""
-"""Somebody presses Ctrl-C while it is imported."""
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["-m", "entrgi_ref", "--help"], 130, "Stopped.\n"),
-        (["-m", "entrgi_ref.paper", "list"], 130, "Stopped.\n"),
-        (["-m", "toy"], 130, "Stopped.\n"),
-        (["{folder}/entrgi", "--help"], 130, "Stopped.\n"),
-        (["{folder}/other.py"], 1, "caught\n"),  # Ctrl-C is its own affair
-    ],
-)
-def test_ctrl_c_while_a_command_is_imported_is_one_line(words, code, said, tmp_path):
-    (tmp_path / "torch.py").write_text(SLOW_TORCH)
-    (tmp_path / "entrgi").write_text("from entrgi_ref.__main__ import main\nmain()\n")
-    (tmp_path / "other.py").write_text("import entrgi_ref\n")
-    run = subprocess.run(
-        [sys.executable, *(word.format(folder=tmp_path) for word in words)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
-        timeout=50,
-    )
-    assert (run.returncode, run.stdout, run.stderr) == (code, "", said)
-
-
-def test_ctrl_c_is_an_exception_again_when_a_command_runs(monkeypatch):
-    app, seen = typer.Typer(), []
-    app.command()(lambda: seen.append(signal.getsignal(signal.SIGINT)))
-    monkeypatch.setattr(sys, "argv", ["command"])
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        starting.begin()
-        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-        with pytest.raises(SystemExit):
-            options.run_app(app)
-        assert seen == [signal.default_int_handler]
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        starting.begin()
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def options_with_paths(app):

@@ -1,6 +1,5 @@
 """What the command lines share.
 
-starting.py     Ctrl-C while a command still imports
 options.py      the options: one name and one explanation each
 answer.py       the command that answers one prompt
 progress.py     how far a run is

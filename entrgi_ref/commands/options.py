@@ -16,9 +16,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from . import starting
-from .starting import STOPPED
-
 if TYPE_CHECKING:
     from ..config import GuidanceConfig
 
@@ -325,6 +322,10 @@ def require_paths(words: Sequence[str]) -> None:
             )
 
 
+STOPPED = 130
+"""The exit code after Ctrl-C."""
+
+
 class StoppedError(Exception):
     """Somebody pressed Ctrl-C. Says what is kept, and how to go on."""
 
@@ -358,7 +359,6 @@ def run_app(app: typer.Typer, kept: str = "nothing new has been written") -> Non
 
     Ctrl-C is one line and exit code 130; `kept` is what it says where the command does not know.
     """
-    starting.end()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         require_paths(sys.argv[1:])

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from ..declared.experiments import LABELS
+from ..declared.experiments import label_of
 from .comparable import differences
 from .figures import AVERAGED_BY_STEP, SPREAD, averaged_over_sizes, bars
 from .numbers import answers_of, beside_the_published
@@ -113,4 +113,4 @@ def _other_answers(run: Run) -> Iterator[str]:
         found = {K for benchmark in run.benchmarks for K in answers_of(run, benchmark, method)}
         if found and found != {run.declaration["settings"]["trajectories"]}:
             few, many = min(found), max(found)
-            yield f" {LABELS[method]}: K = {few if few == many else f'{few} to {many}'} answers."
+            yield f" {label_of(method)}: K = {few if few == many else f'{few} to {many}'} answers."

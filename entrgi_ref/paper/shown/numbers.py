@@ -91,7 +91,7 @@ def columns(run: Run) -> dict[str, str]:
         )
         found[f"{name}_seeds"] = f"{measure.label}, seeds"
         found[f"{name}_prompts"] = f"{measure.label}, prompts that count, over all seeds"
-        less = f"{measure.label} ({measure.unit}) less that of {LABELS[run.baseline]}"
+        less = f"{measure.label} ({measure.unit}) less that of {label_of(run.baseline)}"
         found[f"{name}_difference_{unit}"] = f"{less}, mean over prompts and seeds"
         found[f"{name}_difference_low_{unit}"] = f"{less}, lower end of its 95% interval"
         found[f"{name}_difference_high_{unit}"] = f"{less}, upper end of its 95% interval"
