@@ -442,6 +442,8 @@ def test_captions_name_the_records_that_pictures_are_drawn_from(monkeypatch):
         found.clear()
         figures.DRAWN[name].paint(figures.PALETTES["light"])
         assert found == set(figures.DRAWN[name].recorded), name
+        for record in found if "3 seeds" in figures.DRAWN[name].caption else ():
+            assert len(read(record)["seeds"]) == 3, name
 
 
 def test_what_is_said_of_constant_weights_and_of_the_best_answer():

@@ -303,7 +303,7 @@ def curves(group):
         if name.startswith(("line2d", "LineCollection")):
             for mark in element.iter():
                 style = mark.get("style", "")
-                opacity = re.search(r"opacity: ([\d.]+)", style)
+                opacity = re.search(r"(?<!fill-)opacity: ([\d.]+)", style)
                 for colour in re.findall(r"stroke: (#\w{6})", style):
                     yield colour, float(opacity[1]) if opacity else 1.0
         else:

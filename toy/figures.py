@@ -64,7 +64,7 @@ def demo_figure(
 ) -> Figure:
     """Reward, gold score and approximation error."""
     figure = Figure(figsize=(7.4, 6.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(3.3, 3.1))
+    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=(3.3, 3.1)))
     reward, gold = above.subplots(1, 2)
     _dots(reward, rows, "top1", "average", ("Top@1", "Avg@K"), ink)
     reward.set(title="Reward: what guidance climbs", xlabel="reward (standard deviations)")
