@@ -755,8 +755,13 @@ def test_published_numbers_are_marks_of_their_own_where_they_are_known(tmp_path,
         assert all(low < x < high for x in found.values())
         assert not [line for line in row[1].lines if "published" in line.get_label()]
     assert label in [text for text, _ in drawn_texts(figure)]
-    toy = Run({**run.declaration, "testbed": "toy"}, run.records, [], [])
-    assert "published" not in "".join(text for text, _ in drawn_texts(figures.main(toy)))
+    for other in (
+        {"testbed": "toy"},
+        {"experiment": "reward-size"},
+        {"benchmarks": dict.fromkeys(HUB, "4 prompts, ab")},
+    ):
+        figure = figures.main(Run({**run.declaration, **other}, run.records[:60], [], []))
+        assert not any("published" in text.get_text() for text in figure.findobj(Text))
 
 
 def test_figure_2_has_benchmarks_apart_and_shows_how_far_prompts_differ(tmp_path):

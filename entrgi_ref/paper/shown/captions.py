@@ -48,15 +48,12 @@ def _error_vs_entropy(run: Run) -> Iterator[str]:
 def _reward_size(run: Run) -> Iterator[str]:
     yield (
         "Each measure against the reward model that guides and scores: mean over the seeds. "
-        f"{bars(run)} Methods are moved aside so that each bar is seen."
+        f"{bars(run)} Methods are moved aside so that each is seen."
     )
 
 
 def _gradient_steps(run: Run) -> Iterator[str]:
-    yield (
-        f"{averaged_over_sizes(run)} {bars(run)} They are of the changes, seed by seed. Methods "
-        "are moved aside so that each bar is seen."
-    )
+    yield (f"{averaged_over_sizes(run)} {bars(run)} Methods are moved aside so that each is seen.")
 
 
 DRAWN = {
