@@ -66,8 +66,8 @@ def compare(
         one record per prompt, as each batch is done: see `toy.table.Record`.
 
     Raises:
-        ValueError: if there is no baseline among several methods that are named with one, for
-            seeds that are not different, or for pairs that cannot be had.
+        ValueError: before anything is answered, for a `baseline` that is none of the methods, for
+            seeds that are not different, and for pairs that cannot be had.
     """
     if baseline != BASELINE:
         checks.choice("baseline", baseline, methods)

@@ -48,10 +48,13 @@ MEASURES = {
     "log_likelihood": Measure("Log-likelihood", "nats/token", 2),
     "valid": Measure("Valid", "share", 3),
 }
+"""The measures of a prompt's K answers, by name: the reward of the best and of the mean answer, the
+gold score of the one with the largest reward and of the mean answer, the mean log-likelihood, and
+the share that obeys the grammar."""
 
 
 def measures_of(record: Record) -> dict[str, float]:
-    """The table's measures of one record."""
+    """The `MEASURES` of one record: name -> number."""
     rewards = record["rewards"]
     return {
         "top1": max(rewards),
@@ -64,7 +67,9 @@ def measures_of(record: Record) -> dict[str, float]:
 
 
 def by_prompt(records: Sequence[Record], method: str, measure: str) -> NDArray[np.float64]:
-    """A measure of a method for each prompt, averaged over the seeds."""
+    """A measure of a method for each prompt, averaged over the seeds: [prompts], of one pair of
+    networks.
+    """
     return _by_prompt(records, method)[measure]
 
 
