@@ -22,6 +22,7 @@ MODULES = [
     for path in SOURCES
     if path.suffix == ".py" and not path.stem.startswith("__")
 ]
+jaxtyping.jaxtyped = typecheck.decorator
 jaxtyping.install_import_hook(MODULES, "typecheck.check")
 
 os.environ["OMP_NUM_THREADS"] = "1"  # commands that tests start would each take every core
