@@ -46,11 +46,16 @@ PAPER = {
 @pytest.fixture(autouse=True)
 def words_alone(request, monkeypatch):
     """Figures take most of a report's time: only the tests that are marked so draw them."""
-    if not request.node.get_closest_marker("draws"):
+    mark = request.node.get_closest_marker("draws")
+    if mark is None:
         monkeypatch.setattr(figures, "draw", lambda run, name, to: [])
+    else:
+        for kind in mark.kwargs.get("without", ()):
+            monkeypatch.delitem(figures.KINDS, kind)
 
 
 draws = pytest.mark.draws
+draws_once = pytest.mark.draws(without=["png"])
 
 
 def reward_of(benchmark, method, seed, idx, k):
@@ -261,7 +266,7 @@ def test_another_number_of_seeds_is_not_comparable(tmp_path, seeds):
     assert f"NOT COMPARABLE to the published numbers: {len(seeds)} seeds instead of 3." in text
 
 
-@draws
+@draws_once
 def test_one_seed_has_no_error_and_missing_methods_are_named(tmp_path):
     folder = written(tmp_path, seeds=(2,), names=HUB[:1])
     text = invoke("report", folder)
@@ -282,7 +287,7 @@ def test_an_unfinished_run_is_said_to_be(tmp_path):
         invoke("report", folder)
 
 
-@draws
+@draws_once
 def test_cells_that_were_never_reached_are_missing_too(tmp_path):
     folder = written(tmp_path, methods=["bon"], seeds=[1, 2], of=4)
     assert "not finished" not in invoke("report", folder)
@@ -308,7 +313,7 @@ def test_a_file_that_is_called_like_a_benchmark_is_none_of_the_papers(tmp_path, 
     assert known == "not in the paper"
 
 
-@draws
+@draws_once
 def test_nothing_published_stands_beside_other_experiments(tmp_path):
     variants = tuple({"reward": size} for size in published.SKYWORK)
     declaration = PAPER | {"experiment": "reward-size"}
@@ -348,7 +353,7 @@ def test_two_reward_models_in_folders_of_one_name_are_exported_apart(tmp_path):
         assert [result["idx"] for result in results] == [0, 1, 2, 3]
 
 
-@draws
+@draws_once
 def test_latex_holds_the_same_numbers(tmp_path):
     text = invoke("report", written(tmp_path), "--to", tmp_path / "out")
     tex = (tmp_path / "out" / "report.tex").read_text()
@@ -592,7 +597,7 @@ def test_the_bars_of_figure_5_are_those_of_the_changes(tmp_path):
             assert (y, half) == pytest.approx((0, 0) if x == 1 else last)
 
 
-@draws
+@draws_once
 def test_gold_is_that_of_the_answer_with_the_largest_reward(tmp_path):
     folder = written(tmp_path, declaration=PAPER | {"testbed": "toy"}, names=HUB[:1])
     rewritten(folder, lambda record: {"gold": [-reward for reward in record["rewards"]]})
@@ -763,7 +768,7 @@ def test_a_seed_that_failed_for_one_method_counts_for_none(tmp_path):
     assert "2 seeds instead of 3" in text
 
 
-@draws
+@draws_once
 def test_methods_without_a_prompt_in_common_are_not_compared(tmp_path):
     folder = written(tmp_path, methods=["bon"], seeds=[1], names=HUB[:1])
     written(tmp_path, methods=["aps"], seeds=[2], names=HUB[:1])
@@ -796,7 +801,7 @@ def test_figures_of_errors_show_the_prompts_that_all_have_answered(tmp_path, nam
                 assert np.array_equal(image.get_array().filled(0), same.get_array().filled(0))
 
 
-@draws
+@draws_once
 def test_a_method_without_any_answer_does_not_hide_the_others(tmp_path):
     folder = written(tmp_path, names=HUB[:1], of=4)
     failed = {"status": "failed", "reason": "nan", "rewards": [], "responses": []}
