@@ -21,8 +21,8 @@ test: lint  ## all tests but those in a browser, after lint and types; names the
 test-slow: setup  ## tests that take longer
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
-test-deep: setup  ## tests that take longer still, for a release
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m deep
+test-deep: setup  ## tests that take longer still, for a release; ten times the examples of properties
+	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'deep or hypothesis'
 
 # The kernels of a GPU by Triton's interpreter. Beside the environment: a torch for GPUs brings a Triton of its own.
 TRITON = triton==3.6.0

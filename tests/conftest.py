@@ -1,4 +1,4 @@
-"""Shapes are checked at run time in every test; hypothesis repeats itself in CI."""
+"""Shapes are checked at run time in every test; properties follow a profile of hypothesis."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,7 @@ import jaxtyping
 import pytest
 import torch
 
+import properties  # noqa: F401, its profiles
 import typecheck
 from browsing import axe, browser  # noqa: F401, fixtures
 
@@ -21,13 +22,12 @@ MODULES = [
     for path in SOURCES
     if path.suffix == ".py" and not path.stem.startswith("__")
 ]
+jaxtyping.jaxtyped = typecheck.decorator
 jaxtyping.install_import_hook(MODULES, "typecheck.check")
 
 os.environ["OMP_NUM_THREADS"] = "1"  # commands that tests start would each take every core
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # and those of two threads would wait by computing
-hypothesis.settings.register_profile("local", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 def pytest_runtest_setup(item):

@@ -37,8 +37,8 @@ def arguments(benchmark, out, *more, experiment="main"):
     """The options of a run that the issue of this project's experimenters is about, in small."""
     return [
         *("run", experiment, "--dream", str(DREAM), "--reward", str(REWARD)),
-        *("--benchmark", str(benchmark), "--prompts", "6", "--seeds", "1,2", "--new-tokens", "12"),
-        *("--denoising-steps", "12", "--trajectories", "2", "--batch-size", "2"),
+        *("--benchmark", str(benchmark), "--prompts", "6", "--seeds", "1,2", "--new-tokens", "8"),
+        *("--denoising-steps", "8", "--trajectories", "2", "--batch-size", "2"),
         *("--device", "cpu", "--out", str(out)),
         *map(str, more),
     ]

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 
 import pytest
@@ -49,6 +50,11 @@ def likelihood(tmp_path_factory):
     return causal(tmp_path_factory.mktemp("causal"))
 
 
+@cache
+def expected_answers(prompt):
+    return generate(*pair("float64"), [prompt], config())
+
+
 @pytest.mark.parametrize("source", ["arguments", "-", "file", "--from -", "jsonl"])
 def test_prompts_as_words_from_a_file_and_from_standard_input(source, tmp_path):
     """Wherever they come from: the answers of `generate`, prompt by prompt."""
@@ -64,12 +70,11 @@ def test_prompts_as_words_from_a_file_and_from_standard_input(source, tmp_path):
         "jsonl": (["--from", tmp_path / "prompts.jsonl"], None),
     }[source]
     output = invoke(*words, *FEW, "--out", tmp_path / "out", stdin=stdin)
-    denoiser, reward = pair("float64")
     found = read(tmp_path / "out")["answers"]
     assert [one["prompt"] for one in found] == [SHORT, LONG]
     top1 = []
     for one in found:
-        expected = generate(denoiser, reward, [one["prompt"]], config())
+        expected = expected_answers(one["prompt"])
         assert one["responses"] == expected.responses[0]
         assert one["rewards"] == expected.rewards[0].tolist()
         top1.append(expected.top1.item())

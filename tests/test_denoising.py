@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -33,6 +33,7 @@ from entrgi_ref import (
 )
 from entrgi_ref.draws import KeyedStepDraws
 from entrgi_ref.schedule import floor_share
+from properties import tried
 from tiny import TinyDenoiser, TinyReward
 
 ORDERS = ["entropy", "maskgit_plus", "topk_margin", "anchor", "origin"]
@@ -113,7 +114,7 @@ def test_shares_are_rounded_as_in_float32():
 # What holds for every generation
 
 
-@settings(max_examples=60)
+@tried(60)
 @given(st.integers(0, 10**6), CONFIGS, st.integers(0, 2))
 def test_commitments_stay_and_follow_the_schedule(seed, settings, steps):
     config = SamplingConfig(replace(FLOAT64, steps=steps), **settings)
@@ -144,7 +145,7 @@ def test_commitments_stay_and_follow_the_schedule(seed, settings, steps):
         assert new_boards == len(ran) or not config.skip_empty_steps
 
 
-@settings(max_examples=30)
+@tried(30)
 @given(st.integers(0, 10**6), CONFIGS)
 def test_skipping_empty_steps_changes_nothing(seed, settings):
     config = SamplingConfig(FLOAT64, **settings)
@@ -162,7 +163,7 @@ def test_skipping_saves_the_calls():
         assert denoiser.calls <= most
 
 
-@settings(max_examples=30)
+@tried(30)
 @given(
     st.integers(0, 10**6),
     CONFIGS,
@@ -685,7 +686,7 @@ TEMPLATES = torch.tensor([[13, 3, 13, 13, 12, 13], [5, 13, 7, 8, 9, 2]])
 """Four blanks and one; 13 is the mask, 12 ends an answer."""
 
 
-@settings(max_examples=40)
+@tried(40)
 @given(st.integers(0, 10**6), CONFIGS, st.data())
 def test_fixed_tokens_never_change_and_all_blanks_are_filled(seed, settings, data):
     config = SamplingConfig(FLOAT64, **settings)
@@ -713,7 +714,7 @@ def test_the_schedule_counts_each_responses_own_masks():
     assert sum(map(sum, zip(*committed.values(), strict=True))) == 2 * (4 + 1)
 
 
-@settings(max_examples=20)
+@tried(20)
 @given(st.integers(0, 10**6), CONFIGS)
 def test_a_template_of_blanks_is_plain_generation(seed, settings):
     config = SamplingConfig(FLOAT64, **settings)

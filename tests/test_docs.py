@@ -47,6 +47,7 @@ from entrgi_ref.relaxation import __doc__ as LETTERS
 from toy import demo, testbed
 from toy import figures as toy_figures
 from toy.studies import FIRST_TRAINING_SEED
+from toy.testbed import held_out_prompts
 
 DOCS = ROOT / "docs"
 PAGES = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.glob("**/*.md"))
@@ -103,16 +104,15 @@ def hardly_training(load):
 @pytest.mark.xdist_group("quick")  # its networks are trained once
 @pytest.mark.parametrize("page", [p.relative_to(DOCS).as_posix() for p in examples.pages()])
 def test_python_blocks_print_what_stands_below_them(page, monkeypatch):
-    """Those of notebooks with quick networks, few prompts and few steps. Pairs of networks after
-    the first are hardly trained: a page says nothing of theirs.
+    """Averages are over fewer prompts, and notebooks have the quick networks and few steps. Pairs
+    of networks after the first are hardly trained: a page says nothing of theirs.
     """
     for name in ("load_denoiser", "load_reward"):
         monkeypatch.setattr(testbed, name, hardly_training(getattr(testbed, name)))
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(testbed, "held_out_prompts", lambda count: held_out_prompts(min(count, 2)))
     if page.startswith("notebooks/"):
-        few = testbed.held_out_prompts(2)
         monkeypatch.setattr(testbed.Testbed, "load", partial(testbed.Testbed.load, quick=True))
-        monkeypatch.setattr(testbed, "held_out_prompts", lambda count: few)
         monkeypatch.setattr(demo, "BASE", replace(demo.BASE, denoising_steps=4))
     for example, output in examples.printed(DOCS / page):
         where = f"{page}, line {example.line}"
@@ -187,13 +187,11 @@ def test_markers_of_runnable_blocks_stand_above_one():
 @pytest.mark.usefixtures("as_users_run_it")
 @pytest.mark.parametrize(("page", "command"), RUNNABLE)
 def test_shell_blocks_run(page, command, tmp_path, monkeypatch):
-    """In their quick variants, which stand beside them; the toy's as a process of its own, the
-    others as `python -m` runs a module.
-    """
+    """In their quick variants, which stand beside them, as `python -m` runs a module."""
     command = command.format(tmp=tmp_path, benchmark=benchmark_file(tmp_path))
     python, *words = shlex.split(command)
     assert python == "python"
-    if words[0] != "-m" or words[1:] == ["toy", "watch", "--quick"]:
+    if words[0] != "-m":
         run = [sys.executable, *words]
         done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=240)
         assert done.returncode == 0, done.stderr

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -21,6 +21,7 @@ from entrgi_ref.fast import nucleus as fast
 from entrgi_ref.fast.adam import adam
 from entrgi_ref.fast.gradient import logit_gradient
 from entrgi_ref.fast.rows import by_rows
+from properties import tried
 
 
 def sorted_nucleus(p, top_p):
@@ -70,7 +71,7 @@ KINDS = [
 TOP_P = st.sampled_from([1e-6, 0.1, 0.5, 0.9, 0.95, 0.99, 0.9999, 1 - 2**-20])
 
 
-@settings(max_examples=60)
+@tried(60)
 @given(
     kind=st.sampled_from(KINDS),
     width=st.sampled_from([fast.LARGE, fast.LARGE + 1, 3 * fast.LARGE - 7]),
@@ -127,7 +128,7 @@ def test_one_look_at_all_masses_is_enough_unless_the_sample_misleads(monkeypatch
     assert kind != "striped" or len(looks) > 4
 
 
-@settings(max_examples=60)
+@tried(60)
 @given(
     kind=st.sampled_from(KINDS),
     width=st.sampled_from([2, 3, 64, 385, fast.LARGE - 1]),
@@ -168,7 +169,7 @@ def test_the_nucleus_can_be_differentiated():
     assert p.grad.abs().sum() > 0
 
 
-@settings(max_examples=60)
+@tried(60)
 @given(
     kind=st.sampled_from(KINDS),
     width=st.sampled_from([draw.LARGE, draw.LARGE + 1, draw.LARGE + draw.BLOCK - 1]),
@@ -202,7 +203,7 @@ def test_the_ends_of_a_draw():
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.7, 3.0])
-@settings(max_examples=30)
+@tried(30)
 @given(seed=st.integers(0, 2**31), n=st.integers(1, 4), width=st.sampled_from([3, 50, 9000]))
 def test_the_gradient_in_closed_form_is_that_of_autograd(temperature, seed, n, width):
     g = torch.Generator().manual_seed(seed)

@@ -5,11 +5,12 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.fast.unchanged import Unchanged
+from properties import tried
 from tiny import TinyDenoiser, TinyReward
 
 FLOAT64 = GuidanceConfig(dtype="float64", steps=2)
@@ -83,7 +84,7 @@ def run(config, start, seed=0, denoiser=None, plain=False):
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(max_examples=6)
+@tried(6)
 @given(seed=st.integers(0, 10**6))
 def test_nothing_but_the_reading_is_different(case, seed):
     """In float64: the same answers, and the same at every step."""
@@ -214,7 +215,7 @@ def boards(S, L, N):
     return st.lists(row, min_size=S, max_size=S)
 
 
-@settings(max_examples=80)
+@tried(80)
 @given(st.data(), st.integers(1, 4), st.integers(1, 3))
 def test_it_says_what_the_denoiser_says_whatever_changes(data, S, N):
     """Tokens, padding or masks: in any rows, back and forth, also where nothing is masked."""

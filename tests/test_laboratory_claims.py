@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from entrgi_ref import SamplingConfig, generate
+from properties import tried
 from toy.__main__ import app
 from toy.experiments import LanguageTestbed
 from toy.laboratory import claims, measured, templates
@@ -43,7 +44,7 @@ SMALL = (75, 120)
 # The languages
 
 
-@settings(max_examples=25)
+@tried(25)
 @given(SEEDS)
 def test_the_corpus_obeys_its_grammar(seed):
     language = draw_language(seed)
@@ -55,7 +56,7 @@ def test_the_corpus_obeys_its_grammar(seed):
         assert "may_not_follow" not in reasons
 
 
-@settings(max_examples=25)
+@tried(25)
 @given(SEEDS, st.data())
 def test_the_grammar_accepts_no_more_than_its_clauses(seed, data):
     """Against all sentences of up to two clauses, by category."""
@@ -76,7 +77,7 @@ def test_the_grammar_accepts_no_more_than_its_clauses(seed, data):
         assert language.is_valid(words) == (tuple(sentence) in sentences)
 
 
-@settings(max_examples=25)
+@tried(25)
 @given(SEEDS, st.data())
 def test_gold_is_the_sum_of_its_parts_and_sees_each(seed, data):
     language = draw_language(seed)
@@ -157,7 +158,7 @@ def test_a_plain_style_has_no_opinion():
     assert language.gold(prompt._replace(style="plain"), answer) == 2
 
 
-@settings(max_examples=25)
+@tried(25)
 @given(SEEDS)
 def test_a_seed_is_a_language(seed):
     language = draw_language(seed)
@@ -385,7 +386,7 @@ def test_embeddings_start_at_their_scale():
 # Best-of-K
 
 
-@settings(max_examples=60)
+@tried(60)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=7), st.integers(0, 1000), st.data())
 def test_best_of_k_against_enumeration(rewards, seed, data):
     """Ties too: among the best of a choice each counts the same, over all orders."""

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate, interpolate
 from entrgi_ref.schedule import busy_steps, schedule
+from properties import tried
 from toy.laboratory import distribution, gradient, infilling, truth
 from toy.laboratory.languages import (
     PROMPT,
@@ -54,7 +55,7 @@ def test_what_is_true_is_computed_by_numpy_alone():
     assert modules == {"__future__", "collections.abc", "numpy", "numpy.typing"}
 
 
-@settings(max_examples=25)
+@tried(25)
 @given(st.integers(0, 10**6), st.integers(1, 3), st.sampled_from([0.3, 0.7, 1.0]))
 def test_the_exact_gradient_is_that_of_finite_differences(seed, n, tau):
     rng = np.random.default_rng(seed)
@@ -101,7 +102,7 @@ def test_the_tilted_distribution_is_that_of_a_loop():
         np.testing.assert_allclose(found, np.array(weights) / sum(weights), rtol=1e-12)
 
 
-@settings(max_examples=30)
+@tried(30)
 @given(st.integers(0, 10**6), st.floats(0.05, 0.95))
 def test_no_distribution_has_the_reward_for_less(seed, share):
     rng = np.random.default_rng(seed)
@@ -160,7 +161,7 @@ def test_estimates_of_kl_come_near_with_more_draws():
     assert np.mean(plain) - wanted == pytest.approx(199 / (2 * n), rel=0.3)
 
 
-@settings(max_examples=60)
+@tried(60)
 @given(st.integers(1, 40), st.integers(1, 60))
 def test_quotas_are_those_of_the_schedule(N, T):
     busy = busy_steps(T, [N])
@@ -172,7 +173,7 @@ def test_quotas_are_those_of_the_schedule(N, T):
 # Languages
 
 
-@settings(max_examples=20)
+@tried(20)
 @given(st.integers(0, 10**4), st.sampled_from([LANGUAGE, NARROW]))
 def test_conditionals_are_those_of_all_answers(seed, language):
     g = torch.Generator().manual_seed(seed)

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import re
-import subprocess
+import resource
 import sys
 from dataclasses import replace
 
@@ -259,20 +259,18 @@ def test_blanks_are_underscores_that_touch_no_letter():
 # Files, and what is kept
 
 
-def test_answers_are_seen_and_written_before_the_page(tmp_path):
+def test_answers_are_seen_and_written_before_the_page(tmp_path, monkeypatch, capsys):
     """With room for one of the files, as on a disk that is nearly full."""
-    limited = (
-        "import resource, runpy, signal, sys\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
-        f"sys.argv = ['entrgi_ref', {PROMPT!r}, '--new-tokens', '4', '--dream', {str(DREAM)!r},"
-        f" '--reward', {str(REWARD)!r}, '--device', 'cpu', '--out', {str(tmp_path / 'o')!r}]\n"
-        "runpy.run_module('entrgi_ref', run_name='__main__')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert re.search(r"^Top@1 ", done.stdout, re.MULTILINE)
-    assert re.search(r"error: out: cannot write .*trace\.html: File too large", done.stderr)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))  # python ignores the signal
+    try:
+        code = main(monkeypatch, *NETWORKS, REWARD, "--new-tokens", "4", "--out", tmp_path / "o")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = capsys.readouterr()
+    assert code == 2
+    assert re.search(r"^Top@1 ", said.out, re.MULTILINE)
+    assert re.search(r"error: out: cannot write .*trace\.html: File too large", said.err)
     assert [file.name for file in (tmp_path / "o").iterdir()] == ["answers.json"]
     assert len(json.loads((tmp_path / "o" / "answers.json").read_text())["responses"]) == 4
 

@@ -502,7 +502,7 @@ def test_nothing_else_is_said_by_the_process():
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("prompt", ["", " \n"])
+@pytest.mark.parametrize("prompt", ["", " \n", b"\xff".decode(errors="surrogateescape")])
 def test_prompts_that_are_no_text(prompt, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["entrgi_ref", prompt, *TINY])
     with pytest.raises(SystemExit) as stop:
@@ -510,12 +510,6 @@ def test_prompts_that_are_no_text(prompt, monkeypatch, capfd):
     assert stop.value.code == 2
     said = capfd.readouterr().err
     assert re.fullmatch(r"error: prompt: got .*\n", said), said
-
-
-def test_a_prompt_that_is_no_utf8():
-    done = run(b"\xff".decode(errors="surrogateescape"), *TINY)
-    assert done.returncode == 2
-    assert re.fullmatch(r"error: prompt: got .*\n", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize(

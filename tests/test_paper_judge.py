@@ -63,10 +63,17 @@ def random_model(folder, digits_louder):
     return folder
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    tiny_run(folder, methods=["bon", "entrgi"], seeds=[1, 2], prompts=3)
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path):
-    tiny_run(tmp_path / "run", methods=["bon", "entrgi"], seeds=[1, 2], prompts=3)
-    return tmp_path / "run"
+def run(made, tmp_path):
+    """One that a test may change."""
+    return shutil.copytree(made, tmp_path / "run")
 
 
 def only_judge(run):

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import threading
 import warnings
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from building.records import ROOT
@@ -28,6 +29,7 @@ from entrgi_ref.paper.run.records import (
 )
 from entrgi_ref.paper.shown.listing import listing
 from entrgi_ref.paper.shown.summary import Run
+from properties import tried
 
 DECLARATION = {"experiment": "main", "settings": {"top_p": 0.95}, "batch_size": 4}
 
@@ -110,7 +112,7 @@ def test_the_order_of_a_declarations_fields_does_not_matter(tmp_path):
     assert len({key_of(record(0, variant=variant)) for variant in swapped}) == 1
 
 
-@settings(max_examples=60)
+@tried(60)
 @given(data=st.data())
 def test_a_file_cut_at_any_byte_loses_no_complete_line(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("run")
@@ -239,22 +241,19 @@ def test_failed_prompts_are_tried_again_if_asked(tmp_path):
 
 def test_a_full_disk_is_one_clear_error_and_what_was_written_stays(tmp_path):
     """A limit on the size of files stands for the disk."""
-    code = f"""
-import resource, signal
-from pathlib import Path
-from entrgi_ref.paper.run.folder import RunFolder
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-folder = RunFolder(Path({str(tmp_path)!r}), {DECLARATION!r})
-resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
-try:
-    for idx in range(9):
-        folder.write({record(0)!r} | {{"idx": idx}})
-except ValueError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert "cannot write to" in done.stdout
-    assert "goes on from there" in done.stdout, done.stderr
+    folder, before = opened(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill():
+        for idx in range(9):
+            folder.write(record(0) | {"idx": idx})
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))  # python ignores the signal
+    try:
+        with pytest.raises(ValueError, match=r"cannot write to (.|\n)*goes on from there"):
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        folder.close()
     with pytest.warns(UserWarning, match="half-written"):
         found = read_records(tmp_path)
     fit = 1500 // len(json.dumps(record(0)) + "\n")
@@ -524,22 +523,23 @@ def test_a_changed_checkout_says_by_which_code(tmp_path):
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "ours"]):
         subprocess.run(["git", "-C", str(copy), *author, *words], check=True)
-    code = "from entrgi_ref.commands.provenance import commit; print(commit())"
-
-    def found():
-        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-        words = [sys.executable, "-c", code]
-        done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=copy)
-        return done.stdout.strip()
-
-    clean = found()
+    code = """
+from pathlib import Path
+from entrgi_ref.commands.provenance import commit
+changed = Path("entrgi_ref/draws.py")
+there = changed.read_text()
+for text in ("", "# one\\n", "# two\\n"):
+    changed.write_text(there + text)
+    commit.cache_clear()
+    print(commit())
+"""
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=copy)
+    clean, *seen = done.stdout.split()
     assert re.fullmatch("[0-9a-f]{12}", clean)
-    changed = copy / "entrgi_ref" / "draws.py"
-    code_there, seen = changed.read_text(), []
-    for text in ("# one\n", "# two\n"):
-        changed.write_text(code_there + text)
-        seen.append(found())
-        assert re.fullmatch(f"{clean}-dirty-[0-9a-f]{{8}}", seen[-1])
+    for found in seen:
+        assert re.fullmatch(f"{clean}-dirty-[0-9a-f]{{8}}", found)
     assert len(set(seen)) == 2
 
 

@@ -7,12 +7,13 @@ from functools import partial
 import paper_runs
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from entrgi_ref import WEIGHTS, DenoisingRecord, GuidanceConfig, SamplingConfig, generate, parts
 from entrgi_ref.fast import adam
 from entrgi_ref.orders import ORDERS, ORIGIN
+from properties import tried
 from tiny import TinyDenoiser, TinyReward
 from tiny_testbed import TinyTestbed
 
@@ -72,7 +73,7 @@ CHOICES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=80)
+@tried(80)
 @given(CHOICES, st.integers(12, 40), st.integers(0, 10**6), st.data())
 def test_parts_give_the_same_numbers(choices, vocabulary, seed, data):
     """Tokens, rewards and records, in float64, whatever the size of a part."""

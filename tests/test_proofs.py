@@ -11,20 +11,21 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.polynomial import Polynomial
 
 from building.records import ROOT
 from entrgi_ref import WEIGHTS, guide
 from entrgi_ref.guidance import OPTIMISERS
+from properties import tried
 
 PAGE = (ROOT / "docs" / "laboratory" / "proofs.md").read_text(encoding="utf-8")
 SEEDS = st.integers(0, 2**32 - 1)
 UNIT = st.floats(0, 1)
 INSIDE = st.floats(0.05, 0.95)
 EPSILON = 1e-8  # Adam's
-few = settings(max_examples=20)
+few = tried(20)
 
 
 class Problem:
@@ -452,7 +453,7 @@ def one_draw(problem, reward, w, **more):
     return problem.guided(psi, reward, w, **more).numpy(), gradient
 
 
-@settings(max_examples=40)
+@tried(40)
 @given(SEEDS, UNIT, st.floats(0.01, 2), st.floats(-12, 3))
 def test_one_step_of_adam_is_the_closed_form(seed, w, step_size, power):
     problem = Problem(seed, tokens=6)

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
+from properties import tried
 from tiny import TinyDenoiser, TinyReward
 
 METHODS = ["expectation", "aps", "entrgi", "entrgi_tempered"]
@@ -67,13 +68,13 @@ SHARPNESS = st.one_of(st.just(0.0), st.floats(0.01, 3))
 PROMPTS = st.lists(st.text("0123456789", min_size=1, max_size=6), min_size=1, max_size=3)
 
 
-@settings(max_examples=40)
+@tried(40)
 @given(st.integers(0, 10**6), SHARPNESS, PROMPTS, GUIDANCE, SETTINGS)
 def test_everything_that_can_be_set(seed, sharpness, prompts, guidance, settings):
     same_tokens(seed, prompts, SamplingConfig(GuidanceConfig(**guidance), **settings), sharpness)
 
 
-@settings(max_examples=40)
+@tried(40)
 @given(
     st.integers(0, 10**6),
     SHARPNESS,

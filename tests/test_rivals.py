@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from entrgi_ref import GuidanceConfig, KeyedDraws, SamplingConfig, generate
 from entrgi_ref.rivals import damped, lookahead, self_smc, smc
 from entrgi_ref.rivals.lookahead import queue
 from entrgi_ref.rivals.smc import rows_at, survivors
+from properties import tried
 from tiny import TinyDenoiser
 
 V, N = 5, 3
@@ -253,7 +254,7 @@ def test_lookahead_asks_for_a_reward_of_each_candidate_and_takes_the_best_at_a_s
     assert (wider.average > greedy.average).all()
 
 
-@settings(max_examples=50)
+@tried(50)
 @given(
     weights=st.lists(st.lists(st.floats(-30, 5), min_size=4, max_size=4), min_size=1, max_size=3),
     step=st.integers(0, 100),
@@ -282,7 +283,7 @@ def test_survivors_are_drawn_by_weight_on_average():
     assert torch.allclose(counts / 8000, weights.float(), atol=0.01)
 
 
-@settings(max_examples=50)
+@tried(50)
 @given(rows=st.integers(1, 5), width=st.integers(1, 4), seed=st.integers(0, 1000))
 def test_positions_of_chosen_trajectories_are_found(rows, width, seed):
     g = torch.Generator().manual_seed(seed)

@@ -5,6 +5,7 @@ import inspect
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
+from jaxtyping import jaxtyped
 
 MOST = 2000
 """Calls that are checked in a test. Small networks are called so often that checks took most of
@@ -18,6 +19,19 @@ def begin() -> None:
     global calls
     calls = 0
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def decorator(typechecker):
+    """What jaxtyping's hook decorates with. A function inside of another is decorated whenever the
+    outer one runs, which takes longer than what it does: so only if it has shapes.
+    """
+    decorate = jaxtyped(typechecker=typechecker)
+
+    def decorated(checked):
+        shapes = "[Tensor" in str(checked.__annotations__)
+        return decorate(checked) if shapes or "<locals>" not in checked.__qualname__ else checked
+
+    return decorated
 
 
 def check(checked):

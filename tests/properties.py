@@ -1,0 +1,18 @@
+"""How many examples a property is tried on: a profile's share of what is usual for it."""
+
+import math
+
+from hypothesis import settings
+
+PROFILES = {
+    "dev": {"max_examples": 30},
+    "ci": {"max_examples": 100, "derandomize": True},  # a push does not fail by chance
+    "deep": {"max_examples": 1000},
+}
+for name, options in PROFILES.items():
+    settings.register_profile(name, deadline=None, **options)
+
+
+def tried(usual: int) -> settings:
+    """On so many in CI, on fewer by `make test`, on ten times as many by `make test-deep`."""
+    return settings(max_examples=math.ceil(usual * settings().max_examples / 100))
