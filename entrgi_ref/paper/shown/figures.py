@@ -15,6 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
@@ -148,11 +149,18 @@ def _grid(rows: int, columns: int, height: float, below: float = 0.8) -> tuple[F
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+def _place(axis: Axes) -> SubplotSpec:
+    """Where a panel of `_grid` stands."""
+    found = axis.get_subplotspec()
+    assert found is not None
+    return found
+
+
 def _panels(run: Run, height: float, below: float = 0.8) -> tuple[Figure, Panels]:
     """A panel for each measure and benchmark: what there are fewer of is side by side."""
     across = len(run.measures) <= len(run.benchmarks)
     shape = (run.benchmarks, run.measures) if across else (run.measures, run.benchmarks)
-    figure, axes = _grid(*map(len, shape), height, below)
+    figure, axes = _grid(len(shape[0]), len(shape[1]), height, below)
     panels = {}
     for row, down in zip(axes, shape[0], strict=True):
         for axis, right in zip(row, shape[1], strict=True):
@@ -227,8 +235,8 @@ def main(run: Run) -> Figure:
                     markeredgewidth=1.6,
                     label="published" + (", other settings" if different else ""),
                 )
-        across = axis.get_subplotspec().get_gridspec().ncols
-        first = axis.get_subplotspec().is_first_col()
+        across = _place(axis).get_gridspec().ncols
+        first = _place(axis).is_first_col()
         labels = [style_of(run, name)[0] if first else "" for name in names]
         axis.set_yticks(range(len(names)), labels)
         axis.set_xlabel(textwrap.fill(_named(run, measure), 45 // across))
@@ -466,7 +474,7 @@ def _lines(
                     capsize=1.5,
                     label=label,
                 )
-        place = axis.get_subplotspec()
+        place = _place(axis)
         across = place.get_gridspec().ncols
         if place.is_last_row():
             axis.set_xlabel(x_label)
