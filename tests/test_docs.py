@@ -47,7 +47,6 @@ from entrgi_ref.relaxation import __doc__ as LETTERS
 from toy import demo, testbed
 from toy import figures as toy_figures
 from toy.studies import FIRST_TRAINING_SEED
-from toy.testbed import held_out_prompts
 
 DOCS = ROOT / "docs"
 PAGES = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.glob("**/*.md"))
@@ -104,14 +103,15 @@ def hardly_training(load):
 @pytest.mark.xdist_group("quick")  # its networks are trained once
 @pytest.mark.parametrize("page", [p.relative_to(DOCS).as_posix() for p in examples.pages()])
 def test_python_blocks_print_what_stands_below_them(page, monkeypatch):
-    """Averages are over fewer prompts, and notebooks have the quick networks and few steps. Pairs
-    of networks after the first are hardly trained: a page says nothing of theirs.
+    """Those of notebooks with quick networks, few prompts and few steps. Pairs of networks after
+    the first are hardly trained: a page says nothing of theirs.
     """
     for name in ("load_denoiser", "load_reward"):
         monkeypatch.setattr(testbed, name, hardly_training(getattr(testbed, name)))
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(testbed, "held_out_prompts", lambda count: held_out_prompts(min(count, 2)))
     if page.startswith("notebooks/"):
+        few = testbed.held_out_prompts(2)
+        monkeypatch.setattr(testbed, "held_out_prompts", lambda count: few)
         monkeypatch.setattr(testbed.Testbed, "load", partial(testbed.Testbed.load, quick=True))
         monkeypatch.setattr(demo, "BASE", replace(demo.BASE, denoising_steps=4))
     for example, output in examples.printed(DOCS / page):
