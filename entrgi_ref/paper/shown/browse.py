@@ -13,7 +13,8 @@ from ...commands.files import write_text
 from ..declared.experiments import LABELS
 from ..run.records import key_of
 from ..run.required import Record
-from .summary import Place, Run, place_of
+from .paired import Place
+from .summary import Run, place_of
 
 
 def write(folder: Path, to: Path) -> None:

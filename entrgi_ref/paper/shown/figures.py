@@ -15,6 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
@@ -135,7 +136,7 @@ def _panels(run: Run, height: float, below: float = 0.8) -> tuple[Figure, Panels
     """A panel for each measure and benchmark: what there are fewer of is side by side."""
     across = len(run.measures) <= len(run.benchmarks)
     shape = (run.benchmarks, run.measures) if across else (run.measures, run.benchmarks)
-    figure, axes = _grid(*map(len, shape), height, below)
+    figure, axes = _grid(len(shape[0]), len(shape[1]), height, below)
     panels = {}
     for row, down in zip(axes, shape[0], strict=True):
         for axis, right in zip(row, shape[1], strict=True):
@@ -143,6 +144,12 @@ def _panels(run: Run, height: float, below: float = 0.8) -> tuple[Figure, Panels
             axis.set_title(_title(benchmark, len(row)))
             panels[measure, benchmark] = axis
     return figure, panels
+
+
+def _place(panel: Axes) -> SubplotSpec:
+    spec = panel.get_subplotspec()
+    assert spec is not None  # it is in a grid
+    return spec
 
 
 def _legend_below(figure: Figure, handles: Sequence[Artist], text: str, columns: int = 3) -> None:
@@ -210,8 +217,7 @@ def main(run: Run) -> Figure:
                     markeredgewidth=1.6,
                     label="published" + (", other settings" if different else ""),
                 )
-        across = axis.get_subplotspec().get_gridspec().ncols
-        first = axis.get_subplotspec().is_first_col()
+        across, first = _place(axis).get_gridspec().ncols, _place(axis).is_first_col()
         axis.set_yticks(range(len(names)), [STYLES[name][0] if first else "" for name in names])
         axis.set_xlabel(textwrap.fill(_named(run, measure), 45 // across))
         axis.set_ylim(-0.6, len(names) - 0.4)
@@ -443,7 +449,7 @@ def _lines(
                     capsize=1.5,
                     label=label,
                 )
-        place = axis.get_subplotspec()
+        place = _place(axis)
         across = place.get_gridspec().ncols
         if place.is_last_row():
             axis.set_xlabel(x_label)
