@@ -215,17 +215,16 @@ class Run:
         """In the order of the declaration."""
         return tuple(self.declaration["benchmarks"])
 
-    @property
+    @cached_property
     def methods(self) -> tuple[str, ...]:
         """Those that it has records of."""
-        there = {record["method"] for record in self.records}
-        return tuple(in_order(there))
+        return tuple(in_order({common["method"] for common, _ in self._cells}))
 
     def variants(self, field: str) -> list[Any]:
         """The values of a field of the variants: reward models in the order of their sizes, numbers
         of gradient steps from the smallest.
         """
-        there = {record["variant"][field] for record in self.records if field in record["variant"]}
+        there = {common[field] for common, _ in self._cells if field in common}
         order = list(self.declaration["rewards"])
         return sorted(there, key=lambda v: order.index(v) if v in order else v)
 
@@ -294,10 +293,19 @@ class Run:
 
     def value(self, measure: str, **fields: Any) -> Value | None:
         """A measure of some cells, or None without records."""
-        records, common = self.select(**fields), self.common(measure)
-        means = self.per_seed(measure, records)
-        prompts = sum(place_of(record) in common for record in records)
-        return value(list(means.values()), prompts) if means else None
+        return self._value(measure, frozenset(fields.items()))
+
+    @cached_property
+    def _value(self) -> Callable[[str, frozenset[tuple[str, Any]]], Value | None]:
+        """Tables, data and figures ask for the same numbers."""
+
+        def found(measure: str, fields: frozenset[tuple[str, Any]]) -> Value | None:
+            records, common = self.select(**dict(fields)), self.common(measure)
+            means = self.per_seed(measure, records)
+            prompts = sum(place_of(record) in common for record in records)
+            return value(list(means.values()), prompts) if means else None
+
+        return cache(found)
 
     @property
     def baseline(self) -> str:
