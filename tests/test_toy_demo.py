@@ -515,7 +515,7 @@ def test_student_by_hand():
 
 
 def test_effects_of_the_ledgers_rows(quick):
-    base = dataclasses.replace(BASE, trajectories=2)
+    base = dataclasses.replace(BASE, trajectories=2, denoising_steps=8)
     variants = ledger.variants(base)
     found = ledger.effects(quick, base, held_out_prompts(4), [1])
     assert list(found) == list(variants)
@@ -537,7 +537,7 @@ def test_effects_of_the_ledgers_rows(quick):
 
 def test_leading_runs_are_those_of_the_boards(quick):
     """Counted token by token, before every step; of a prompt the shortest."""
-    base, prompts = replace(BASE, trajectories=3), held_out_prompts(2)
+    base, prompts = replace(BASE, trajectories=3, denoising_steps=8), held_out_prompts(2)
     found = leading.lengths(quick, base, prompts, [1, 2])
     assert list(found) == ["entropy", "maskgit_plus", "topk_margin", "anchor", "origin"]
     for order in ("entropy", "origin"):
@@ -599,7 +599,7 @@ def test_words_that_may_not_follow_are_marked():
 
 
 def test_effects_are_over_all_seeds(quick, monkeypatch):
-    base, row = replace(BASE, trajectories=2), "8: ends not last"
+    base, row = replace(BASE, trajectories=2, denoising_steps=8), "8: ends not last"
     only = {row: ledger.variants(base)[row]}
     monkeypatch.setattr(ledger, "variants", lambda base: only)
     prompts = held_out_prompts(3)
