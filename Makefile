@@ -1,6 +1,8 @@
 # Everything runs in .venv, with the versions of constraints.txt.
 PYTHON ?= python3
 BIN = .venv/bin
+# Kept bytecode saves a third of the seconds before a test begins, in each process of a run.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo setup test test-slow test-deep test-kernel test-oldest test-site mutants bench laboratory lint docs serve clean
 
