@@ -53,7 +53,11 @@ class OwnWeight:
             raise ValueError(f"method: got {given!r}, expected MODULE:FUNCTION")
         module = _imported(name, given)
         if not hasattr(module, function):
-            there = [n for n, value in vars(module).items() if inspect.isfunction(value)]
+            there = [
+                n
+                for n, value in vars(module).items()
+                if inspect.isfunction(value) and value.__module__ == name
+            ]
             raise ValueError(
                 f"method: got {given!r}, but {name} has no {function}; its functions: "
                 f"{checks.some(there) or 'none'}"
