@@ -283,8 +283,12 @@ def decision(row: Row) -> str:
     interval of the difference in mean gold is above 0, and it is above 0 on every pair. Worse: the
     same below 0.
     """
-    found, each = row.differences[DECIDES], row.by_pair[DECIDES]
-    if not _too_few(row.size):
+    return decided(row.differences[DECIDES], row.by_pair[DECIDES], row.size)
+
+
+def decided(found: Estimate, each: Sequence[float], size: Size) -> str:
+    """The same, of a difference over the pairs and that of each."""
+    if not _too_few(size):
         if found.low > 0 and min(each) > 0:
             return "better"
         if found.high < 0 and max(each) < 0:
@@ -308,21 +312,21 @@ pair. Worse: both are below. All else cannot be told apart. At least {LEAST.prom
 
 
 def _said(row: Row) -> Iterator[str]:
-    decided = decision(row)
+    said = decision(row)
     gold, reward = row.differences[DECIDES], row.differences[CLIMBED]
     above = sum(value > 0 for value in row.by_pair[DECIDES])
-    yield f"{row.label} against {LABELS.get(row.baseline, row.baseline)}: {decided.upper()}."
+    yield f"{row.label} against {LABELS.get(row.baseline, row.baseline)}: {said.upper()}."
     yield (
         f"  Mean gold {gold.text(2, sign=True)} points, above 0 on {above} of "
         f"{_count(row.size.pairs, 'pair')}; mean reward {reward.text(2, sign=True)}."
     )
     if few := _too_few(row.size):
         yield f"  Too few to decide: {', '.join(few)}."
-    elif reward.low > 0 and decided == "worse":
+    elif reward.low > 0 and said == "worse":
         yield "  The reward rises and the gold score falls: it climbs what the reward overrates."
-    elif reward.low > 0 and decided == "cannot tell":
+    elif reward.low > 0 and said == "cannot tell":
         yield "  The reward rises, the gold score is not shown to follow: that is no improvement."
-    elif reward.high < 0 and decided == "better":
+    elif reward.high < 0 and said == "better":
         yield "  The reward falls: what is wanted rises without it."
 
 

@@ -28,7 +28,7 @@ from toy.laboratory import claims, distribution, infilling, rivals  # noqa: E402
 from toy.laboratory import gradient as exact_gradient  # noqa: E402
 from toy.leading import markdown as leading_table  # noqa: E402
 from toy.statistics import Estimate, Numbers, student  # noqa: E402
-from toy.table import REWARD_AND_GOLD, Row, Size, means  # noqa: E402
+from toy.table import DECIDES, REWARD_AND_GOLD, Row, Size, decided, means  # noqa: E402
 
 RECORDS = ROOT / "docs" / "records"
 
@@ -62,6 +62,13 @@ def difference(name: str, method: str, other: str, measure: str) -> Numbers:
     """A method less another on each pair of networks, of a record of `spread`."""
     found = read(name)["rows"]
     return np.array(found[method][measure]) - np.array(found[other][measure])
+
+
+def told_apart(name: str, method: str, other: str) -> str:
+    """What the rule says of a method against another, of a record of `spread`."""
+    record, each = read(name), difference(name, method, other, DECIDES)
+    size = Size(record["prompts"], len(record["seeds"]), len(each))
+    return decided(student(each), list(each), size)
 
 
 def rows(name: str) -> list[Row]:
@@ -256,6 +263,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "regimes-top1": lambda: regimes("top1"),
     "demo": lambda: means(rows("demo"), REWARD_AND_GOLD),
     "spread": lambda: spread.markdown(read("spread")["rows"]),
+    "constants": lambda: spread.markdown(read("constants")["rows"]),
     "gradients": lambda: gradients("gradients"),
     **{f"memory-{size}": partial(memory, size) for size in SKYWORK},
     "dial": lambda: dial.markdown(read("dial")["rows"]),
