@@ -464,6 +464,20 @@ def test_what_is_said_of_constant_weights_and_of_the_best_answer():
     assert sorted(bias, key=bias.get) == ["aps", "w = 0.5", "entrgi", "expectation"]
 
 
+def test_what_is_said_of_constant_weights_over_pairs():
+    """On the toy's page and in the README: these five pairs tell another story than the others."""
+    for other in ("w = 0.6", "w = EntRGi's mean"):
+        assert records.told_apart("constants", "entrgi", other) == "cannot tell"
+        for measure in ("gold_mean", "average"):
+            found = records.difference("constants", "entrgi", other, measure)
+            assert min(found) < 0 < max(found), (other, measure)
+    here, there = (records.read(name)["rows"]["entrgi"] for name in ("constants", "spread"))
+    assert sum(value > 0 for value in here["gold_mean"]) == 2
+    assert min(there["gold_mean"]) > 0
+    text = records.estimate("constants", "rows.entrgi.gold_mean").text(2, sign=True)
+    assert f"it does not: {text}," in " ".join((ROOT / "README.md").read_text().split())
+
+
 def test_what_is_said_of_bias_on_wide_languages():
     """On the page of the gradient, from its record."""
     found = records.value("exact-gradient", "rows.wide.rewards.base.estimators")
