@@ -77,7 +77,8 @@ def prepare() -> None:
     for late in ("Qwen2ForCausalLM", "AutoModelForSequenceClassification"):
         getattr(transformers, late)
     torch.set_num_threads(1)
-    with contextlib.redirect_stderr(io.StringIO()):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         pytest.main(["--version", "--version"])  # its plugins
     if any(name.partition(".")[0] in ("entrgi_ref", "toy") for name in sys.modules):
         raise RuntimeError("what is to be changed has been imported")
