@@ -12,7 +12,6 @@ A page may hold macros, `{{ name argument ... }}`, each of which becomes Markdow
     {{ difference RECORD METHOD OTHER MEASURE [least|most|half] }}
                                     over pairs of networks, with its interval; or the least, the
                                     most, or half the interval's width
-    {{ told RECORD METHOD OTHER }}  what the rule says of a method against another
     {{ table NAME }}                a table made from run records
     {{ wall RECORD }}               how long a run took
     {{ figure NAME }}               a picture that is drawn at every build
@@ -148,12 +147,6 @@ def difference(record: str, method: str, other: str, measure: str, part: str = "
     return text.replace("-", "−")
 
 
-def told(record: str, method: str, other: str) -> str:
-    """What the rule says, to be read after the method's name."""
-    said = {"better": "is better", "worse": "is worse", "cannot tell": "is not told apart from it"}
-    return said[records.told_apart(record, method, other)]
-
-
 def table(name: str) -> str:
     """A table from run records."""
     return records.TABLES[name]()
@@ -287,7 +280,6 @@ MACROS: dict[str, Callable[..., str]] = {
     "value": value,
     "estimate": estimate,
     "difference": difference,
-    "told": told,
     "table": table,
     "wall": wall,
     "figure": figure,
