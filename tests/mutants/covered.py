@@ -23,13 +23,21 @@ class Covered:
             data_file=None, source=["entrgi_ref", "toy"], messages=False
         )
         self.coverage.start()
+        self.names: dict[str, str] = {}
+
+    def pytest_collection_finish(self, session) -> None:
+        """pytest-xdist has added a test's group to its name."""
+        for item in session.items:
+            group = item.get_closest_marker("xdist_group")
+            ending = f"@{group.args[0]}" if group else ""
+            self.names[item.nodeid] = item.nodeid.removesuffix(ending)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.coverage.switch_context(nodeid)
+        self.coverage.switch_context(self.names[nodeid])
 
     def pytest_runtest_logreport(self, report) -> None:
         if not report.skipped:
-            self.seconds[report.nodeid] += report.duration
+            self.seconds[self.names[report.nodeid]] += report.duration
 
     def pytest_sessionfinish(self) -> None:
         self.coverage.stop()

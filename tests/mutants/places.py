@@ -72,8 +72,8 @@ class Mutant:
     """One change of one file."""
 
     file: str
-    line: int
-    """The line that is changed; 0 for code that runs when the module is imported."""
+    lines: tuple[int, int]
+    """First and last of its statement; (0, 0) for code that runs when the module is imported."""
     operator: str
     occurrence: int
     """Which of the operator's places in the file."""
@@ -98,15 +98,14 @@ def mutants(root: Path, file: str) -> Iterator[Mutant]:
     source = (root / file).read_text()
     tree = parso.parse(source)
     nodes = list(ast_nodes(tree))
-    types, inside = _types(tree), _inside_functions(source)
+    types, statements = _types(tree), _statements(source)
     for name in OPERATORS:
         operator = plugins.get_operator(name)()
         found = [place for node in nodes for place in operator.mutation_positions(node)]
         for occurrence, (start, end) in enumerate(found):
             if any(first <= start and end <= last for first, last in types):
                 continue
-            line = start[0]
-            yield Mutant(file, line if line in inside else 0, name, occurrence)
+            yield Mutant(file, statements.get(start[0], (0, 0)), name, occurrence)
 
 
 def _types(tree: parso.tree.NodeOrLeaf) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -123,13 +122,17 @@ def _types(tree: parso.tree.NodeOrLeaf) -> list[tuple[tuple[int, int], tuple[int
     return found
 
 
-def _inside_functions(source: str) -> set[int]:
-    """The lines of functions' bodies: all others run when the module is imported."""
-    bodies = [
-        node.body
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    return {
-        line for body in bodies for line in range(body[0].lineno, (body[-1].end_lineno or 0) + 1)
-    }
+def _statements(source: str) -> dict[int, tuple[int, int]]:
+    """From where to where the statement of each line in a function goes; of one with a body, its
+    head.
+    """
+    found = {}
+    for function in ast.walk(ast.parse(source)):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in (inner for part in function.body for inner in ast.walk(part)):
+                if isinstance(node, ast.stmt | ast.ExceptHandler | ast.match_case):
+                    body = getattr(node, "body", None)
+                    first = getattr(node, "lineno", None) or node.pattern.lineno
+                    last = max(first, body[0].lineno - 1) if body else node.end_lineno
+                    found |= dict.fromkeys(range(first, last + 1), (first, last))
+    return found

@@ -28,10 +28,12 @@ from . import covered, trial
 from .places import ROOMS, Mutant, files, mutants
 
 ROOT = Path(__file__).parent.parent.parent
-FIRST = 12
-"""Tests that are tried at once at first: most mutants fall there."""
-SECONDS = 60.0
+TESTS = ("tests", *(f"--ignore=tests/test_{name}.py" for name in ("browse", "live", "site")))
+"""All but those in a browser: these are of the site."""
+SECONDS = 20.0
 """Of tests for each mutant, as they took without it."""
+LONGER = 5
+"""Times as long may tests take with a mutant: then it hangs, and is caught."""
 
 copy: trial.Copy
 """Of this process."""
@@ -79,8 +81,7 @@ def measure(folder: Path, processes: int) -> None:
     """Run all tests once, and note which lines each runs."""
     folder.mkdir(parents=True)
     command = [sys.executable, "-m", "pytest", "-p", "mutants.covered", "--dist", "loadgroup"]
-    command += ["-n", str(processes)]
-    command += [f"--ignore=tests/test_{name}.py" for name in ("browse", "live", "site")]
+    command += ["-n", str(processes), *TESTS]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {covered.FOLDER: str(folder.absolute()), "PYTHONPATH": paths}
     if subprocess.run(command, cwd=ROOT, env=environment).returncode:
@@ -92,7 +93,9 @@ def tests_of(
 ) -> list[str]:
     """Tests that run a mutant's line, the quickest first, as many as fit into `SECONDS`."""
     of_file = lines.get(mutant.file, {})
-    found = of_file.get(mutant.line) or set().union(*of_file.values())
+    first, last = mutant.lines
+    here = [of_file[line] for line in range(first, last + 1) if line in of_file]
+    found = set().union(*(here or of_file.values()))
     budget, kept = SECONDS, []
     for test in sorted(found, key=lambda test: (seconds.get(test, 0.0), test)):
         budget -= seconds.get(test, 0.0)
@@ -128,7 +131,7 @@ def tried(drawn: Sequence[Mutant], chosen, processes: int) -> dict:
         },
         "survivors": [
             asdict(mutant) | {"change": change(mutant)}
-            for mutant in sorted(survivors, key=lambda one: (one.file, one.line, one.operator))
+            for mutant in sorted(survivors, key=lambda one: (one.file, one.lines, one.operator))
         ],
     }
 
@@ -136,15 +139,13 @@ def tried(drawn: Sequence[Mutant], chosen, processes: int) -> dict:
 def begin(folder: Path) -> None:
     """A process of its own: a copy, and what tests need."""
     global copy
-    copy = trial.Copy(ROOT, folder / str(os.getpid()))
-    trial.prepare()
+    copy = trial.Copy(ROOT, folder / str(os.getpid()), TESTS)
 
 
 def caught(mutant: Mutant, tests: Sequence[str]) -> bool:
-    """Whether the tests notice."""
-    code = mutant.code(ROOT)
-    parts = [part for part in (tests[:FIRST], tests[FIRST:]) if part]
-    return any(copy.killed(mutant.file, code, part, 60 + 5 * SECONDS) for part in parts)
+    """Whether the tests notice. Nothing notices what no test runs."""
+    limit = LONGER * (SECONDS + 1)
+    return bool(tests) and copy.killed(mutant.file, mutant.code(ROOT), tests, limit)
 
 
 def change(mutant: Mutant) -> str:
