@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,8 +27,8 @@ COPIED = ("entrgi_ref", "toy", "tests", "docs", "pyproject.toml", "README.md", "
 PASSED, FAILED, INTERRUPTED = 0, 1, 2
 TOO_LONG = -signal.SIGKILL
 """What pytest ends with: the second of errors in tests, the third if they cannot be read at all."""
-NOT_PUT = 70
-"""What a fork ends with if it cannot put the change where it belongs."""
+NOT_PUT, CRASHED = 70, 71
+"""What a fork ends with if it cannot put the change where it belongs, or if we made a mistake."""
 
 
 class Copy:
@@ -62,7 +63,7 @@ class Copy:
         try:
             self._collected.send((path, right, code, tests, limit))
             ended = self._collected.recv()
-            if ended not in (FAILED, TOO_LONG):  # no change, or one that is seen only from afresh
+            if ended in (PASSED, NOT_PUT):  # no change, or one that is seen only from afresh
                 ended = self.fresh(tests, limit, kept=code == right)
         finally:
             path.write_text(right)
@@ -147,8 +148,10 @@ def _put(path: Path, right: str, code: str, functions: dict) -> bool:
     if module is None:
         return True  # it will be imported as it now is
     compiled = module.__spec__.loader.source_to_code
-    before = {_place(one): (one, known) for one, known in _codes(compiled(right, str(path)))}
-    after = {_place(one): one for one, _ in _codes(compiled(code, str(path)))}
+    before = {
+        _place(one): (one, known) for one, known in _codes(compiled(right.encode(), str(path)))
+    }
+    after = {_place(one): one for one, _ in _codes(compiled(code.encode(), str(path)))}
     if before.keys() != after.keys():
         return False
     for place, (one, outermost) in before.items():
@@ -178,10 +181,9 @@ def _codes(
 
 
 def _own(code: CodeType) -> CodeType:
-    """Code without that of the functions in it."""
-    return code.replace(
-        co_consts=tuple(None if isinstance(c, CodeType) else c for c in code.co_consts)
-    )
+    """Code without that of the functions in it, and without where it stands."""
+    consts = tuple(None if isinstance(c, CodeType) else c for c in code.co_consts)
+    return code.replace(co_consts=consts, co_linetable=b"")
 
 
 def _keep_nothing_compiled() -> None:
@@ -216,11 +218,14 @@ def _forked(work: Callable[[], int], limit: float) -> int:
     """What a fork ends with; `TOO_LONG` if it had to be stopped."""
     child = os.fork()
     if child == 0:
-        status = FAILED
+        status = CRASHED
         try:
             os.setsid()
             status = work()
+        except Exception:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(status)
     end = time.monotonic() + limit
     while time.monotonic() < end:
