@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for room in given.room or ROOMS:
         found = [mutant for file in files(ROOT, room) for mutant in mutants(ROOT, file)]
         drawn = random.Random(given.seed).sample(found, round(given.share * len(found)))
-        rooms[room] = tried(drawn, chosen, given.processes)
+        rooms[room] = {"of": len(found)} | tried(drawn, chosen, given.processes)
         print(f"{room}: {rooms[room]['killed']} of {rooms[room]['tried']} caught", flush=True)
     from entrgi_ref.commands.provenance import commit
 
