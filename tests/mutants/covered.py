@@ -43,10 +43,7 @@ class Covered:
         self.coverage.stop()
         data, here = self.coverage.get_data(), Path.cwd()
         lines = {
-            str(Path(file).relative_to(here)): {
-                line: [test for test in tests if test]
-                for line, tests in data.contexts_by_lineno(file).items()
-            }
+            str(Path(file).relative_to(here)): data.contexts_by_lineno(file)
             for file in data.measured_files()
         }
         worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
@@ -61,7 +58,10 @@ def pytest_configure(config) -> None:
 
 
 def read(folder: Path) -> tuple[dict[str, float], dict[str, dict[int, set[str]]]]:
-    """Seconds of each test; the tests of each line of each file, all processes together."""
+    """Seconds of each test; the tests of each line of each file, all processes together.
+
+    What runs before any test, when modules are imported, is the test "".
+    """
     seconds: dict[str, float] = {}
     lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for path in folder.glob("*.json"):

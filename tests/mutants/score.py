@@ -55,12 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure(given.covered, given.processes)
     seconds, lines = covered.read(given.covered)
     chosen = partial(tests_of, seconds, lines)
+    imported = partial(when_imported, lines)
 
     rooms = {}
     for room in given.room or ROOMS:
         found = [mutant for file in files(ROOT, room) for mutant in mutants(ROOT, file)]
         drawn = random.Random(given.seed).sample(found, round(given.share * len(found)))
-        rooms[room] = {"of": len(found)} | tried(drawn, chosen, given.processes)
+        rooms[room] = {"of": len(found)} | tried(drawn, chosen, imported, given.processes)
         print(f"{room}: {rooms[room]['killed']} of {rooms[room]['tried']} caught", flush=True)
     from entrgi_ref.commands.provenance import commit
 
@@ -95,7 +96,7 @@ def tests_of(
     of_file = lines.get(mutant.file, {})
     first, last = mutant.lines
     here = [of_file[line] for line in range(first, last + 1) if line in of_file]
-    found = set().union(*(here or of_file.values()))
+    found = set().union(*(here or of_file.values())) - {""}
     budget, kept = SECONDS, []
     for test in sorted(found, key=lambda test: (seconds.get(test, 0.0), test)):
         budget -= seconds.get(test, 0.0)
@@ -105,7 +106,14 @@ def tests_of(
     return kept
 
 
-def tried(drawn: Sequence[Mutant], chosen, processes: int) -> dict:
+def when_imported(lines: dict[str, dict[int, set[str]]], mutant: Mutant) -> bool:
+    """Whether its statement runs when modules are imported, or tests collected."""
+    first, last = mutant.lines
+    of_file = lines.get(mutant.file, {})
+    return any("" in of_file.get(line, ()) for line in range(first, last + 1))
+
+
+def tried(drawn: Sequence[Mutant], chosen, imported, processes: int) -> dict:
     """How many are caught, and which are not."""
     survivors: list[Mutant] = []
     killed: Counter[str] = Counter()
@@ -114,7 +122,10 @@ def tried(drawn: Sequence[Mutant], chosen, processes: int) -> dict:
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(processes, fresh, begin, (Path(folder),)) as pool,
     ):
-        running = {pool.submit(caught, mutant, chosen(mutant)): mutant for mutant in drawn}
+        running = {
+            pool.submit(caught, mutant, chosen(mutant), imported(mutant)): mutant
+            for mutant in drawn
+        }
         for number, done in enumerate(as_completed(running), 1):
             mutant = running[done]
             if done.result():
@@ -142,10 +153,10 @@ def begin(folder: Path) -> None:
     copy = trial.Copy(ROOT, folder / str(os.getpid()), TESTS)
 
 
-def caught(mutant: Mutant, tests: Sequence[str]) -> bool:
+def caught(mutant: Mutant, tests: Sequence[str], imported: bool) -> bool:
     """Whether the tests notice. Nothing notices what no test runs."""
-    limit = LONGER * (SECONDS + 1)
-    return bool(tests) and copy.killed(mutant.file, mutant.code(ROOT), tests, limit)
+    code, limit = mutant.code(ROOT), LONGER * (SECONDS + 1)
+    return bool(tests) and copy.killed(mutant.file, code, tests, limit, imported=imported)
 
 
 def change(mutant: Mutant) -> str:

@@ -51,10 +51,13 @@ class Copy:
         if self._collected.recv() != PASSED:
             raise RuntimeError(f"the tests cannot be collected: {', '.join(tests)}")
 
-    def killed(self, file: str, code: str, tests: Sequence[str], limit: float) -> bool:
+    def killed(
+        self, file: str, code: str, tests: Sequence[str], limit: float, *, imported: bool = True
+    ) -> bool:
         """Whether one of the tests fails, or takes longer than `limit` seconds, with the file so.
 
-        `RuntimeError` if there are no such tests.
+        `imported` says that the change may show when modules are imported or tests collected: what
+        no test notices is then tried again from there. `RuntimeError` if there are no such tests.
         """
         path = self.folder / file
         right = path.read_text()
@@ -63,7 +66,7 @@ class Copy:
         try:
             self._collected.send((path, right, code, tests, limit))
             ended = self._collected.recv()
-            if ended in (PASSED, NOT_PUT):  # no change, or one that is seen only from afresh
+            if ended == NOT_PUT or (ended == PASSED and imported):
                 ended = self.fresh(tests, limit, kept=code == right)
         finally:
             path.write_text(right)
