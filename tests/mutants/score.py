@@ -133,7 +133,7 @@ def tried(drawn: Sequence[Mutant], chosen, imported, processes: int) -> dict:
             else:
                 survivors.append(mutant)
                 print(f"[{number}/{len(drawn)}] survived: {mutant}", file=sys.stderr, flush=True)
-            elif number % 100 == 0:
+            if number % 100 == 0:
                 print(f"[{number}/{len(drawn)}]", file=sys.stderr, flush=True)
     return {
         "tried": len(drawn),
