@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -44,6 +44,9 @@ class Copy:
                 shutil.copytree(root / name, folder / name)
             elif (root / name).exists():
                 shutil.copy(root / name, folder / name)
+        self._failed: dict[str, Counter[str]] = defaultdict(Counter)
+        self._noted = folder / "first-failed.txt"
+        os.environ["HYPOTHESIS_PROFILE"] = "mutants"
         _prepare()
         forked = multiprocessing.get_context("fork")
         self._collected, theirs = forked.Pipe()
@@ -61,11 +64,15 @@ class Copy:
         """
         path = self.folder / file
         right = path.read_text()
+        often = self._failed[file]
+        tests = sorted(tests, key=lambda test: -often[test])  # what noticed others notices most
         _forget_compiled(path)
         path.write_text(code)
         try:
             self._collected.send((path, right, code, tests, limit))
             ended = self._collected.recv()
+            if ended == FAILED:
+                often[self._noted.read_text()] += 1
             if ended == NOT_PUT or (ended == PASSED and imported):
                 ended = self.fresh(tests, limit, kept=code == right)
         finally:
@@ -80,7 +87,7 @@ class Copy:
 
     def _collect(self, asked, tests: Sequence[str]) -> None:
         """Collect tests, and answer what becomes of them with changes."""
-        ended = self._run(["--collect-only", *tests], [Answers(asked)], kept=True)
+        ended = self._run(["--collect-only", *tests], [Answers(asked, self._noted)], kept=True)
         asked.send(ended)
 
     def _run(self, arguments: Sequence[str], plugins: Sequence[object], *, kept: bool) -> int:
@@ -102,8 +109,13 @@ class Copy:
 class Answers:
     """A plugin of pytest: in place of running what it has collected, it answers what is asked."""
 
-    def __init__(self, asked) -> None:
-        self.asked = asked
+    def __init__(self, asked, noted: Path) -> None:
+        self.asked, self.noted = asked, noted
+
+    def pytest_runtest_logreport(self, report) -> None:
+        """Note the test that fails: with -x it is one."""
+        if report.failed:
+            self.noted.write_text(report.nodeid)
 
     def pytest_runtestloop(self, session) -> bool:
         """Answer until nobody asks."""
