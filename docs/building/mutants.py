@@ -15,7 +15,7 @@ HARMLESS = records.ROOT / "tests" / "mutants" / "harmless.json"
 
 def mistakes() -> str:
     """The mistakes that `make test` tries: what is wrong, and a test that notices it."""
-    lines = ["| Mistake | In place of | stands | First test that fails |", "|---|---|---|---|"]
+    lines = ["| Mistake | In place of | stands | A test that fails |", "|---|---|---|---|"]
     for name, file, right, wrong, test in _mistakes():
         cells = [name, f"`{file}`: {_code(right)}", _code(wrong), _code(test)]
         lines.append(f"| {' | '.join(cells)} |")
