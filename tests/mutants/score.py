@@ -30,7 +30,7 @@ from .places import ROOMS, Mutant, files, mutants
 ROOT = Path(__file__).parent.parent.parent
 TESTS = ("tests", *(f"--ignore=tests/test_{name}.py" for name in ("browse", "live", "site")))
 """All but those in a browser: these are of the site."""
-SECONDS = 20.0
+SECONDS = 10.0
 """Of tests for each mutant, as they took without it."""
 LONGER = 5
 """Times as long may tests take with a mutant: then it hangs, and is caught."""
@@ -92,13 +92,16 @@ def measure(folder: Path, processes: int) -> None:
 def tests_of(
     seconds: dict[str, float], lines: dict[str, dict[int, set[str]]], mutant: Mutant
 ) -> list[str]:
-    """Tests that run a mutant's line, the quickest first, as many as fit into `SECONDS`."""
+    """Tests that run a mutant's statement, as many as fit into `SECONDS`: first those of the file
+    that is named after its module, then the quickest.
+    """
     of_file = lines.get(mutant.file, {})
     first, last = mutant.lines
     here = [of_file[line] for line in range(first, last + 1) if line in of_file]
     found = set().union(*(here or of_file.values())) - {""}
+    own = f"tests/test_{Path(mutant.file).stem}.py"
     budget, kept = SECONDS, []
-    for test in sorted(found, key=lambda test: (seconds.get(test, 0.0), test)):
+    for test in sorted(found, key=lambda test: (own not in test, seconds.get(test, 0.0), test)):
         budget -= seconds.get(test, 0.0)
         if budget < 0:
             break

@@ -24,9 +24,9 @@ from pathlib import Path
 from types import CodeType, FunctionType
 
 COPIED = ("entrgi_ref", "toy", "tests", "docs", "pyproject.toml", "README.md", "mkdocs.yml")
-PASSED, FAILED, INTERRUPTED = 0, 1, 2
+PASSED, FAILED, INTERRUPTED, NOT_STARTED = 0, 1, 2, 4
 TOO_LONG = -signal.SIGKILL
-"""What pytest ends with: the second of errors in tests, the third if they cannot be read at all."""
+"""What pytest ends with: the third and fourth if tests cannot be read at all."""
 NOT_PUT, CRASHED = 70, 71
 """What a fork ends with if it cannot put the change where it belongs, or if we made a mistake."""
 
@@ -71,23 +71,28 @@ class Copy:
         try:
             self._collected.send((path, right, code, tests, limit))
             ended = self._collected.recv()
-            if ended == FAILED:
-                often[self._noted.read_text()] += 1
             if ended == NOT_PUT or (ended == PASSED and imported):
                 ended = self.fresh(tests, limit, kept=code == right)
         finally:
             path.write_text(right)
-        if ended not in (PASSED, FAILED, INTERRUPTED, TOO_LONG):
-            raise RuntimeError(f"{file}: pytest ended with {ended} on {', '.join(tests)}")
-        return ended != PASSED
+        if self._noted.exists():
+            often[self._noted.read_text()] += 1
+            self._noted.unlink()
+        if ended == PASSED:
+            return False
+        if ended in (FAILED, TOO_LONG) or (ended in (INTERRUPTED, NOT_STARTED) and code != right):
+            return True
+        raise RuntimeError(f"{file}: pytest ended with {ended} on {', '.join(tests)}")
 
     def fresh(self, tests: Sequence[str], limit: float, *, kept: bool = False) -> int:
         """What pytest ends with in a process that has imported none of the code."""
-        return _forked(lambda: self._run([*tests], [], kept=kept), limit)
+        return _forked(lambda: self._run([*tests], [Noting(self._noted)], kept=kept), limit)
 
     def _collect(self, asked, tests: Sequence[str]) -> None:
         """Collect tests, and answer what becomes of them with changes."""
-        ended = self._run(["--collect-only", *tests], [Answers(asked, self._noted)], kept=True)
+        ended = self._run(
+            ["--collect-only", *tests], [Answers(asked), Noting(self._noted)], kept=True
+        )
         asked.send(ended)
 
     def _run(self, arguments: Sequence[str], plugins: Sequence[object], *, kept: bool) -> int:
@@ -106,16 +111,23 @@ class Copy:
         return int(pytest.main([*options, *arguments], plugins=[*plugins]))
 
 
+class Noting:
+    """A plugin of pytest: it writes down which test fails. With -x it is one."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def pytest_runtest_logreport(self, report) -> None:
+        """Called by pytest after each part of a test."""
+        if report.failed:
+            self.file.write_text(report.nodeid)
+
+
 class Answers:
     """A plugin of pytest: in place of running what it has collected, it answers what is asked."""
 
-    def __init__(self, asked, noted: Path) -> None:
-        self.asked, self.noted = asked, noted
-
-    def pytest_runtest_logreport(self, report) -> None:
-        """Note the test that fails: with -x it is one."""
-        if report.failed:
-            self.noted.write_text(report.nodeid)
+    def __init__(self, asked) -> None:
+        self.asked = asked
 
     def pytest_runtestloop(self, session) -> bool:
         """Answer until nobody asks."""
