@@ -77,6 +77,7 @@ for module, commands in itertools.groupby({commands!r}, lambda command: command.
 """
 
 
+@pytest.mark.slow
 def test_help_costs_no_more_than_importing_torch_and_half_a_second():
     """The processor's time after torch is imported: others may keep the processor busy."""
     slow = COMMANDS
