@@ -94,31 +94,44 @@ def files(root: Path, room: str) -> list[str]:
 
 
 def mutants(root: Path, file: str) -> Iterator[Mutant]:
-    """Every change of a file, but for those of types, which nothing reads when the code runs."""
+    """Every change of a file, but for those that change nothing: see `_left_out`."""
     source = (root / file).read_text()
     tree = parso.parse(source)
     nodes = list(ast_nodes(tree))
-    types, statements = _types(tree), _statements(source)
+    left_out, statements = _left_out(tree), _statements(source)
     for name in OPERATORS:
         operator = plugins.get_operator(name)()
         found = [place for node in nodes for place in operator.mutation_positions(node)]
         for occurrence, (start, end) in enumerate(found):
-            if any(first <= start and end <= last for first, last in types):
+            if any(first <= start and end <= last for first, last in left_out):
                 continue
             yield Mutant(file, statements.get(start[0], (0, 0)), name, occurrence)
 
 
-def _types(tree: parso.tree.NodeOrLeaf) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """From where to where types stand: of arguments, of results, of names."""
+def _left_out(tree: parso.tree.NodeOrLeaf) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """From where to where nothing is changed.
+
+    Types, which nothing reads when the code runs; the star in a signature; what says how a
+    dataclass is made; `strict=` of zip, which is an assertion; and the sign of a number, as the
+    number itself is changed too.
+    """
     found = []
     for node in ast_nodes(tree):
-        annotation = None
+        one = None
         if node.type in ("param", "funcdef"):
-            annotation = node.annotation
+            one = node.annotation
         elif node.type == "annassign":
-            annotation = node.children[1]
-        if annotation is not None:
-            found.append((annotation.start_pos, annotation.end_pos))
+            one = node.children[1]
+        elif node.type == "operator" and node.value == "*" and node.parent.type == "parameters":
+            one = node
+        elif node.type == "decorator" and "dataclass" in node.get_code():
+            one = node
+        elif node.type == "argument" and node.get_code().strip().startswith("strict="):
+            one = node
+        elif node.type == "factor" and node.children[1].type == "number":
+            one = node.children[0]
+        if one is not None:
+            found.append((one.start_pos, one.end_pos))
     return found
 
 
