@@ -111,7 +111,7 @@ def mutants(root: Path, file: str) -> Iterator[Mutant]:
 def _left_out(tree: parso.tree.NodeOrLeaf) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """From where to where nothing is changed.
 
-    Types, which nothing reads when the code runs; the star in a signature; what says how a
+    Types, which nothing reads when the code runs; stars that multiply nothing; what says how a
     dataclass is made; `strict=` of zip, which is an assertion; and the sign of a number, as the
     number itself is changed too.
     """
@@ -122,17 +122,21 @@ def _left_out(tree: parso.tree.NodeOrLeaf) -> list[tuple[tuple[int, int], tuple[
             one = node.annotation
         elif node.type == "annassign":
             one = node.children[1]
-        elif node.type == "operator" and node.value == "*" and node.parent.type == "parameters":
-            one = node
-        elif node.type == "decorator" and "dataclass" in node.get_code():
-            one = node
-        elif node.type == "argument" and node.get_code().strip().startswith("strict="):
+        elif _changes_nothing(node):
             one = node
         elif node.type == "factor" and node.children[1].type == "number":
             one = node.children[0]
         if one is not None:
             found.append((one.start_pos, one.end_pos))
     return found
+
+
+def _changes_nothing(node: parso.tree.NodeOrLeaf) -> bool:
+    if node.type == "operator":
+        return node.value in ("*", "**") and node.parent.type not in ("term", "power")
+    if node.type == "decorator":
+        return "dataclass" in node.get_code()
+    return node.type == "argument" and node.get_code().strip().startswith("strict=")
 
 
 def _statements(source: str) -> dict[int, tuple[int, int]]:
