@@ -2,12 +2,19 @@
 
 import math
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 PROFILES = {
     "dev": {"max_examples": 30},
     "ci": {"max_examples": 100, "derandomize": True},  # a push does not fail by chance
     "deep": {"max_examples": 1000},
+    # The same at each run, and a failure is enough: nobody asks for its smallest example.
+    "mutants": {
+        "max_examples": 30,
+        "derandomize": True,
+        "database": None,
+        "phases": (Phase.explicit, Phase.generate),
+    },
 }
 for name, options in PROFILES.items():
     settings.register_profile(name, deadline=None, **options)

@@ -21,7 +21,7 @@ def test_defaults_are_the_papers():
     assert config.guidance.step_size == 0.5
     assert (config.guidance.dtype, config.guidance.epsilon) == ("float32", 0)
     assert (config.eos_last, config.write_every_id, config.skip_empty_steps) == (True, False, True)
-    assert config.order_temperature == 0
+    assert (config.order_temperature, config.seed) == (0, 0)
 
 
 def test_configs_are_frozen():
@@ -250,3 +250,32 @@ def test_json_holds_no_optimiser_of_yours():
     config = SamplingConfig(GuidanceConfig(optimiser=torch.optim.RMSprop))
     with pytest.raises(ValueError, match="optimiser: got <class"):
         config.to_json()
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "largest"),
+    [
+        (SamplingConfig, "temperature", 1e6),
+        (SamplingConfig, "order_temperature", 1e6),
+        (SamplingConfig, "top_p", 1.0),
+        (GuidanceConfig, "step_size", 1e6),
+        (GuidanceConfig, "epsilon", 1e-3),
+    ],
+)
+def test_ranges_end_where_they_say(as_users_run_it, cls, name, largest):
+    assert getattr(cls(**{name: largest}), name) == largest
+    with pytest.raises(ValueError, match=f"{name}: got"):
+        cls(**{name: math.nextafter(largest, math.inf)})
+
+
+def test_a_trajectory_pauses_where_steps_are_not_skipped_or_blanks_differ():
+    """Otherwise all commit at the same steps, and nothing need be held."""
+    config = SamplingConfig(denoising_steps=8, new_tokens=8)
+    assert not config.may_pause([8])
+    assert not config.may_pause([8, 8])
+    assert config.may_pause([8, 3])
+    assert replace(config, skip_empty_steps=False).may_pause([8])
+    origin = replace(config, order="origin", trajectories=1)
+    assert not origin.may_pause([8])
+    assert origin.may_pause([8, 8])
+    assert replace(origin, skip_empty_steps=False).may_pause([8])

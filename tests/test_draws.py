@@ -19,7 +19,7 @@ from entrgi_ref import (
     prompt_key,
     token_distribution,
 )
-from entrgi_ref.draws import Purpose, absorb, unit_interval
+from entrgi_ref.draws import Purpose, _sorted_nucleus, absorb, unit_interval
 
 SEEDS = st.integers(0, 2**63 - 1)
 KEYS = st.integers(-(2**63), 2**63 - 1)
@@ -141,6 +141,24 @@ def test_a_nucleus_is_not_cut_to_a_number_of_tokens():
     cut = nucleus(torch.full((1, 64), 1 / 64), 0.95)
     assert (cut > 0).sum() == 61 > 50
     assert "top_k" not in SamplingConfig.__dataclass_fields__
+
+
+@given(arrays(-6, 6), st.floats(0.01, 1))
+def test_the_sorted_nucleus_is_that_of_the_definition(logits, top_p):
+    """The plain version, which half precision and gradients take."""
+    q = token_distribution(logits, 1)
+    for row, found in zip(q.tolist(), _sorted_nucleus(q, top_p).tolist(), strict=True):
+        assert found == pytest.approx(reference.nucleus(row, top_p))
+    cut = nucleus(q.bfloat16(), top_p).double()
+    torch.testing.assert_close(cut.sum(1), torch.ones(len(q), dtype=cut.dtype), atol=0.02, rtol=0)
+
+
+def test_of_equals_the_lower_ids_are_in_the_sorted_nucleus():
+    """In a row so long that an unstable sort would mix them."""
+    q = torch.full((2, 5000), 1 / 5000, dtype=torch.bfloat16)
+    for row in (_sorted_nucleus(q, 0.3) > 0).tolist():
+        assert row == sorted(row, reverse=True)
+        assert 0 < sum(row) < 5000
 
 
 def test_nucleus_of_half_precision_accumulates_in_more():

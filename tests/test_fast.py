@@ -198,6 +198,9 @@ def test_the_ends_of_a_draw():
     assert inverse_cdf(p, ends).tolist() == [draw.BLOCK - 1, draw.LARGE + 1]
     half = torch.tensor([0.5, 0.5 - 2**-54], dtype=torch.float64)
     assert inverse_cdf(p, half).tolist() == [draw.LARGE + 1, draw.BLOCK - 1]
+    last = torch.zeros(2, draw.LARGE + 3)
+    last[:, -1] = 1
+    assert inverse_cdf(last, ends).tolist() == [draw.LARGE + 2] * 2
     nan = torch.full_like(p, torch.nan)
     assert (inverse_cdf(nan, half) < p.shape[1]).all()
 

@@ -239,6 +239,26 @@ def test_it_says_what_the_denoiser_says_whatever_changes(data, S, N):
         last = rows
 
 
+def test_after_a_failure_everything_is_read_again():
+    class Failing(Numbers):
+        fails = False
+
+        def __call__(self, tokens, valid, masked):
+            if self.fails:
+                raise RuntimeError
+            return super().__call__(tokens, valid, masked)
+
+    denoiser = Failing()
+    unchanged = Unchanged(denoiser)
+    board = torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3).bool(), torch.ones(2, 2).bool()
+    unchanged(*board)
+    denoiser.fails = True
+    with pytest.raises(RuntimeError):
+        unchanged(board[0] + 1, *board[1:])
+    denoiser.fails = False
+    assert torch.equal(unchanged(*board), Numbers.numbers(*board))
+
+
 @pytest.mark.parametrize("change", [lambda x: x[:-1], lambda x: x.repeat(2, 1), lambda x: x[:, 1:]])
 def test_a_wrong_shape_is_refused_also_of_some_rows(change):
     """Of all rows `predict` asks for the shape."""

@@ -22,6 +22,7 @@ def check(record):
     assert record["cache"]["gradient_cosine"] > 0.98
 
 
+@pytest.mark.slow
 def test_small_shapes_on_the_cpu():
     check(measure(TINY, "cpu"))
 

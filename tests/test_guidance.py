@@ -20,6 +20,7 @@ from entrgi_ref import (
     entropy,
     guide,
 )
+from entrgi_ref.checks import some
 
 SETTINGS = {
     "weight": WEIGHTS["entrgi"],
@@ -399,6 +400,32 @@ def test_a_gradient_that_is_not_finite_is_named(steps):
     reward = Reward(embeddings, lambda mixed: (mixed * 0).square().sum().sqrt())
     with pytest.raises(GuidanceError, match="gradient is not finite at gradient step 0"):
         guide(logits, reward, **SETTINGS | {"steps": steps}, draw=draw_first)
+
+
+def test_the_position_whose_gradient_is_not_finite_is_named():
+    logits, _ = random_problem()
+    bad = torch.zeros(len(logits), 6, dtype=torch.float64)
+    bad[1, 3] = math.nan
+
+    def not_a_number_at_one(mixed):
+        mixed.register_hook(lambda slope: slope + bad)
+        return mixed.sum()
+
+    reward = Reward(torch.eye(6, dtype=torch.float64), not_a_number_at_one)
+    with pytest.raises(GuidanceError, match="gradient is not finite at gradient step 0") as error:
+        guide(logits, reward, **SETTINGS | {"steps": 1}, draw=draw_first)
+    assert error.value.where.nonzero().flatten().tolist() == [1]
+
+
+def test_a_long_list_is_cut_in_a_message():
+    assert some(range(8)) == "0, 1, 2, 3, 4, 5, 6, 7"
+    assert some(range(9)) == "0, 1, 2, 3, 4, 5, 6, 7 and 1 more"
+
+
+def test_the_largest_mass_of_a_nucleus_is_one(as_users_run_it):
+    logits, reward = random_problem()
+    with pytest.raises(ValueError, match="top_p: got"):
+        guide(logits, reward, **SETTINGS | {"top_p": 1.0000001, "steps": 0}, draw=draw_first)
 
 
 def test_draws_of_the_wrong_shape_are_refused(as_users_run_it):

@@ -18,6 +18,7 @@ from tiny import TinyDenoiser, TinyReward
 
 FOLDERS = Path(__file__).parent / "data" / "parity-models"
 FAMILIES = {path.parent.name: path.parent for path in sorted(FOLDERS.glob("*/config.json"))}
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
 FAMILIES["dream-tiny"] = DREAM
 TEXTS = ["____ the river", "a __ and __ home is long", "the ______"]
 """Two blanks that differ, at either end and between; text after the last one."""
@@ -65,7 +66,7 @@ def test_templates_of_different_lengths_in_one_batch(name, steps, order):
         assert torch.allclose(found.rewards[0], together.rewards[p], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["dream-tiny", *OTHERS])
 def test_padding_in_the_template_is_no_part_of_the_answer(name):
     """A tensor filled up with the padding token is a list of shorter ones."""
     denoiser, reward = networks(name)
@@ -82,7 +83,7 @@ def test_padding_in_the_template_is_no_part_of_the_answer(name):
     assert torch.equal(listed.rewards, filled.rewards)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["dream-tiny", *OTHERS])
 def test_a_template_of_blanks_is_plain_generation(name):
     denoiser, reward = networks(name)
     plain = generate(denoiser, reward, PROMPTS, settings_of(6))

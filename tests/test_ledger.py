@@ -42,6 +42,14 @@ def test_links_to_rows_lead_to_one():
     assert set(links) <= set(ROWS)
 
 
+def test_what_the_algorithm_page_says_of_the_authors_code_names_its_row():
+    _, *paragraphs = (ROOT / "docs" / "algorithm.md").read_text("utf-8").split("\n\n")
+    remarks = [text for text in paragraphs[2:] if re.search("authors' (page and )?code", text)]
+    assert len(remarks) > 5
+    for remark in remarks:
+        assert re.search(r"\brows? \d|ledger\.md#row-", remark), remark
+
+
 @pytest.mark.parametrize(
     ("page", "expected"),
     [

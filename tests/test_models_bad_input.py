@@ -494,6 +494,7 @@ def test_command_line_says_it_in_one_line(arguments, pattern, monkeypatch, capfd
     assert said.out == ""
 
 
+@pytest.mark.slow
 def test_nothing_else_is_said_by_the_process():
     done = run("hello", "--dream", "some/model", "--reward", str(REWARD))
     assert done.returncode == 2

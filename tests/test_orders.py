@@ -109,3 +109,11 @@ def test_confidence_that_is_nan_comes_last():
     for quota, expected in ((1, [False, False, True]), (2, [False, True, True])):
         kept = commit(tokens, confidence, torch.tensor([quota]), masked)
         assert kept.tolist() == [expected]
+
+
+def test_among_equals_the_earlier_position_is_committed():
+    """In an answer so long that an unstable sort would mix them."""
+    N, quota = 3000, 1000
+    masked = torch.ones(1, N, dtype=torch.bool)
+    kept = commit(torch.arange(N), torch.zeros(N), torch.tensor([quota]), masked)
+    assert kept[0].nonzero().flatten().tolist() == list(range(quota))

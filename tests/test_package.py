@@ -77,6 +77,7 @@ for module, commands in itertools.groupby({commands!r}, lambda command: command.
 """
 
 
+@pytest.mark.slow
 def test_help_costs_no_more_than_importing_torch_and_half_a_second():
     """The processor's time after torch is imported: others may keep the processor busy."""
     slow = COMMANDS
@@ -317,6 +318,7 @@ def test_the_commands_have_names_of_their_own(script, shown, monkeypatch, capsys
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert set(scripts) == {"entrgi", "entrgi-paper"}
     monkeypatch.setattr(sys, "argv", [f"/somewhere/bin/{script}", "--help"])
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None)  # pytest's, by python -m
     with pytest.raises(SystemExit) as end:
         pkgutil.resolve_name(scripts[script])()
     assert not end.value.code

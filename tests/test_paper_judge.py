@@ -109,7 +109,7 @@ def slow_score(folder, query, response, test):
     return total, found is not None
 
 
-@pytest.mark.parametrize("louder", [1.5, 0.2])
+@pytest.mark.parametrize("louder", [1.5, pytest.param(0.2, marks=pytest.mark.slow)])
 def test_scores_are_those_of_an_independent_computation(run, tmp_path, louder):
     model = random_model(tmp_path / "tiny-judge", louder)
     said = invoke("judge", run, "--backend", "transformers", "--model", model, "--dtype", "float64")

@@ -141,6 +141,7 @@ def test_the_memory_is_predicted(name):
         assert ratio(CASES[name], steps) == pytest.approx(1, abs=0.06), steps
 
 
+@pytest.mark.slow
 def test_some_rows_at_a_time_take_less_memory(monkeypatch):
     """Of tables [n, V] phi, psi and Adam's two stay whole, or the two and what candidates are drawn
     from, q and its nucleus; and what a part takes is small.

@@ -85,12 +85,13 @@ def test_parts_give_the_same_numbers(choices, vocabulary, seed, data):
     require_equal(observed(config, rows, seed, vocabulary), expected)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 7, 10**9])
 @pytest.mark.parametrize("order", [*ORDERS, ORIGIN])
-def test_parts_give_the_same_numbers_in_every_order(order, rows):
+def test_parts_give_the_same_numbers_in_every_order(order):
     guidance = GuidanceConfig(steps=3, dtype="float64")
     config = SamplingConfig(guidance, trajectories=2, new_tokens=5, denoising_steps=4, order=order)
-    require_equal(observed(config, rows), observed(config, None))
+    expected = observed(config, None)
+    for rows in (3, 10**9):
+        require_equal(observed(config, rows), expected)
 
 
 FLOAT64 = SamplingConfig(

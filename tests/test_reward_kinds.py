@@ -67,6 +67,43 @@ KINDS = {
     "Qwen3": HEADS,
 }
 """Kinds of transformers' causal sequence classifiers, and what their small configurations need."""
+FULL_ATTENTION = {"layer_types": ["full_attention"] * 2, "sliding_window": None}
+LATENT = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+}
+ROUTED = {
+    "n_routed_experts": 4,
+    "moe_intermediate_size": 16,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
+MORE_KINDS = {
+    "DeepseekV2": LATENT | ROUTED | {"topk_method": "greedy"},
+    "DeepseekV3": LATENT | ROUTED,
+    "Exaone4": GROUPED | FULL_ATTENTION,
+    "HunYuanMoEV1": HEADS | {"num_experts": 4, "moe_topk": 2},
+    "JetMoe": GROUPED | EXPERTS | {"kv_channels": 8},
+    "MiniCPM3": LATENT,
+    "Ministral3": HEADS,
+    "Phimoe": GROUPED | EXPERTS,
+    "Qwen3Moe": HEADS | EXPERTS | {"moe_intermediate_size": 16},
+    "SeedOss": HEADS,
+    "SmolLM3": HEADS,
+    "StableLm": GROUPED,
+    "Starcoder2": GROUPED,
+}
+"""Further ones, tried by make test-slow. An older transformers lacks some."""
+NOT_READ = [
+    *("Bert", "Bloom", "CTRL", "Electra", "GPTJ"),
+    *("Jamba", "MiniMax", "Mpt", "Olmo3", "Qwen3Next"),
+]
+"""No causal attention to all before, or none that can be read from embeddings in two parts."""
 
 
 def checkpoint(folder, kind, change=(), scale=1.0, **tokenizer):
@@ -79,7 +116,7 @@ def checkpoint(folder, kind, change=(), scale=1.0, **tokenizer):
         shared = {name: SIZES[name] for name in ("num_labels", "pad_token_id")}
         config = config_class(text_config=text, vision_config=EYES, mm_tokens_per_image=4, **shared)
     else:
-        config = config_class(**SIZES | KINDS.get(kind, {}) | dict(change))
+        config = config_class(**SIZES | (KINDS | MORE_KINDS).get(kind, {}) | dict(change))
     network = architecture(config)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -116,7 +153,24 @@ def rewards_of(reward, prompts, response):
     return reward.bind(prompts, 1).at(response, masked)(mixed, response[masked])
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+def slow(kinds):
+    """Tried by make test-slow, where transformers has them."""
+    return [
+        pytest.param(
+            kind,
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(
+                    not hasattr(transformers, f"{kind}ForSequenceClassification"),
+                    reason=f"this transformers has no {kind}",
+                ),
+            ],
+        )
+        for kind in sorted(kinds)
+    ]
+
+
+@pytest.mark.parametrize("kind", [*sorted(KINDS), *slow(MORE_KINDS)])
 def test_a_kind_is_read_as_by_transformers(kind, tmp_path):
     """Finished texts, and real tokens in guidance, in batches of prompts of different lengths."""
     folder = checkpoint(tmp_path, kind, scale=2.0)
@@ -208,6 +262,13 @@ def test_what_is_not_causal_or_not_plain_is_refused_by_name(kind, change, patter
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=pattern) as error:
         pair("float32", reward=folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", slow(NOT_READ))
+def test_a_kind_that_is_not_read_is_refused_in_one_line(kind, tmp_path):
+    with pytest.raises(ValueError, match=r"^(checkpoint|layer_types|sliding_window): ") as error:
+        pair("float32", reward=checkpoint(tmp_path, kind))
     assert "\n" not in str(error.value)
 
 

@@ -178,7 +178,8 @@ def test_what_particles_promise_on_the_way_moves_no_weight_in_the_end():
     ("steps", "changes"),
     [
         (2, {}),
-        (3, {"eos_last": True, "trajectories": 40}),
+        (3, {"eos_last": True, "trajectories": 40, "order_temperature": 9.0}),
+        (3, {"eos_last": False, "trajectories": 40, "order_temperature": 9.0}),
         (5, {"order": "origin"}),
         (5, {"order": "maskgit_plus", "order_temperature": 0.5}),
         (3, {"guidance": GuidanceConfig(), "seed": 2}),

@@ -10,6 +10,7 @@ import torch
 
 from entrgi_ref import Denoiser, GuidanceConfig, Reward, SamplingConfig, generate
 from toy import testbed as toy_testbed
+from toy.ahead import train_ahead
 from toy.language import EOS, ID, LENGTH, MASK, VOCABULARY, gold, split_prompts
 from toy.models import (
     WRITABLE,
@@ -32,6 +33,7 @@ from toy.training import (
     corpus,
     mixture,
     no_progress,
+    stored,
     train,
 )
 
@@ -189,6 +191,26 @@ def test_a_damaged_cache_file_is_noticed_and_rebuilt(damage, cache, capsys):
     assert same(trained, cached(TINY_REWARD))
     assert capsys.readouterr().out == ""
     assert list(cache.iterdir()) == [file]
+
+
+@pytest.mark.slow
+def test_networks_that_are_trained_side_by_side_are_those_trained_one_by_one(cache):
+    shown = []
+
+    def track(networks, label):
+        shown.append(label)
+        yield from networks
+
+    recipes = [TINY_DENOISER, TINY_REWARD, replace(TINY_REWARD, steps=0)]  # none without a step
+    train_ahead(recipes, 2, track)
+    assert shown == ["training 3 networks, 2 at a time"]
+    assert {file.name for file in cache.iterdir()} == {stored(r).name for r in recipes[:2]}
+    for recipe in recipes[:2]:
+        assert same(cached(recipe), train(recipe, no_progress))
+    train_ahead(recipes[:2], 2, track)  # they are there
+    train_ahead(recipes, 1, track)  # one at a time: when its turn comes
+    assert len(shown) == 1
+    assert len([*cache.iterdir()]) == 2
 
 
 def test_the_cache_key_is_that_of_the_configuration():

@@ -35,14 +35,24 @@ Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 
 
 def load_testbed(
-    reward: str, quick: bool, seed: int, embedding_std: float, threads: int
+    reward: str, quick: bool, seed: int, embedding_std: float, threads: int, pairs: int = 1
 ) -> Testbed:
-    """The trained networks, with a progress bar if they have to be trained first."""
+    """The trained networks, with a progress bar if they have to be trained first: then those of
+    the next training seeds too, if more pairs will be needed.
+    """
     import torch
 
-    from .testbed import Testbed
+    from .ahead import train_ahead
+    from .testbed import Testbed, recipes
 
     torch.set_num_threads(threads)
+    wanted = [
+        recipe
+        for after in range(pairs)
+        for recipe in recipes(reward, quick, seed + after, embedding_std)
+        if recipe
+    ]
+    train_ahead(wanted, threads, bar)
     return Testbed.load(reward, quick=quick, seed=seed, embedding_std=embedding_std, track=bar)
 
 

@@ -36,7 +36,7 @@ def study(setting: Setting) -> Finding:
     prompts = held_out_prompts(plan.prompts)
     records: list[Record] = []
     mean_weights: list[float] = []
-    first = setting.testbed
+    first = setting.load(setting.training_seed, pairs=pairs)
     for testbed in first.pairs(pairs):
         known = methods_of(base, testbed) | {
             name: base.guided(weight=weight) for name, weight in own.items()

@@ -119,8 +119,8 @@ STUDIES = {
 class Setting:
     """What a study is given."""
 
-    load: Callable[[int], Testbed]
-    """The networks of a training seed."""
+    load: Callable[..., Testbed]
+    """The networks of a training seed; `pairs=` says how many seeds from there will be needed."""
     training_seed: int
     quick: bool
     options: Mapping[str, Any]
@@ -180,7 +180,9 @@ def command(name: str, study: Study) -> Callable[..., None]:
     ) -> None:
         require_writable(out)  # before networks are trained
         setting = Setting(
-            load=lambda seed: load_testbed(reward, quick, seed, embedding_std, threads),
+            load=lambda seed, pairs=1: load_testbed(
+                reward, quick, seed, embedding_std, threads, pairs
+            ),
             training_seed=training_seed,
             quick=quick,
             options=own,

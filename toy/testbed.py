@@ -29,6 +29,8 @@ from .training import (
     QUICK_DENOISER,
     QUICK_REWARD,
     REWARDS,
+    DenoiserRecipe,
+    RewardRecipe,
     Track,
     load_denoiser,
     load_reward,
@@ -89,14 +91,7 @@ class Testbed:
         Raises:
             ValueError: for a reward that there is not, or an `embedding_std` out of its range.
         """
-        choice("reward", reward, REWARD_NAMES)
-        if quick and reward in QUICK_LACKS:
-            raise ValueError(
-                f"reward: got {reward!r} with --quick, which has one size only; leave it out, or "
-                "give closed_form"
-            )
-        number("embedding_std", embedding_std, 0, 1e3)
-        denoiser_recipe = replace(QUICK_DENOISER if quick else DENOISER, seed=seed)
+        denoiser_recipe, reward_recipe = recipes(reward, quick, seed, embedding_std)
         description = f"mask predictor of seed {seed}"
         denoiser = load_denoiser(denoiser_recipe, track)
 
@@ -109,11 +104,8 @@ class Testbed:
                 reward, quick=quick, seed=seed, embedding_std=embedding_std, track=track
             )
 
-        if reward == "closed_form":
+        if reward_recipe is None:
             return made(ClosedFormReward(), f"{description}, closed-form reward")
-        reward_recipe = replace(
-            QUICK_REWARD if quick else REWARDS[reward], seed=seed, embedding_std=embedding_std
-        )
         description += f", {'quick' if quick else reward} reward model of seed {seed}"
         if embedding_std != 1:
             description += f" with embeddings started at standard deviation {embedding_std:g}"
@@ -159,6 +151,27 @@ class Testbed:
             if isinstance(self.reward, ClosedFormReward)
             else (positions + 1) * count_parameters(self.reward.network),
         )
+
+
+def recipes(
+    reward: str, quick: bool, seed: int, embedding_std: float
+) -> tuple[DenoiserRecipe, RewardRecipe | None]:
+    """How `Testbed.load` trains the mask predictor and the reward model; None for the closed form.
+
+    Arguments and errors are those of `Testbed.load`.
+    """
+    choice("reward", reward, REWARD_NAMES)
+    if quick and reward in QUICK_LACKS:
+        raise ValueError(
+            f"reward: got {reward!r} with --quick, which has one size only; leave it out, or "
+            "give closed_form"
+        )
+    number("embedding_std", embedding_std, 0, 1e3)
+    denoiser = replace(QUICK_DENOISER if quick else DENOISER, seed=seed)
+    if reward == "closed_form":
+        return denoiser, None
+    of_reward = QUICK_REWARD if quick else REWARDS[reward]
+    return denoiser, replace(of_reward, seed=seed, embedding_std=embedding_std)
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -209,11 +209,16 @@ def cache_key(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
 
+def stored(recipe: Recipe) -> Path:
+    """Where the cache has a network, or would have it."""
+    return cache_folder() / f"{type(recipe).__name__}-{cache_key(recipe)}.safetensors"
+
+
 def cached(recipe: DenoiserRecipe | RewardRecipe, track: Track = no_progress) -> nn.Module:
     """The network of `recipe` from the cache; trained and stored if it is not there, or if its file
     is damaged.
     """
-    path = cache_folder() / f"{type(recipe).__name__}-{cache_key(recipe)}.safetensors"
+    path = stored(recipe)
     network = recipe.build()
     if path.exists():
         try:

@@ -41,7 +41,7 @@ for folder in (HERE.parent.parent, HERE.parent):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from building import figures, records, sources, symbols  # noqa: E402
+from building import figures, mutants, records, sources, symbols  # noqa: E402
 from entrgi_ref import EQUATIONS  # noqa: E402
 from entrgi_ref.paper.declared.benchmarks import HUB  # noqa: E402
 from entrgi_ref.paper.declared.experiments import LABELS, METHODS  # noqa: E402
@@ -287,6 +287,9 @@ MACROS: dict[str, Callable[..., str]] = {
     "provenance": provenance,
     "ledger": ledger,
     "notebook": notebook,
+    "mistakes": mutants.mistakes,
+    "score": mutants.score,
+    "survivors": mutants.survivors,
     "symbols": symbols.table,
     "letters": symbols.letters,
 }

@@ -23,22 +23,27 @@ class Covered:
             data_file=None, source=["entrgi_ref", "toy"], messages=False
         )
         self.coverage.start()
+        self.names: dict[str, str] = {}
+
+    def pytest_collection_finish(self, session) -> None:
+        """pytest-xdist has added a test's group to its name."""
+        for item in session.items:
+            group = item.get_closest_marker("xdist_group")
+            ending = f"@{group.args[0]}" if group else ""
+            self.names[item.nodeid] = item.nodeid.removesuffix(ending)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.coverage.switch_context(nodeid)
+        self.coverage.switch_context(self.names[nodeid])
 
     def pytest_runtest_logreport(self, report) -> None:
         if not report.skipped:
-            self.seconds[report.nodeid] += report.duration
+            self.seconds[self.names[report.nodeid]] += report.duration
 
     def pytest_sessionfinish(self) -> None:
         self.coverage.stop()
         data, here = self.coverage.get_data(), Path.cwd()
         lines = {
-            str(Path(file).relative_to(here)): {
-                line: [test for test in tests if test]
-                for line, tests in data.contexts_by_lineno(file).items()
-            }
+            str(Path(file).relative_to(here)): data.contexts_by_lineno(file)
             for file in data.measured_files()
         }
         worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
@@ -53,7 +58,10 @@ def pytest_configure(config) -> None:
 
 
 def read(folder: Path) -> tuple[dict[str, float], dict[str, dict[int, set[str]]]]:
-    """Seconds of each test; the tests of each line of each file, all processes together."""
+    """Seconds of each test; the tests of each line of each file, all processes together.
+
+    What runs before any test, when modules are imported, is the test "".
+    """
     seconds: dict[str, float] = {}
     lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for path in folder.glob("*.json"):

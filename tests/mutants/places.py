@@ -72,8 +72,8 @@ class Mutant:
     """One change of one file."""
 
     file: str
-    line: int
-    """The line that is changed; 0 for code that runs when the module is imported."""
+    lines: tuple[int, int]
+    """First and last of its statement; (0, 0) for code that runs when the module is imported."""
     operator: str
     occurrence: int
     """Which of the operator's places in the file."""
@@ -94,42 +94,62 @@ def files(root: Path, room: str) -> list[str]:
 
 
 def mutants(root: Path, file: str) -> Iterator[Mutant]:
-    """Every change of a file, but for those of types, which nothing reads when the code runs."""
+    """Every change of a file, but for those that change nothing: see `_left_out`."""
     source = (root / file).read_text()
     tree = parso.parse(source)
     nodes = list(ast_nodes(tree))
-    types, inside = _types(tree), _inside_functions(source)
+    left_out, statements = _left_out(tree), _statements(source)
     for name in OPERATORS:
         operator = plugins.get_operator(name)()
         found = [place for node in nodes for place in operator.mutation_positions(node)]
         for occurrence, (start, end) in enumerate(found):
-            if any(first <= start and end <= last for first, last in types):
+            if any(first <= start and end <= last for first, last in left_out):
                 continue
-            line = start[0]
-            yield Mutant(file, line if line in inside else 0, name, occurrence)
+            yield Mutant(file, statements.get(start[0], (0, 0)), name, occurrence)
 
 
-def _types(tree: parso.tree.NodeOrLeaf) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """From where to where types stand: of arguments, of results, of names."""
+def _left_out(tree: parso.tree.NodeOrLeaf) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """From where to where nothing is changed.
+
+    Types, which nothing reads when the code runs; stars that multiply nothing; what says how a
+    dataclass is made; `strict=` of zip, which is an assertion; and the sign of a number, as the
+    number itself is changed too.
+    """
     found = []
     for node in ast_nodes(tree):
-        annotation = None
+        one = None
         if node.type in ("param", "funcdef"):
-            annotation = node.annotation
+            one = node.annotation
         elif node.type == "annassign":
-            annotation = node.children[1]
-        if annotation is not None:
-            found.append((annotation.start_pos, annotation.end_pos))
+            one = node.children[1]
+        elif _changes_nothing(node):
+            one = node
+        elif node.type == "factor" and node.children[1].type == "number":
+            one = node.children[0]
+        if one is not None:
+            found.append((one.start_pos, one.end_pos))
     return found
 
 
-def _inside_functions(source: str) -> set[int]:
-    """The lines of functions' bodies: all others run when the module is imported."""
-    bodies = [
-        node.body
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    return {
-        line for body in bodies for line in range(body[0].lineno, (body[-1].end_lineno or 0) + 1)
-    }
+def _changes_nothing(node: parso.tree.NodeOrLeaf) -> bool:
+    if node.type == "operator":
+        return node.value in ("*", "**") and node.parent.type not in ("term", "power")
+    if node.type == "decorator":
+        return "dataclass" in node.get_code()
+    return node.type == "argument" and node.get_code().strip().startswith("strict=")
+
+
+def _statements(source: str) -> dict[int, tuple[int, int]]:
+    """From where to where the statement of each line in a function goes; of one with a body, its
+    head.
+    """
+    found = {}
+    for function in ast.walk(ast.parse(source)):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in (inner for part in function.body for inner in ast.walk(part)):
+                if isinstance(node, ast.stmt | ast.ExceptHandler | ast.match_case):
+                    body = getattr(node, "body", None)
+                    first = getattr(node, "lineno", None) or node.pattern.lineno
+                    last = max(first, body[0].lineno - 1) if body else node.end_lineno
+                    found |= dict.fromkeys(range(first, last + 1), (first, last))
+    return found

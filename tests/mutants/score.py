@@ -28,10 +28,12 @@ from . import covered, trial
 from .places import ROOMS, Mutant, files, mutants
 
 ROOT = Path(__file__).parent.parent.parent
-FIRST = 12
-"""Tests that are tried at once at first: most mutants fall there."""
-SECONDS = 60.0
+TESTS = ("tests", *(f"--ignore=tests/test_{name}.py" for name in ("browse", "live", "site")))
+"""All but those in a browser: these are of the site."""
+SECONDS = 10.0
 """Of tests for each mutant, as they took without it."""
+LONGER = 5
+"""Times as long may tests take with a mutant: then it hangs, and is caught."""
 
 copy: trial.Copy
 """Of this process."""
@@ -53,12 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure(given.covered, given.processes)
     seconds, lines = covered.read(given.covered)
     chosen = partial(tests_of, seconds, lines)
+    imported = partial(when_imported, lines)
 
     rooms = {}
     for room in given.room or ROOMS:
         found = [mutant for file in files(ROOT, room) for mutant in mutants(ROOT, file)]
         drawn = random.Random(given.seed).sample(found, round(given.share * len(found)))
-        rooms[room] = tried(drawn, chosen, given.processes)
+        rooms[room] = {"of": len(found)} | tried(drawn, chosen, imported, given.processes)
         print(f"{room}: {rooms[room]['killed']} of {rooms[room]['tried']} caught", flush=True)
     from entrgi_ref.commands.provenance import commit
 
@@ -79,8 +82,7 @@ def measure(folder: Path, processes: int) -> None:
     """Run all tests once, and note which lines each runs."""
     folder.mkdir(parents=True)
     command = [sys.executable, "-m", "pytest", "-p", "mutants.covered", "--dist", "loadgroup"]
-    command += ["-n", str(processes)]
-    command += [f"--ignore=tests/test_{name}.py" for name in ("browse", "live", "site")]
+    command += ["-n", str(processes), *TESTS]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {covered.FOLDER: str(folder.absolute()), "PYTHONPATH": paths}
     if subprocess.run(command, cwd=ROOT, env=environment).returncode:
@@ -90,11 +92,16 @@ def measure(folder: Path, processes: int) -> None:
 def tests_of(
     seconds: dict[str, float], lines: dict[str, dict[int, set[str]]], mutant: Mutant
 ) -> list[str]:
-    """Tests that run a mutant's line, the quickest first, as many as fit into `SECONDS`."""
+    """Tests that run a mutant's statement, as many as fit into `SECONDS`: first those of the file
+    that is named after its module, then the quickest.
+    """
     of_file = lines.get(mutant.file, {})
-    found = of_file.get(mutant.line) or set().union(*of_file.values())
+    first, last = mutant.lines
+    here = [of_file[line] for line in range(first, last + 1) if line in of_file]
+    found = set().union(*(here or of_file.values())) - {""}
+    own = f"tests/test_{Path(mutant.file).stem}.py"
     budget, kept = SECONDS, []
-    for test in sorted(found, key=lambda test: (seconds.get(test, 0.0), test)):
+    for test in sorted(found, key=lambda test: (own not in test, seconds.get(test, 0.0), test)):
         budget -= seconds.get(test, 0.0)
         if budget < 0:
             break
@@ -102,7 +109,14 @@ def tests_of(
     return kept
 
 
-def tried(drawn: Sequence[Mutant], chosen, processes: int) -> dict:
+def when_imported(lines: dict[str, dict[int, set[str]]], mutant: Mutant) -> bool:
+    """Whether its statement runs when modules are imported, or tests collected."""
+    first, last = mutant.lines
+    of_file = lines.get(mutant.file, {})
+    return any("" in of_file.get(line, ()) for line in range(first, last + 1))
+
+
+def tried(drawn: Sequence[Mutant], chosen, imported, processes: int) -> dict:
     """How many are caught, and which are not."""
     survivors: list[Mutant] = []
     killed: Counter[str] = Counter()
@@ -111,7 +125,10 @@ def tried(drawn: Sequence[Mutant], chosen, processes: int) -> dict:
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(processes, fresh, begin, (Path(folder),)) as pool,
     ):
-        running = {pool.submit(caught, mutant, chosen(mutant)): mutant for mutant in drawn}
+        running = {
+            pool.submit(caught, mutant, chosen(mutant), imported(mutant)): mutant
+            for mutant in drawn
+        }
         for number, done in enumerate(as_completed(running), 1):
             mutant = running[done]
             if done.result():
@@ -119,6 +136,8 @@ def tried(drawn: Sequence[Mutant], chosen, processes: int) -> dict:
             else:
                 survivors.append(mutant)
                 print(f"[{number}/{len(drawn)}] survived: {mutant}", file=sys.stderr, flush=True)
+            if number % 100 == 0:
+                print(f"[{number}/{len(drawn)}]", file=sys.stderr, flush=True)
     return {
         "tried": len(drawn),
         "killed": killed.total(),
@@ -128,7 +147,7 @@ def tried(drawn: Sequence[Mutant], chosen, processes: int) -> dict:
         },
         "survivors": [
             asdict(mutant) | {"change": change(mutant)}
-            for mutant in sorted(survivors, key=lambda one: (one.file, one.line, one.operator))
+            for mutant in sorted(survivors, key=lambda one: (one.file, one.lines, one.operator))
         ],
     }
 
@@ -136,15 +155,13 @@ def tried(drawn: Sequence[Mutant], chosen, processes: int) -> dict:
 def begin(folder: Path) -> None:
     """A process of its own: a copy, and what tests need."""
     global copy
-    copy = trial.Copy(ROOT, folder / str(os.getpid()))
-    trial.prepare()
+    copy = trial.Copy(ROOT, folder / str(os.getpid()), TESTS)
 
 
-def caught(mutant: Mutant, tests: Sequence[str]) -> bool:
-    """Whether the tests notice."""
-    code = mutant.code(ROOT)
-    parts = [part for part in (tests[:FIRST], tests[FIRST:]) if part]
-    return any(copy.killed(mutant.file, code, part, 60 + 5 * SECONDS) for part in parts)
+def caught(mutant: Mutant, tests: Sequence[str], imported: bool) -> bool:
+    """Whether the tests notice. Nothing notices what no test runs."""
+    code, limit = mutant.code(ROOT), LONGER * (SECONDS + 1)
+    return bool(tests) and copy.killed(mutant.file, code, tests, limit, imported=imported)
 
 
 def change(mutant: Mutant) -> str:

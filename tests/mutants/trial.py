@@ -1,72 +1,229 @@
-"""Try the tests on a changed copy of the code, in forks of a process that has torch at hand."""
+"""Try the tests on changed code.
+
+Most changes are of functions. Their tests are collected once, by a process that has imported all
+of the code; a fork of it puts the changed functions in the place of the right ones and runs the
+tests, within a fraction of a second. What cannot be put so (constants, defaults, decorators) is
+tried by a fork that has imported nothing of ours yet.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
+import multiprocessing
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import CodeType, FunctionType
 
 COPIED = ("entrgi_ref", "toy", "tests", "docs", "pyproject.toml", "README.md", "mkdocs.yml")
-PASSED, FAILED, INTERRUPTED = 0, 1, 2
+PASSED, FAILED, INTERRUPTED, NOT_STARTED = 0, 1, 2, 4
 TOO_LONG = -signal.SIGKILL
-"""What pytest ends with: the second of errors in tests, the third if they cannot be read at all."""
+"""What pytest ends with: the third and fourth if tests cannot be read at all."""
+NOT_PUT, CRASHED = 70, 71
+"""What a fork ends with if it cannot put the change where it belongs, or if we made a mistake."""
 
 
 class Copy:
-    """A copy of the code and its tests, whose files can be changed one at a time."""
+    """A copy of the code and its tests, whose files can be changed one at a time.
 
-    def __init__(self, root: Path, folder: Path) -> None:
+    `tests` are the files, folders or ids that may be asked for.
+    """
+
+    def __init__(self, root: Path, folder: Path, tests: Sequence[str]) -> None:
         self.folder = folder
         for name in COPIED:
             if (root / name).is_dir():
                 shutil.copytree(root / name, folder / name)
             elif (root / name).exists():
                 shutil.copy(root / name, folder / name)
+        self._failed: dict[str, Counter[str]] = defaultdict(Counter)
+        self._noted = folder / "first-failed.txt"
+        os.environ["HYPOTHESIS_PROFILE"] = "mutants"
+        _prepare()
+        forked = multiprocessing.get_context("fork")
+        self._collected, theirs = forked.Pipe()
+        forked.Process(target=self._collect, args=(theirs, tests), daemon=True).start()
+        if self._collected.recv() != PASSED:
+            raise RuntimeError(f"the tests cannot be collected: {', '.join(tests)}")
 
     def killed(
-        self, file: str, code: str, tests: Sequence[str], limit: float, output: Path | None = None
+        self, file: str, code: str, tests: Sequence[str], limit: float, *, imported: bool = True
     ) -> bool:
         """Whether one of the tests fails, or takes longer than `limit` seconds, with the file so.
 
-        `RuntimeError` if pytest has no such tests.
+        `imported` says that the change may show when modules are imported or tests collected: what
+        no test notices is then tried again from there. `RuntimeError` if there are no such tests.
         """
         path = self.folder / file
         right = path.read_text()
-        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
-            compiled.unlink()  # it may be as old and as long as what is written now
+        often = self._failed[file]
+        tests = sorted(tests, key=lambda test: -often[test])  # what noticed others notices most
+        _forget_compiled(path)
         path.write_text(code)
-        kept = code == right
         try:
-            ended = _forked(lambda: self._tested(tests, output, kept), limit)
+            self._collected.send((path, right, code, tests, limit))
+            ended = self._collected.recv()
+            if ended == NOT_PUT or (ended == PASSED and imported):
+                ended = self.fresh(tests, limit, kept=code == right)
         finally:
             path.write_text(right)
-        if ended not in (PASSED, FAILED, INTERRUPTED, TOO_LONG):
-            raise RuntimeError(f"{file}: pytest ended with {ended} on {', '.join(tests)}")
-        return ended != PASSED
+        if self._noted.exists():
+            often[self._noted.read_text()] += 1
+            self._noted.unlink()
+        if ended == PASSED:
+            return False
+        if ended in (FAILED, TOO_LONG) or (ended in (INTERRUPTED, NOT_STARTED) and code != right):
+            return True
+        raise RuntimeError(f"{file}: pytest ended with {ended} on {', '.join(tests)}")
 
-    def _tested(self, tests: Sequence[str], output: Path | None, kept: bool) -> int:
+    def fresh(self, tests: Sequence[str], limit: float, *, kept: bool = False) -> int:
+        """What pytest ends with in a process that has imported none of the code."""
+        return _forked(lambda: self._run([*tests], [Noting(self._noted)], kept=kept), limit)
+
+    def _collect(self, asked, tests: Sequence[str]) -> None:
+        """Collect tests, and answer what becomes of them with changes."""
+        ended = self._run(
+            ["--collect-only", *tests], [Answers(asked), Noting(self._noted)], kept=True
+        )
+        asked.send(ended)
+
+    def _run(self, arguments: Sequence[str], plugins: Sequence[object], *, kept: bool) -> int:
         """Let pytest run. What it compiles is kept only if nothing is changed."""
         import pytest
 
         if not kept:
-            sys.dont_write_bytecode = True
-            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+            _keep_nothing_compiled()
         os.environ["PYTHONPATH"] = str(self.folder)
         os.chdir(self.folder)
         sys.path[:0] = [str(self.folder)]
-        where = os.open(output or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(where, 1)
-        os.dup2(where, 2)
-        return int(pytest.main(["-x", "-p", "no:cacheprovider", "-m", "", *tests]))
+        nowhere = os.open(os.environ.get("MUTANTS_OUTPUT", os.devnull), os.O_WRONLY | os.O_CREAT)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        options = ["-x", "-p", "no:cacheprovider", "-m", ""]
+        return int(pytest.main([*options, *arguments], plugins=[*plugins]))
 
 
-def prepare() -> None:
+class Noting:
+    """A plugin of pytest: it writes down which test fails. With -x it is one."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def pytest_runtest_logreport(self, report) -> None:
+        """Called by pytest after each part of a test."""
+        if report.failed:
+            self.file.write_text(report.nodeid)
+
+
+class Answers:
+    """A plugin of pytest: in place of running what it has collected, it answers what is asked."""
+
+    def __init__(self, asked) -> None:
+        self.asked = asked
+
+    def pytest_runtestloop(self, session) -> bool:
+        """Answer until nobody asks."""
+        from _pytest import main
+
+        if session.testsfailed:
+            return True
+        items = defaultdict(list)
+        for item in session.items:
+            for name in (item.nodeid, item.nodeid.partition("[")[0]):
+                items[name].append(item)
+        functions = defaultdict(list)
+        for found in gc.get_objects():
+            if type(found) is FunctionType:  # isinstance would wake what imports lazily
+                functions[_place(found.__code__)].append(found)
+
+        def run(path: Path, right: str, code: str, tests: Sequence[str]) -> int:
+            _keep_nothing_compiled()
+            if not _put(path, right, code, functions) or any(test not in items for test in tests):
+                return NOT_PUT
+            session.config.option.collectonly = False
+            session.items = [item for test in tests for item in dict.fromkeys(items[test])]
+            with contextlib.suppress(session.Failed):  # the first failure ends it
+                main.pytest_runtestloop(session)
+            return FAILED if session.testsfailed else PASSED
+
+        self.asked.send(PASSED)
+        with contextlib.suppress(EOFError):
+            while True:
+                *change, limit = self.asked.recv()
+                self.asked.send(_forked(lambda change=change: run(*change), limit))
+        return True
+
+
+def _place(code: CodeType) -> tuple[str, str, int]:
+    return code.co_filename, code.co_qualname, code.co_firstlineno
+
+
+def _put(path: Path, right: str, code: str, functions: dict) -> bool:
+    """Give a module's functions the code that they have in the changed file.
+
+    False if more is changed than bodies of functions that are known.
+    """
+    module = next((m for m in [*sys.modules.values()] if _file(m) == str(path)), None)
+    if module is None:
+        return True  # it will be imported as it now is
+    compiled = module.__spec__.loader.source_to_code
+    before = {
+        _place(one): (one, known) for one, known in _codes(compiled(right.encode(), str(path)))
+    }
+    after = {_place(one): one for one, _ in _codes(compiled(code.encode(), str(path)))}
+    if before.keys() != after.keys():
+        return False
+    for place, (one, outermost) in before.items():
+        other = after[place]
+        if _own(one) != _own(other) and (outermost is None or outermost not in functions):
+            return False
+        for function in functions.get(place, ()):
+            if one != other:
+                function.__code__ = other
+    return True
+
+
+def _file(module: object) -> str | None:
+    return getattr(module, "__file__", None)
+
+
+def _codes(
+    code: CodeType, outermost: tuple | None = None
+) -> Iterator[tuple[CodeType, tuple | None]]:
+    """A module's code and all inside of it, each with the place of the function it belongs to."""
+    yield code, outermost
+    is_function = 0x2  # CO_NEWLOCALS: of functions, not of modules and classes
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            belongs = outermost or (_place(inner) if inner.co_flags & is_function else None)
+            yield from _codes(inner, belongs)
+
+
+def _own(code: CodeType) -> CodeType:
+    """Code without that of the functions in it, and without where it stands."""
+    consts = tuple(None if isinstance(c, CodeType) else c for c in code.co_consts)
+    return code.replace(co_consts=consts, co_linetable=b"")
+
+
+def _keep_nothing_compiled() -> None:
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
+def _forget_compiled(path: Path) -> None:
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+        compiled.unlink()  # it may be as old and as long as what is written now
+
+
+def _prepare() -> None:
     """Import what every test needs, and nothing of ours: a fork then starts in no time."""
     for name in ("beartype", "hypothesis", "jaxtyping", "matplotlib", "pytest", "torch", "typer"):
         __import__(name)
@@ -88,11 +245,14 @@ def _forked(work: Callable[[], int], limit: float) -> int:
     """What a fork ends with; `TOO_LONG` if it had to be stopped."""
     child = os.fork()
     if child == 0:
-        status = 1
+        status = CRASHED
         try:
             os.setsid()
             status = work()
+        except Exception:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(status)
     end = time.monotonic() + limit
     while time.monotonic() < end:
