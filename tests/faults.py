@@ -33,7 +33,7 @@ REAL_FILE = io.open
 CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-class Killed(BaseException):  # noqa: N818, it stands for a signal
+class Killed(BaseException):
     """The process is no more."""
 
 
@@ -238,7 +238,9 @@ class Disk:
         if os.path.isdir(found):
             self.names = {n: v for n, v in self.names.items() if os.path.dirname(n) != found}
         elif self.has(found):
-            self.synced[os.fstat(descriptor).st_ino] = Path(f"/proc/self/fd/{descriptor}").read_bytes()
+            self.synced[os.fstat(descriptor).st_ino] = Path(
+                f"/proc/self/fd/{descriptor}"
+            ).read_bytes()
         return None
 
     def _replace(self, a, b, **options):

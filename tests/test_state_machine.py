@@ -8,10 +8,12 @@ import json
 import re
 import shutil
 import statistics
+import sys
 import tempfile
 import warnings
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from unittest import mock
@@ -28,15 +30,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+import pretended_ray
 from entrgi_ref.commands.progress import Progress
 from entrgi_ref.paper import __main__ as paper
 from entrgi_ref.paper.judged import backends
 from entrgi_ref.paper.run import start
+from entrgi_ref.paper.run.cluster import Cluster
 from entrgi_ref.paper.run.folder import RunFolder
 from entrgi_ref.paper.run.records import JUDGES, key_of
 from entrgi_ref.paper.shown import figures
 from faults import Disk, Fault, Process, current
 from hash_testbed import BASE, METHODS, REASON, HashJudge, HashPlan, HashTestbed
+from pretended_ray import Fate
 from properties import tried
 
 SEEDS, PROMPTS, BATCH = (1, 2, 3), len(HashTestbed.prompts), 2
@@ -47,10 +52,10 @@ def plan_of(seeds, prompts, methods, base=BASE, batch_size=BATCH):
     return HashPlan.of("main", base, seeds, prompts, batch_size, methods)
 
 
-def run(folder, ask=ALL, dislikes=frozenset(), *, retry_failed=True, base=BASE, batch_size=BATCH):
+def run(folder, ask=ALL, dislikes=frozenset(), *, base=BASE, batch_size=BATCH, **options):
     """The command `run`, below its options."""
     plan, testbed = plan_of(**ask, base=base, batch_size=batch_size), HashTestbed(dislikes)
-    options = {"retry_failed": retry_failed, "give_up_after": 0}
+    options = {"retry_failed": True, "give_up_after": 0, **options}
     return start.run(plan, testbed, folder, typer.echo, **options)
 
 
@@ -68,9 +73,10 @@ def quiet():
     """Commands say what they say to their process, and draw no figures."""
     stack = ExitStack()
     stack.enter_context(mock.patch.object(typer, "echo", echo))
-    stack.enter_context(mock.patch.object(Progress, "say", lambda self, message: None))
-    stack.enter_context(mock.patch.object(figures, "draw", lambda run, name, to: []))
-    stack.enter_context(mock.patch.object(backends, "examine_judge", lambda *_: HashJudge()))
+    stack.enter_context(mock.patch.object(Progress, "say"))
+    stack.enter_context(mock.patch.dict(sys.modules, {"ray": pretended_ray}))
+    stack.enter_context(mock.patch.object(figures, "draw", return_value=[]))
+    stack.enter_context(mock.patch.object(backends, "examine_judge", return_value=HashJudge()))
     return stack
 
 
@@ -99,6 +105,8 @@ class Truth:
         self.judge = judged.name
         self.records = self._by_key(folder)
         self.judgements = self._by_key(judged)
+        self.known: dict[tuple[bytes, bool], tuple | None] = {}
+        """Lines that have been looked at."""
         empty = {"status": "failed", "reason": REASON, "responses": [], "rewards": []}
         self.failed = {
             key: {name: value for name, value in record.items() if name != "gold"} | empty
@@ -112,6 +120,11 @@ class Truth:
 
     def of(self, line, judged):
         """The key of a line that is true and its status, else None."""
+        if (line, judged) not in self.known:
+            self.known[line, judged] = self._of(line, judged)
+        return self.known[line, judged]
+
+    def _of(self, line, judged):
         try:
             record = contents(line)
             key = key_of(record)
@@ -137,6 +150,13 @@ def truth(tmp_path_factory):
 
 # What is done to a folder
 
+
+@dataclass
+class Actors:
+    number: int
+    fate: Fate
+
+
 asks = st.fixed_dictionaries(
     {
         "seeds": st.lists(st.sampled_from(SEEDS), min_size=1, max_size=2, unique=True),
@@ -153,6 +173,10 @@ faults = st.builds(
 )
 troubles = st.none() | faults | st.integers(1, 80)
 """Of a command: none, a fault, or after how many operations it is left alone for a while."""
+actors = st.none() | st.builds(
+    Actors, st.integers(1, 3), st.builds(Fate, st.integers(0, 9), st.sampled_from([0, 2, 30]))
+)
+"""Of a run: none, or those that compute it, and what happens to them."""
 STOPS = "still writing|has no records yet|is no run folder"
 """What a command may say though nothing is wrong."""
 
@@ -286,12 +310,13 @@ class Machine(RuleBasedStateMachine):
     def require_one_line(self, process):
         """What goes wrong is said in a line that says where."""
         error, said = process.error, str(process.error)
-        right = isinstance(error, ValueError) and str(self.folder) in said and "\n" not in said
+        right = isinstance(error, ValueError) and "\n" not in said
+        right &= str(self.folder) in said or said.startswith("ray: an actor died")
         expected = process.hurt or process.damage or re.search(process.may_say, said)
         if not right or not expected:
             raise AssertionError(f"{process.name}: {error!r}") from error
 
-    def run(self, ask, trouble, dislikes=(), retry_failed=False):
+    def run(self, ask, trouble, dislikes=(), retry_failed=False, actors=None):
         def finished(process):
             states, wanted = self.states(), keys_of(ask)
             assert not self.bad(False), "a run goes over a damaged line"
@@ -303,10 +328,15 @@ class Machine(RuleBasedStateMachine):
 
         disliked = frozenset(HashTestbed.prompts[i] for i in dislikes)
 
-        def act():
-            return run(self.folder, ask, disliked, retry_failed=retry_failed)
+        cluster = None if actors is None else Cluster(actors=actors.number, gpus=False)
 
-        return self.command("run", act, trouble, finished)
+        def act():
+            if actors is not None:
+                current().fate = replace(actors.fate)
+            return run(self.folder, ask, disliked, retry_failed=retry_failed, cluster=cluster)
+
+        stops = STOPS if actors is None or actors.fate.deaths < 9 else f"{STOPS}|actor died"
+        return self.command("run", act, trouble, finished, stops)
 
     @precondition(has_room)
     @rule(
@@ -314,14 +344,15 @@ class Machine(RuleBasedStateMachine):
         trouble=troubles,
         dislikes=st.just([]) | st.lists(st.integers(0, PROMPTS - 1), max_size=2),
         retry_failed=st.booleans(),
+        actors=actors,
     )
-    def run_some(self, ask, trouble, dislikes, retry_failed):
-        self.run(ask, trouble, dislikes, retry_failed)
+    def run_some(self, ask, trouble, dislikes, retry_failed, actors):
+        self.run(ask, trouble, dislikes, retry_failed, actors)
 
     @precondition(has_room)
-    @rule(trouble=troubles)
-    def run_all(self, trouble):
-        self.run(ALL, trouble)
+    @rule(trouble=troubles, actors=actors)
+    def run_all(self, trouble, actors):
+        self.run(ALL, trouble, actors=actors)
 
     @precondition(has_room)
     @rule(trouble=troubles)
@@ -572,9 +603,17 @@ def means(values):
     return found
 
 
-@pytest.mark.hypothesis
-def test_nothing_is_lost_and_nothing_is_there_twice(truth):
+def tried_on(truth, schedules):
     Machine.truth = truth
     slow = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-    steps = settings(tried(100), stateful_step_count=12, suppress_health_check=slow)
-    run_state_machine_as_test(Machine, settings=steps)
+    options = settings(schedules, stateful_step_count=12, suppress_health_check=slow)
+    run_state_machine_as_test(Machine, settings=options)
+
+
+def test_nothing_is_lost_and_nothing_is_there_twice(truth):
+    tried_on(truth, tried(50))
+
+
+@pytest.mark.deep
+def test_nothing_is_lost_in_a_thousand_schedules(truth):
+    tried_on(truth, settings(max_examples=1000))

@@ -28,6 +28,7 @@ from .records import (
     declared,
     fingerprint,
     key_of,
+    line_of,
     lines_of,
     of_best,
     parsed,
@@ -106,7 +107,7 @@ class RunFolder:
         key = key_of(record)
         if key in self.done:
             return
-        line = (json.dumps(record) + "\n").encode()
+        line = line_of(record)
         with _writing(self.path):
             if self._file is None:
                 self._file = os.open(self._own, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o666)
