@@ -43,7 +43,7 @@ class Fault:
     go wrong so."""
 
     kind: str
-    """`kill`, `full` for a full disk, `broken` for a broken one."""
+    """`kill`, `stop` for Ctrl-C, `full` for a full disk, `broken` for a broken one."""
     at: int
     part: float = 0.0
     """How much of what is being written gets onto the disk: 0, 0.5 or 1."""
@@ -117,9 +117,9 @@ class Process(threading.Thread):
             self._left -= 1
         self.operations += 1
         fault = self.fault
-        if fault is None or self.operations < fault.at or fault.kind not in kinds:
+        if fault is None or self.operations < fault.at or fault.kind not in (*kinds, "stop"):
             return None
-        if fault.kind != "kill" and not fault.lasting:
+        if fault.kind == "stop" or (fault.kind != "kill" and not fault.lasting):
             self.fault = None
         return fault
 
@@ -127,6 +127,8 @@ class Process(threading.Thread):
         if fault.kind == "kill":
             self.dead = True
             raise Killed
+        if fault.kind == "stop":
+            raise KeyboardInterrupt
         number = errno.ENOSPC if fault.kind == "full" else errno.EIO
         raise OSError(number, os.strerror(number), *([os.fspath(path)] if path else []))
 

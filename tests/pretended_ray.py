@@ -90,7 +90,8 @@ def wait(returned, *, num_returns, timeout):
     """One that is done, or none if the time is up."""
     process = current()
     if timeout is not None:
-        process.operation()
+        if fault := process.operation("kill"):
+            process.fail(fault)
         if process.fate.random.random() < 0.3:
             return [], returned
     return [process.fate.random.choice(returned)], returned

@@ -5,11 +5,14 @@ kills them, at any place; `faults.py` says how.
 """
 
 import json
+import random
 import re
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
+import time
 import warnings
 from collections import Counter
 from contextlib import ExitStack
@@ -29,8 +32,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from paper_runs import FORKS
 
+import mortal_testbed
 import pretended_ray
+from entrgi_ref.commands.options import StoppedError
 from entrgi_ref.commands.progress import Progress
 from entrgi_ref.paper import __main__ as paper
 from entrgi_ref.paper.judged import backends
@@ -166,7 +172,7 @@ asks = st.fixed_dictionaries(
 )
 faults = st.builds(
     Fault,
-    st.sampled_from(["kill", "full", "broken"]),
+    st.sampled_from(["kill", "stop", "full", "broken"]),
     st.integers(0, 80),
     st.sampled_from([0, 0.5, 1]),
     st.booleans(),
@@ -202,7 +208,7 @@ class Machine(RuleBasedStateMachine):
         """Lines that were damaged from outside."""
         self.whole = True
         self.stack = quiet()
-        self.stack.enter_context(warnings.catch_warnings(record=True))
+        self.warned = self.stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always")
         self.stack.enter_context(self.disk.mounted())
         self.stack.enter_context(mock.patch.object(RunFolder, "write", self.noted(RunFolder.write)))
@@ -310,6 +316,8 @@ class Machine(RuleBasedStateMachine):
     def require_one_line(self, process):
         """What goes wrong is said in a line that says where."""
         error, said = process.error, str(process.error)
+        if process.hurt and isinstance(error, KeyboardInterrupt | StoppedError):
+            return  # `run_app` makes a line of either
         right = isinstance(error, ValueError) and "\n" not in said
         right &= str(self.folder) in said or said.startswith("ray: an actor died")
         expected = process.hurt or process.damage or re.search(process.may_say, said)
@@ -369,7 +377,8 @@ class Machine(RuleBasedStateMachine):
     @precondition(has_room)
     @rule(trouble=troubles)
     def repair(self, trouble):
-        bad = len(self.bad())
+        lines = [(line, judged) for judged in (False, True) for line, _ in self.lines(judged)]
+        bad = sum(self.truth.of(*each) is None for each in lines)  # half ones too
         alone = not self.alive and trouble is None and not self.odd()
 
         def finished(process):
@@ -382,8 +391,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def list_(self):
+        self.warned.clear()
         process = self.command("list", lambda: paper.list_([self.folder]))
         (said,) = process.said
+        half = any(not ends and not self.truth.of(line, False) for line, ends in self.lines(False))
+        told = any("half-written last line" in str(one.message) for one in self.warned)
+        # Of judgements too; and nothing is read beyond a damaged line.
+        assert told >= (half and "cannot be read" not in said)
         if not (self.folder / "run.json").exists():
             assert f"{self.folder}: cannot be read: out: " in said
         elif self.bad(False) or self.odd():
@@ -523,7 +537,7 @@ class Machine(RuleBasedStateMachine):
 
     def change(self, file, data):
         """From outside: what is gone by it is gone."""
-        before = set(file.read_bytes().split(b"\n"))
+        before = {line for line in file.read_bytes().split(b"\n") if line}
         file.write_bytes(data)
         after = file.read_bytes().split(b"\n")
         self.touched |= {line for line in after[:-1] if line not in before}
@@ -617,3 +631,37 @@ def test_nothing_is_lost_and_nothing_is_there_twice(truth):
 @pytest.mark.deep
 def test_nothing_is_lost_in_a_thousand_schedules(truth):
     tried_on(truth, settings(max_examples=1000))
+
+
+@pytest.mark.slow
+def test_processes_that_are_really_killed(truth, tmp_path):
+    """Two at a time, by the system, at moments that nobody has chosen."""
+    moments, kills, folder = random.Random(0), 0, tmp_path / "out"
+    (tmp_path / "pids").mkdir()
+    for _ in range(12):
+        both = [
+            FORKS.Process(target=mortal_testbed.run, args=(folder, tmp_path / "pids", 0.005))
+            for _ in range(2)
+        ]
+        for process in both:
+            process.start()
+        while any(process.is_alive() for process in both) and not any(folder.glob("records/*")):
+            time.sleep(0.01)
+        for process in both:
+            process.join(moments.uniform(0, 0.1))
+            process.kill()
+            process.join()
+            kills += process.exitcode == -signal.SIGKILL
+        found = [truth.of(line, False) for file in folder.glob("records/*") for line in whole(file)]
+        assert None not in found
+        assert len(set(found)) == len(found)
+    assert kills >= 12
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run(folder)
+        judge(folder)
+        assert report_of(folder) == (truth.report, truth.table)
+
+
+def whole(file):
+    return file.read_bytes().split(b"\n")[:-1]
