@@ -234,7 +234,7 @@ def schedule_on_a_cluster(folder, number):
     Returns how many of each have died.
     """
     chance, ended = random.Random(number), []
-    plan = HashPlan.of("main", BASE, (1, 2), 5, 2, METHODS)
+    plan = HashPlan.of("main", BASE, (1, 2), 4, 2, METHODS)
     start.run(plan, HashTestbed(), folder / "alone", print)
     truth, out, pids = by_key(folder / "alone"), folder / "out", folder / "pids"
     pids.mkdir()
@@ -242,7 +242,7 @@ def schedule_on_a_cluster(folder, number):
     for last in (False, False, True):
         testbed = MortalTestbed(pids=pids, seconds=chance.choice([0.01, 0.03]))
         one = Cluster(actors=chance.randint(1, 2))
-        fault = None if last else Fault("kill", chance.randint(10, 70), chance.choice([0, 0.5, 1]))
+        fault = None if last else Fault("kill", chance.randint(10, 50), chance.choice([0, 0.5, 1]))
         enough = threading.Event()
         moments = [chance.uniform(0.1, 2.0) for _ in range(chance.randint(0, 3))]
         killing = threading.Thread(

@@ -50,7 +50,7 @@ from hash_testbed import BASE, METHODS, REASON, HashJudge, HashPlan, HashTestbed
 from pretended_ray import Fate
 from properties import tried
 
-SEEDS, PROMPTS, BATCH = (1, 2, 3), len(HashTestbed.prompts), 2
+SEEDS, PROMPTS, BATCH = (1, 2), len(HashTestbed.prompts), 2
 ALL = {"seeds": SEEDS, "prompts": PROMPTS, "methods": METHODS}
 
 
