@@ -28,7 +28,7 @@ from unittest import mock
 REAL_OPEN, REAL_CLOSE, REAL_WRITE = os.open, os.close, os.write
 REAL_FLOCK, REAL_FSYNC, REAL_SLEEP = fcntl.flock, os.fsync, time.sleep
 REAL_REPLACE, REAL_UNLINK, REAL_MKDIR = os.replace, os.unlink, os.mkdir
-REAL_FILE = io.open
+REAL_FILE, REAL_RANDOM, REAL_CLOCK = io.open, os.urandom, time.perf_counter
 
 CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -151,6 +151,7 @@ class Disk:
         self.names: dict[str, bytes | None] = {}
         """Path -> what would be there again if the last change of the name were undone; None for
         nothing."""
+        self.drawn = 0
         self.outside: list[str] = []
         """What was changed elsewhere, or here by other means than those that may fail."""
 
@@ -175,6 +176,8 @@ class Disk:
                 (os, "mkdir", self._mkdir),
                 (fcntl, "flock", self._flock),
                 (time, "sleep", self._sleep),
+                (time, "perf_counter", self._clock),
+                (os, "urandom", self._random),
                 (io, "open", self._file),
                 (builtins, "open", self._file),
             ):
@@ -308,6 +311,17 @@ class Disk:
         process.require_life()
         process.wait()
         return None
+
+    # The same files in the same order, and lines of the same length, each time it is done.
+
+    def _clock(self):
+        return REAL_CLOCK() if current() is None else 0.0
+
+    def _random(self, size):
+        if current() is None:
+            return REAL_RANDOM(size)
+        self.drawn += 1
+        return self.drawn.to_bytes(size, "big")
 
     def _file(self, file, mode="r", buffering=-1, *args, **options):
         process = current()
