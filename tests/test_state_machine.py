@@ -196,7 +196,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.home = Path(tempfile.mkdtemp(prefix="run-"))
+        self.home = Path(tempfile.mkdtemp(prefix="run-")).resolve()
         self.folder = self.home / "out"
         self.disk = Disk(self.folder)
         self.alive: list[Process] = []
