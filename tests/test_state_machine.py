@@ -537,10 +537,9 @@ class Machine(RuleBasedStateMachine):
 
     def change(self, file, data):
         """From outside: what is gone by it is gone."""
-        before = {line for line in file.read_bytes().split(b"\n") if line}
+        before = whole(file)
         file.write_bytes(data)
-        after = file.read_bytes().split(b"\n")
-        self.touched |= {line for line in after[:-1] if line not in before}
+        self.touched |= {line for line in whole(file) if line not in before}
         there = {line for judged in (False, True) for line, _ in self.lines(judged)}
         self.touched &= there | self.dropped()
         self.settle()
