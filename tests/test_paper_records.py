@@ -578,6 +578,18 @@ def test_a_run_that_is_written_to_is_not_repaired(tmp_path):
         repair(tmp_path / "nowhere")
 
 
+def test_a_judge_that_has_only_begun_is_left_alone(tmp_path):
+    """Its folder is there before it says what it is."""
+    write(tmp_path, record(0))
+    begun = tmp_path / "judges" / "begun" / "records"
+    begun.mkdir(parents=True)
+    assert repair(tmp_path) == []
+    assert begun.is_dir()
+    (begun / "a.jsonl").write_text("{}\n")  # of nobody knows which run
+    (said,) = repair(tmp_path)
+    assert "has no run.json" in said
+
+
 OTHERS = [{"entrgi_ref": "9.9"}, {"commit": "abc"}, {"torch": "1.0"}, {"transformers": "4"}]
 
 

@@ -277,6 +277,8 @@ def _repaired_run(path: Path, run: str) -> list[str]:
     said = _repaired_folder(path, path, run, require_answers)
     require = of_best(read_records(path))
     for judge in sorted(folder for folder in (path / JUDGES).glob("*") if folder.is_dir()):
+        if not any([*judge.glob("run.json"), *judge.glob("records/*.jsonl")]):
+            continue  # it has only just begun, or was stopped there
         try:
             expected = read_judge(judge, run)["fingerprint"]
         except ValueError as error:
