@@ -512,7 +512,7 @@ class Machine(RuleBasedStateMachine):
         line=st.integers(0, 20),
         how=st.sampled_from(["flip", "nul", "half", "double", "merge"]),
         place=st.floats(0, 1, exclude_max=True),
-        bits=st.integers(1, 255),
+        bits=st.sampled_from([1, 2, 4, 8, 64]),
     )
     def garble(self, which, line, how, place, bits):
         file = self.pick(which)
