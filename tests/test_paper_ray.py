@@ -1,12 +1,19 @@
 """`--engine ray`: whatever happens to its actors, the records are those of a single process."""
 
 import ast
+import contextlib
 import copy
+import json
 import os
+import random
 import shutil
+import signal
 import socket
 import sys
+import threading
+import warnings
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +28,11 @@ from entrgi_ref.paper.declared.testbed import DreamTestbed
 from entrgi_ref.paper.run import batches, cluster, start
 from entrgi_ref.paper.run.cluster import Actors, Cluster, cluster_of
 from entrgi_ref.paper.run.folder import RunFolder
+from entrgi_ref.paper.run.records import key_of
 from entrgi_ref.paper.run.runner import Runner
+from faults import Disk, Fault, Process
+from hash_testbed import BASE, METHODS, HashPlan, HashTestbed
+from mortal_testbed import MortalTestbed
 from ray_testbeds import Broken, Deadly, Elsewhere, Watched
 from tiny_testbed import FailingDenoiser, FailingReward
 
@@ -188,6 +199,89 @@ def test_the_command_line_on_dream(tmp_path):
     )
     assert "2 prompts in" in output
     assert by_key(tmp_path / "ray") == by_key(tmp_path / "alone")
+
+
+def killer(pids, moments, enough):
+    """Kills processes that compute, one at each of these moments, in seconds after the last."""
+    killed = 0
+    for moment in moments:
+        if enough.wait(moment):
+            return killed
+        found = [int(file.name) for file in pids.iterdir()]
+        for pid in sorted(found, reverse=True)[:1]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+            (pids / str(pid)).unlink()
+    return killed
+
+
+def whole_lines(folder):
+    """Key -> record. None is there twice, and none is half written unless it is the last."""
+    found = {}
+    for file in (folder / "records").glob("*.jsonl"):
+        for line in file.read_bytes().split(b"\n")[:-1]:
+            record = json.loads(line)
+            del record["timing"], record["crc32"]
+            assert key_of(record) not in found
+            found[key_of(record)] = record
+    return found
+
+
+def schedule_on_a_cluster(folder, number):
+    """Actors are killed at random moments, the driver at a random operation; then all goes on.
+
+    Returns how many of each have died.
+    """
+    chance, ended = random.Random(number), []
+    plan = HashPlan.of("main", BASE, (1, 2), 4, 2, METHODS)
+    start.run(plan, HashTestbed(), folder / "alone", print)
+    truth, out, pids = by_key(folder / "alone"), folder / "out", folder / "pids"
+    pids.mkdir()
+    before, killed = {}, []
+    for last in (False, False, True):
+        testbed = MortalTestbed(pids=pids, seconds=chance.choice([0.01, 0.03]))
+        one = Cluster(actors=chance.randint(1, 2))
+        fault = None if last else Fault("kill", chance.randint(10, 50), chance.choice([0, 0.5, 1]))
+        enough = threading.Event()
+        moments = [chance.uniform(0.1, 2.0) for _ in range(chance.randint(0, 3))]
+        killing = threading.Thread(
+            target=lambda *given: killed.append(killer(*given)), args=(pids, moments, enough)
+        )
+        with Disk(out).mounted(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of half-written lines
+            run = partial(start.run, plan, testbed, out, str, cluster=one)
+            driver = Process("driver", run, fault)
+            killing.start()
+            while not driver.ended:
+                driver.go_on()
+            enough.set()
+            killing.join()
+        assert driver.error is None, driver.error
+        ended.append(driver.dead)
+        found = whole_lines(out)
+        assert before.items() <= found.items() <= truth.items()
+        before = found
+    assert found == truth
+    return sum(killed), sum(ended)
+
+
+@started
+def test_actors_and_drivers_that_die_at_random(tmp_path):
+    schedule_on_a_cluster(tmp_path, 0)
+
+
+@pytest.mark.deep
+@pytest.mark.usefixtures("cluster_of_two")
+def test_actors_and_drivers_that_die_at_random_in_many_schedules(tmp_path):
+    died = []
+    for number in range(1, 25):
+        (tmp_path / str(number)).mkdir()
+        died.append(schedule_on_a_cluster(tmp_path / str(number), number))
+        print(number, died[-1], flush=True)
+    actors, drivers = map(sum, zip(*died, strict=True))
+    assert actors >= 5
+    assert drivers > 20
 
 
 def test_a_testbed_travels_without_what_this_machine_has_loaded():

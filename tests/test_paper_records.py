@@ -1,6 +1,7 @@
 """The run folder: nothing that was written is lost, whatever happens to the process or the disk."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -23,10 +25,13 @@ from entrgi_ref.paper.run.folder import RunFolder, repair
 from entrgi_ref.paper.run.records import (
     fingerprint,
     key_of,
+    line_of,
+    parsed,
     read_declaration,
     read_experiment,
     read_records,
 )
+from entrgi_ref.paper.run.required import require_answers
 from entrgi_ref.paper.shown.listing import listing
 from entrgi_ref.paper.shown.summary import Run
 from properties import tried
@@ -78,6 +83,44 @@ def test_a_record_is_on_the_disk_when_write_returns(tmp_path, monkeypatch):
         (file,) = (tmp_path / "records").glob("*.jsonl")
         assert len(file.read_bytes().splitlines()) == idx + 1
         assert synced[-1] == file.stat().st_size
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Path -> how large it was when it was last synced; of a folder 0."""
+    found = {}
+
+    def sync(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        found[Path(path)] = 0 if os.path.isdir(path) else os.fstat(descriptor).st_size
+
+    monkeypatch.setattr(os, "fsync", sync)
+    return found
+
+
+def test_the_names_of_new_files_are_on_the_disk_too(tmp_path, synced):
+    """A file is not there again after the power has failed unless its folder was synced."""
+    folder = opened(tmp_path)
+    assert tmp_path in synced  # where run.json has been moved to
+    folder.write(record(0))
+    assert tmp_path / "records" in synced
+
+
+def test_what_repair_takes_out_is_on_the_disk_before_it_is_taken_out(tmp_path, synced, monkeypatch):
+    write(tmp_path, record(0))
+    (file,) = (tmp_path / "records").glob("*.jsonl")
+    file.write_bytes(b"garbage\n" + file.read_bytes())
+    replace, dropped = os.replace, tmp_path / "dropped" / "records"
+
+    def checked(source, target):
+        assert synced[dropped / file.name] == len(b"garbage\n")
+        assert dropped in synced
+        synced.clear()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", checked)
+    repair(tmp_path)
+    assert tmp_path / "records" in synced
 
 
 def test_a_record_is_written_as_a_whole_by_a_system_that_takes_little_at_a_time(
@@ -258,6 +301,63 @@ def test_a_full_disk_is_one_clear_error_and_what_was_written_stays(tmp_path):
         found = read_records(tmp_path)
     fit = 1500 // len(json.dumps(record(0)) + "\n")
     assert [r["idx"] for r in found] == list(range(fit))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_fails_at_a_lock_or_in_a_repair_is_one_clear_error(
+    tmp_path, monkeypatch, number
+):
+    folder = opened(tmp_path)
+    (tmp_path / "records" / "a.jsonl").write_bytes(b"garbage\n")
+
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    message = rf"^out: cannot write to {tmp_path}: .*{os.strerror(number)}.* goes on from there$"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(ValueError, match=message), folder.lock("batch"):
+            pass
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(ValueError, match=message):
+            repair(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        patch.setattr(os, "unlink", fail)
+        with pytest.raises(ValueError, match=r"^out: cannot write .*run\.json: "):
+            opened(tmp_path, asked={"seeds": [1]})
+
+
+def test_what_is_raised_under_a_lock_is_not_said_of_the_disk(tmp_path):
+    folder = opened(tmp_path)
+    with pytest.raises(FileNotFoundError), folder.lock("batch"):
+        (tmp_path / "nowhere").read_bytes()
+
+
+def test_a_flipped_bit_is_never_read_as_another_record():
+    line = line_of(record(0)).removesuffix(b"\n")
+    assert parsed(line, None, require_answers) == (key_of(record(0)), record(0))
+    for place in range(len(line)):
+        for bit in range(8):
+            flipped = bytearray(line)
+            flipped[place] ^= 1 << bit
+            with contextlib.suppress(ValueError):
+                found = parsed(bytes(flipped), None, require_answers)[1]
+                # In the name of the checksum it makes a field that nobody reads.
+                assert {name: found[name] for name in record(0)} == record(0)
+
+
+def test_a_record_that_was_changed_on_purpose_goes_without_a_checksum(tmp_path):
+    write(tmp_path, record(0))
+    (file,) = (tmp_path / "records").glob("*.jsonl")
+    changed = json.loads(file.read_text()) | {"prompt": "changed"}
+    file.write_text(json.dumps(changed) + "\n")
+    with pytest.raises(ValueError, match=r"line 1: it was changed after .* without that field\); "):
+        read_records(tmp_path)
+    del changed["crc32"]
+    file.write_text(json.dumps(changed) + "\n")
+    assert read_records(tmp_path) == [record(0, prompt="changed")]
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_clear_error(tmp_path):
@@ -476,6 +576,18 @@ def test_a_run_that_is_written_to_is_not_repaired(tmp_path):
     assert repair(tmp_path) == []
     with pytest.raises(ValueError, match="is no run folder"):
         repair(tmp_path / "nowhere")
+
+
+def test_a_judge_that_has_only_begun_is_left_alone(tmp_path):
+    """Its folder is there before it says what it is."""
+    write(tmp_path, record(0))
+    begun = tmp_path / "judges" / "begun" / "records"
+    begun.mkdir(parents=True)
+    assert repair(tmp_path) == []
+    assert begun.is_dir()
+    (begun / "a.jsonl").write_text("{}\n")  # of nobody knows which run
+    (said,) = repair(tmp_path)
+    assert "has no run.json" in said
 
 
 OTHERS = [{"entrgi_ref": "9.9"}, {"commit": "abc"}, {"torch": "1.0"}, {"transformers": "4"}]

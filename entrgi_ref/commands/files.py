@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -28,14 +29,24 @@ def write_bytes(path: Path, contents: bytes) -> None:
             os.fsync(file.fileno())
         aside.chmod(0o666 & ~_umask())
         os.replace(aside, path)
-    except OSError as error:
+        sync_folder(path.parent)
+    except BaseException as error:  # also Ctrl-C
         if aside is not None:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of a broken disk
+                aside.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise ValueError(f"out: cannot write {path}: {error.strerror}") from error
-    except BaseException:  # such as Ctrl-C
-        if aside is not None:
-            aside.unlink(missing_ok=True)
-        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names of the files in a folder on the disk: a file's own sync is of its contents."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems cannot, and do it unasked
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

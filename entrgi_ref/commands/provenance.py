@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -50,8 +51,9 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Of what computes the records."""
+@cache
+def versions() -> Mapping[str, str]:
+    """Of what computes the records. Looked up once: each record has them."""
     from .. import __version__
 
     found = {

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...commands.files import write_text
+from ...commands.files import sync_folder, write_text
 from ...commands.provenance import made_with
 from .records import (
     JUDGES,
@@ -28,6 +28,7 @@ from .records import (
     declared,
     fingerprint,
     key_of,
+    line_of,
     lines_of,
     of_best,
     parsed,
@@ -64,7 +65,7 @@ class RunFolder:
         self.path = path
         self.fingerprint = fingerprint(declaration)
         self._require = require
-        try:
+        with _writing(path):
             (path / "records").mkdir(parents=True, exist_ok=True)
             with self.lock("declaration", wait=True):
                 _declare(path / "run.json", declaration, asked or {}, other_version)
@@ -72,8 +73,6 @@ class RunFolder:
                     self._mend(file)
             name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
             self._own = path / "records" / f"{re.sub(r'[^A-Za-z0-9-]', '-', name)}.jsonl"
-        except OSError as error:
-            raise ValueError(f"out: cannot write to {path}: {error}") from error
         self._file: int | None = None
         self._read: dict[Path, tuple[int, int]] = {}
         """File -> bytes and lines that have been read of it."""
@@ -108,19 +107,15 @@ class RunFolder:
         key = key_of(record)
         if key in self.done:
             return
-        line = (json.dumps(record) + "\n").encode()
-        try:
+        line = line_of(record)
+        with _writing(self.path):
             if self._file is None:
                 self._file = os.open(self._own, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o666)
                 fcntl.flock(self._file, fcntl.LOCK_EX)
+                sync_folder(self._own.parent)
             while line:
                 line = line[os.write(self._file, line) :]
             os.fsync(self._file)
-        except OSError as error:
-            raise ValueError(
-                f"out: cannot write to {self.path}: {error}; what was written before is complete, "
-                "and the same command goes on from there"
-            ) from error
         self.done.add(key)
 
     def close(self) -> None:
@@ -152,10 +147,23 @@ class RunFolder:
 
 
 @contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Make what the system says of a full or broken disk an error for people."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"out: cannot write to {path}: {error}; what was written before is complete, and the "
+            "same command goes on from there"
+        ) from error
+
+
+@contextmanager
 def _lock(path: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
     digest = hashlib.blake2b(name.encode(), digest_size=12).hexdigest()
-    (path / "claims").mkdir(exist_ok=True)
-    descriptor = os.open(path / "claims" / digest, os.O_CREAT | os.O_RDWR, 0o666)
+    with _writing(path):
+        (path / "claims").mkdir(exist_ok=True)
+        descriptor = os.open(path / "claims" / digest, os.O_CREAT | os.O_RDWR, 0o666)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -261,10 +269,16 @@ def repair(path: Path) -> list[str]:
     They are kept in OUT/dropped. Returns what was wrong with each. Raises `ValueError` if a process
     is still writing.
     """
-    run = read_declaration(path)["fingerprint"]
+    with _writing(path):
+        return _repaired_run(path, read_declaration(path)["fingerprint"])
+
+
+def _repaired_run(path: Path, run: str) -> list[str]:
     said = _repaired_folder(path, path, run, require_answers)
     require = of_best(read_records(path))
     for judge in sorted(folder for folder in (path / JUDGES).glob("*") if folder.is_dir()):
+        if not any([*judge.glob("run.json"), *judge.glob("records/*.jsonl")]):
+            continue  # it has only just begun, or was stopped there
         try:
             expected = read_judge(judge, run)["fingerprint"]
         except ValueError as error:
@@ -310,10 +324,13 @@ def _repaired(file: Path, run: Path, expected: str, require: Require) -> Iterato
             aside.parent.mkdir(parents=True, exist_ok=True)
             with aside.open("ab") as rest:
                 rest.write(b"".join(line + b"\n" for line in dropped))
+                rest.flush()
                 os.fsync(rest.fileno())
+            sync_folder(aside.parent)
             whole = file.with_suffix(".repaired")
             with whole.open("wb") as good:
                 good.write(b"".join(line + b"\n" for line in kept))
                 good.flush()
                 os.fsync(good.fileno())
             os.replace(whole, file)
+            sync_folder(file.parent)
