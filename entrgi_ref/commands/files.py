@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -36,6 +38,30 @@ def write_bytes(path: Path, contents: bytes) -> None:
         if aside is not None:
             aside.unlink(missing_ok=True)
         raise
+
+
+LONGEST_LINE = 2**24
+"""Bytes of a line of a text file. A prompt is shorter."""
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text in UTF-8, with or without a byte order mark, one after another: no more
+    than `LONGEST_LINE` is in memory at a time. They end where those of JSON do and nowhere else, so
+    other separators may stand in a text.
+
+    Raises `ValueError` if it is no such text, without the name of the file.
+    """
+    with path.open("rb") as file:
+        for number in itertools.count(1):
+            line = file.readline(LONGEST_LINE + 1)
+            if not line:
+                return
+            if len(line) > LONGEST_LINE:
+                raise ValueError(f"its line {number} has more than {LONGEST_LINE} bytes")
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"it is not UTF-8, in line {number}") from error
 
 
 def _umask() -> int:

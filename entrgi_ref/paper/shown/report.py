@@ -12,11 +12,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from ...checks import choice
 from ...commands.files import require_writable, write_text
 from ..declared.experiments import EXPERIMENTS, RIVALS, label_of
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
 from ..run.records import earlier_layout, key_of
+from ..run.required import require_captioned
 from . import figures
 from .captions import caption
 from .comparable import differences
@@ -42,6 +44,11 @@ def write(
     numbers as table.csv and table.json, and the figures into `to`. Returns the text and the files.
     """
     run = Run.read(folder, whole=False)
+    try:
+        choice("experiment", run.declaration["experiment"], EXPERIMENTS)
+        require_captioned(run.declaration)
+    except ValueError as error:
+        raise ValueError(f"out: {folder} cannot be reported on: of its run.json, {error}") from error
     if not run.records:
         raise ValueError(f"out: {folder} has no records yet, or all have failed")
     found, notes = tables(run), [*_notes(run), *earlier_layout(folder)]
