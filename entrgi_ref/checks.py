@@ -12,7 +12,7 @@ import inspect
 import numbers
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from typing import Any
 from unicodedata import category
 
@@ -148,7 +148,7 @@ def text(name: str, value: str) -> None:
         raise ValueError(f"{name}: got {value!r:.60}, which is not valid text") from None
 
 
-@lru_cache(maxsize=None)
+@cache
 def is_name(value: str) -> bool:
     """Whether files and lines of a table can be named by a text: letters and signs that are seen,
     and none that parts folders.

@@ -96,6 +96,7 @@ class Testbed:
                 "give closed_form"
             )
         number("embedding_std", embedding_std, 0, 1e3)
+        integer("seed", seed, minimum=0)
         denoiser_recipe = replace(QUICK_DENOISER if quick else DENOISER, seed=seed)
         description = f"mask predictor of seed {seed}"
         denoiser = load_denoiser(denoiser_recipe, track)

@@ -17,8 +17,11 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, contents: bytes) -> None:
     """Write a file, or leave what was there.
 
-    Raises `ValueError` that names the file if it cannot be written, as on a full disk.
+    Raises `ValueError` that names the file if it cannot be written, as on a full disk, and if it is
+    a folder, a pipe or a device, whose place it would take.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"out: cannot write {path}: it is no file")
     aside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,14 @@ from .checkpoints import Network
 from .families import DREAM, Family, family_of
 from .loading import How, Loading
 from .reading import as_attended, positions
-from .tokenizers import conversation, load_tokenizer, padded, token_strings, warn_of_special, with_blanks
+from .tokenizers import (
+    conversation,
+    load_tokenizer,
+    padded,
+    token_strings,
+    warn_of_special,
+    with_blanks,
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,10 @@
 """Chat templates, in a process of their own that has little memory and little time.
 
 A template is a program that comes with a checkpoint. transformers' sandbox keeps it from Python's
-internals, but not from `'a' * 10**10` or from loops in loops. A thread cannot be stopped, and memory
-is bounded for whole processes only, so this file runs as a second process too, where the system
-enforces both. It is started once, in about a second beside the loading of weights, and needs some
-60 MB; each text takes a fraction of a millisecond. It ends with the process that started it.
+internals, but not from `'a' * 10**10` or from loops in loops. A thread cannot be stopped, and
+memory is bounded for whole processes only, so this file runs as a second process too, where the
+system enforces both. It is started once, in about a second beside the loading of weights, and needs
+some 60 MB; each text takes a fraction of a millisecond. It ends with the process that started it.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
             template, turns, options = json.loads(request)
             _bound(resource.RLIMIT_CPU, math.ceil(_computed()) + SECONDS)
             random.seed(0)  # which a template can ask for
-            (text,), _ = render_jinja_template([turns], chat_template=template, **options)
+            rendered: Any = render_jinja_template([turns], chat_template=template, **options)
+            text: str = rendered[0][0]
             if len(text) > LONGEST:
                 raise ValueError(f"it makes {len(text)} characters of a conversation")
             text.encode()  # half a character is no text

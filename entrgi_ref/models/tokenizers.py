@@ -203,7 +203,7 @@ def warn_of_special(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) 
         if found := [name for name in special if name in prompt]:
             warnings.warn(
                 f"prompt: {prompt!r:.60} holds {checks.some(found)}, read as special tokens and "
-                "not as text, as in the authors' code: row 26 of docs/ledger.md",
+                "not as text, as in the authors' code: row 13b of docs/ledger.md",
                 stacklevel=3,
             )
 

@@ -180,12 +180,34 @@ def require_answers(record: Record) -> None:
     if len(gold) != len(rewards):
         raise ValueError(f"it has {len(gold)} gold scores and {len(rewards)} rewards")
     if record.get("errors") is not None:
+        _require_counts(record["errors"])
         histogram = record["errors"]["histogram"]
         shape = [len(histogram[edges]) - 1 for edges in ("entropy_edges", "error_edges")]
         if [len(row) for row in histogram["counts"]] != [shape[1]] * shape[0]:
             raise ValueError("its errors.histogram.counts do not fit the edges")
     if record.get("written") is not None:
         _require_written(record["written"], len(responses))
+
+
+def _require_counts(errors: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for numbers that an observer cannot have seen."""
+    for step in errors["steps"]:
+        if not (0 <= step["step"] < MOST_STEPS and step["n"] > 0):
+            raise ValueError(f"its errors.steps have {step!r:.80}, expected an index and n above 0")
+        if step["E"] < 0:
+            raise ValueError(f"its errors.steps have {step!r:.80}, expected an E from 0 on")
+    edges = errors["histogram"]["entropy_edges"], errors["histogram"]["error_edges"]
+    if any(one != sorted(one) for one in edges):
+        raise ValueError("its errors.histogram has edges that fall")
+    if any(count < 0 for row in errors["histogram"]["counts"] for count in row):
+        raise ValueError("its errors.histogram.counts hold a negative number")
+    if errors["log_vocabulary"] <= 0:
+        raise ValueError(
+            f"its errors.log_vocabulary is {errors['log_vocabulary']!r}, expected more than 0"
+        )
+
+
+MOST_STEPS = 2**16
 
 
 def _require_written(written: Mapping[str, Any], answers: int) -> None:
@@ -198,6 +220,8 @@ def _require_written(written: Mapping[str, Any], answers: int) -> None:
         )
     if any(step < 0 for answer in written["steps"] for step in answer):
         raise ValueError("its written.steps hold a negative number, expected indices from 0")
+    if any(step >= MOST_STEPS for answer in written["steps"] for step in answer):
+        raise ValueError(f"its written.steps hold an index that is not below {MOST_STEPS}")
 
 
 def require_judgement(record: Record) -> None:
@@ -218,6 +242,9 @@ def _require_status(record: Record) -> None:
     require_names(record, NAMES)
     require_names(record.get("settings", {}), ("reward",))
     require_names(record["variant"], ("reward",))
+    for name, value in record["variant"].items():
+        if not (isinstance(value, str) or _is_integer(value)):
+            raise ValueError(f"its variant.{name} is {value!r:.40}, expected a text or an integer")
 
 
 # Declarations
@@ -290,6 +317,8 @@ def require_own(declaration: Mapping[str, Any], record: Record) -> None:
         raise ValueError(f"it is of the experiment {record['experiment']!r:.40}")
     if record["benchmark"] not in declaration["benchmarks"]:
         raise ValueError(f"it is of the benchmark {record['benchmark']!r:.40}, none of the run's")
+    if record["variant"].get("gradient_steps", 0) < 0:
+        raise ValueError(f"its variant is {record['variant']!r:.60}, expected steps from 0 on")
     reward = record["variant"].get("reward", declaration["main_reward"])
     if reward not in declaration["rewards"]:
         raise ValueError(f"its reward model is {reward!r:.40}, none of the run's")

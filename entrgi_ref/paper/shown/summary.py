@@ -165,7 +165,9 @@ class Run:
             try:
                 require_own(declaration, record)
             except ValueError as error:
-                raise ValueError(f"out: {folder} has a record that is not its own: {error}") from error
+                raise ValueError(
+                    f"out: {folder} has a record that is not its own: {error}"
+                ) from error
         answers = [record for record in records if record["status"] == "ok"]
         run = declaration["fingerprint"]
         return cls(
