@@ -363,10 +363,6 @@ def _weight_files(folder: Path) -> list[Path]:
         )
     if not index.is_file():
         return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
-    if whole.is_file():
-        raise ValueError(
-            f"checkpoint: {folder} has {whole.name} beside {index.name}, expected one of the two"
-        )
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise ValueError(f"checkpoint: {index} has no weight_map")
@@ -380,6 +376,10 @@ def _weight_files(folder: Path) -> list[Path]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"checkpoint: {folder} lacks the shards {checks.some(missing)}")
+    if whole.is_file() and names != [whole.name]:
+        raise ValueError(
+            f"checkpoint: {folder} has {whole.name} beside {index.name}, expected one of the two"
+        )
     return [folder / name for name in names]
 
 

@@ -26,8 +26,8 @@ from entrgi_ref import SamplingConfig
 from entrgi_ref.commands.asked import asked
 from entrgi_ref.models import DenoiserCheckpoint, RewardCheckpoint, load_denoiser
 from entrgi_ref.paper.declared import benchmarks
-from entrgi_ref.paper.run.folder import RunFolder
 from entrgi_ref.paper.run.records import fingerprint, read_records
+from entrgi_ref.paper.run.start import pinned
 from entrgi_ref.paper.shown.browse import contents
 from entrgi_ref.paper.shown.listing import listing
 from entrgi_ref.paper.shown.report import tables
@@ -98,7 +98,7 @@ def declaration(data: bytes) -> None:
         listing([run()])
         found = Run.read(run())
         contents(found)
-        RunFolder(run(), {"experiment": "main"})
+        pinned(run())
     finally:
         file.write_bytes(before)
 

@@ -306,6 +306,8 @@ CAPTIONED = {
 def require_captioned(declaration: Mapping[str, Any]) -> None:
     """Raise `ValueError` unless a report can say with which settings an experiment has run."""
     require_fields(declaration, CAPTIONED)
+    if not declaration["benchmarks"]:
+        raise ValueError("it has no benchmarks")
     denoiser = declaration.get("denoiser")
     if not isinstance(denoiser, str):
         require_fields(declaration, {"denoiser": {"name": str}})
@@ -315,8 +317,6 @@ def require_own(declaration: Mapping[str, Any], record: Record) -> None:
     """Raise `ValueError` unless a record is of what a run declares: it may have been edited."""
     if record["experiment"] != declaration["experiment"]:
         raise ValueError(f"it is of the experiment {record['experiment']!r:.40}")
-    if record["benchmark"] not in declaration["benchmarks"]:
-        raise ValueError(f"it is of the benchmark {record['benchmark']!r:.40}, none of the run's")
     if record["variant"].get("gradient_steps", 0) < 0:
         raise ValueError(f"its variant is {record['variant']!r:.60}, expected steps from 0 on")
     reward = record["variant"].get("reward", declaration["main_reward"])
