@@ -4,7 +4,7 @@ BIN = .venv/bin
 # Kept bytecode saves a third of the seconds before a test begins, in each process of a run.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo setup test test-slow test-deep test-kernel test-oldest test-site mutants bench laboratory lint docs serve clean
+.PHONY: demo setup test test-slow test-deep fuzz test-kernel test-oldest test-site mutants bench laboratory lint docs serve clean
 
 demo: setup  ## the method on the toy: trains it at the first run, then compares all methods
 	$(BIN)/python -m toy
@@ -28,6 +28,10 @@ test-deep: setup  ## tests that take longer still, for a release; ten times the 
 
 # The kernels of a GPU by Triton's interpreter. Beside the environment: a torch for GPUs brings a Triton of its own.
 TRITON = triton==3.6.0
+
+# In FUZZ: names of readers, --seconds for each, --atheris (pip install atheris) for one reader led by coverage.
+fuzz: setup  ## the readers of outside data, on files changed at random: a minute each
+	$(BIN)/python tests/hostile/fuzz.py $(FUZZ)
 
 test-kernel: setup  ## the kernels of a GPU, on a CPU
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/kernel $(TRITON)

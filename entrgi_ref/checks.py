@@ -12,7 +12,9 @@ import inspect
 import numbers
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
+from unicodedata import category
 
 import torch
 from torch import Tensor
@@ -130,12 +132,28 @@ def prompts(value: object) -> None:
         text("prompts", prompt)
 
 
+LONGEST = 2**20
+"""Characters of a prompt: several times as many as any model has positions."""
+
+
 def text(name: str, value: str) -> None:
-    """Raise `ValueError` unless `value` can be encoded: bytes that are no UTF-8 cannot."""
+    """Raise `ValueError` unless `value` can be encoded, which bytes that are no UTF-8 cannot, and
+    has at most `LONGEST` characters.
+    """
+    if len(value) > LONGEST:
+        raise ValueError(f"{name}: got {len(value)} characters, expected at most {LONGEST}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{name}: got {value!r}, which is not valid text") from None
+        raise ValueError(f"{name}: got {value!r:.60}, which is not valid text") from None
+
+
+@cache
+def is_name(value: str) -> bool:
+    """Whether files and lines of a table can be named by a text: letters and signs that are seen,
+    and none that parts folders.
+    """
+    return bool(value) and "/" not in value and all(category(c)[0] != "C" for c in value)
 
 
 def keys(value: Iterable[int], prompts: int | None = None, *, beside: object = None) -> list[int]:

@@ -27,6 +27,8 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "denoiser": None,
 }
+MANY = 2**16
+"""More answers, tokens and steps than anybody waits for: a schedule of as many takes a second."""
 BY_ENTROPY = ("entrgi", "entrgi_tempered")
 """The weights that `epsilon` is for."""
 
@@ -55,7 +57,7 @@ class GuidanceConfig:
         checks.choice_or_function("weight", self.weight, WEIGHTS)
         checks.choice("dtype", self.dtype, DTYPES)
         checks.choice_or_function("optimiser", self.optimiser, OPTIMISERS)
-        _set(self, "steps", checks.integer("steps", self.steps, minimum=0))
+        _set(self, "steps", checks.integer("steps", self.steps, minimum=0, below=MANY))
         _set(self, "step_size", checks.number("step_size", self.step_size, 0, 1e6))
         _set(self, "epsilon", checks.epsilon(self.epsilon))
         if self.epsilon and self.weight not in BY_ENTROPY:
@@ -127,13 +129,13 @@ class SamplingConfig:
             raise ValueError(
                 f"guidance: got {self.guidance!r}, expected a GuidanceConfig or a function"
             )
-        for name, minimum in (
-            ("trajectories", 1),
-            ("new_tokens", 1),
-            ("denoising_steps", 1),
-            ("seed", 0),
+        for name, minimum, below in (
+            ("trajectories", 1, MANY),
+            ("new_tokens", 1, MANY),
+            ("denoising_steps", 1, MANY),
+            ("seed", 0, 2**63),
         ):
-            _set(self, name, checks.integer(name, getattr(self, name), minimum))
+            _set(self, name, checks.integer(name, getattr(self, name), minimum, below))
         for name in ("eos_last", "write_every_id", "skip_empty_steps"):
             _set(self, name, checks.boolean(name, getattr(self, name)))
         _set(self, "temperature", checks.temperature(self.temperature))
@@ -239,7 +241,11 @@ class SamplingConfig:
 
         Unknown keys and values that do not fit raise `ValueError`.
         """
-        settings = _known(cls, json.loads(text))
+        try:
+            written = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{cls.__name__}: got text that is not JSON ({error})") from error
+        settings = _known(cls, written)
         if "guidance" in settings:
             settings["guidance"] = GuidanceConfig(**_known(GuidanceConfig, settings["guidance"]))
         return cls(**settings)

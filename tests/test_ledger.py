@@ -92,7 +92,7 @@ def test_a_row_says_what_each_does_and_who_holds_it(row):
     tests = content.partition("- Test: ")[2]
     assert tests, "no test"
     module = None
-    for name in re.findall(r"`([\w.:]+)`", tests):
+    for name in re.findall(r"`([\w.:/]+)`", tests):
         file, _, function = name.rpartition("::") if "::" in name else (None, None, name)
         if name.endswith(".py"):
             module, function = name, None

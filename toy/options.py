@@ -24,14 +24,16 @@ Reward = Annotated[
 TrainingSeed = Annotated[
     int,
     typer.Option(
-        help="Of the networks: another seed is another pair, trained if it is not in the cache."
+        min=0,
+        max=2**63 - 1,
+        help="Of the networks: another seed is another pair, trained if it is not in the cache.",
     ),
 ]
 EmbeddingStd = Annotated[
     float,
     typer.Option(help="Standard deviation of the reward model's embeddings before its training."),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+Threads = Annotated[int, typer.Option(min=1, max=256, help="CPU threads.")]
 
 
 def load_testbed(

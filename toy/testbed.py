@@ -167,6 +167,7 @@ def recipes(
             "give closed_form"
         )
     number("embedding_std", embedding_std, 0, 1e3)
+    integer("seed", seed, minimum=0)
     denoiser = replace(QUICK_DENOISER if quick else DENOISER, seed=seed)
     if reward == "closed_form":
         return denoiser, None

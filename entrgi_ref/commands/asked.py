@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import checks
+from .files import LONGEST_LINE, read_lines
 
 STDIN = "-"
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
@@ -35,7 +36,7 @@ def asked(words: Sequence[str], file: str | None, templates: Sequence[str]) -> l
         raise ValueError("prompt: got - twice, expected standard input once")
     found: list[Asked] = []
     for word in words:
-        found += _lines(sys.stdin.read(), "standard input") if word == STDIN else [Asked(word)]
+        found += _standard_input() if word == STDIN else [Asked(word)]
     if file is not None:
         found += _of_file(file)
     if not found:
@@ -63,27 +64,32 @@ def _with_templates(found: list[Asked], templates: Sequence[str]) -> list[Asked]
 
 def _of_file(file: str) -> list[Asked]:
     if file == STDIN:
-        return _lines(sys.stdin.read(), "standard input")
+        return _standard_input()
     try:
-        text = Path(file).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        lines = list(read_lines(Path(file)))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ValueError(f"from: cannot read {file!r}: {reason}") from error
-    return _objects(text, file) if file.endswith(".jsonl") else _lines(text, repr(file))
+    return _objects(lines, file) if file.endswith(".jsonl") else _lines(lines, repr(file))
 
 
-def _lines(text: str, source: str) -> list[Asked]:
-    # Not by `splitlines`, which knows line ends that are part of a text.
-    lines = [line.strip() for line in text.lstrip(BOM).replace("\r\n", "\n").split("\n")]
-    found = [Asked(line) for line in lines if line]
+def _standard_input() -> list[Asked]:
+    text = sys.stdin.read(LONGEST_LINE + 1)
+    if len(text) > LONGEST_LINE:
+        raise ValueError(f"prompt: standard input has more than {LONGEST_LINE} characters")
+    return _lines(text.lstrip(BOM).replace("\r\n", "\n").split("\n"), "standard input")
+
+
+def _lines(lines: Sequence[str], source: str) -> list[Asked]:
+    found = [Asked(line.strip()) for line in lines if line.strip()]
     if not found:
         raise ValueError(f"prompt: {source} is empty, expected a prompt in each line")
     return found
 
 
-def _objects(text: str, file: str) -> list[Asked]:
+def _objects(lines: Sequence[str], file: str) -> list[Asked]:
     found = []
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:

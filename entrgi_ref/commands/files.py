@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -16,8 +18,11 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, contents: bytes) -> None:
     """Write a file, or leave what was there.
 
-    Raises `ValueError` that names the file if it cannot be written, as on a full disk.
+    Raises `ValueError` that names the file if it cannot be written, as on a full disk, and if it is
+    a folder, a pipe or a device, whose place it would take.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"out: cannot write {path}: it is no file")
     aside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +52,30 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+LONGEST_LINE = 2**24
+"""Bytes of a line of a text file. A prompt is shorter."""
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text in UTF-8, with or without a byte order mark, one after another: no more
+    than `LONGEST_LINE` is in memory at a time. They end where those of JSON do and nowhere else, so
+    other separators may stand in a text.
+
+    Raises `ValueError` if it is no such text, without the name of the file.
+    """
+    with path.open("rb") as file:
+        for number in itertools.count(1):
+            line = file.readline(LONGEST_LINE + 1)
+            if not line:
+                return
+            if len(line) > LONGEST_LINE:
+                raise ValueError(f"its line {number} has more than {LONGEST_LINE} bytes")
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"it is not UTF-8, in line {number}") from error
 
 
 def _umask() -> int:

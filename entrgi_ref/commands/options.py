@@ -372,6 +372,8 @@ def run_app(app: typer.Typer, kept: str = "nothing new has been written") -> Non
             sys.exit(STOPPED)
         if isinstance(error, ValueError | OSError):
             _fail(" ".join(str(error).split()))
+        if isinstance(error, TOO_MUCH) or "can't allocate memory" in str(error):
+            _fail(f"out of memory, or of what numbers can hold: {type(error).__name__}: {error}")
         # What is wrong with the words of the command line has a message of its own.
         if not hasattr(error, "format_message"):
             raise
@@ -381,9 +383,16 @@ def run_app(app: typer.Typer, kept: str = "nothing new has been written") -> Non
     sys.exit(code if isinstance(code, int) else 0)
 
 
+TOO_MUCH = (MemoryError, OverflowError, RecursionError)
+"""What is raised for sizes of which nobody has thought."""
+LONGEST_MESSAGE = 1000
+
+
 def _fail(message: str) -> NoReturn:
+    # What is quoted of a file may be long, or hold what moves the cursor of a terminal.
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message[:LONGEST_MESSAGE])
     if message:  # there is none where the help has been shown instead
-        typer.echo(f"error: {message}", err=True)
+        typer.echo(f"error: {shown}{' ...' * (len(message) > LONGEST_MESSAGE)}", err=True)
     sys.exit(2)
 
 

@@ -27,7 +27,7 @@ from . import checkpoints
 from .checkpoints import Network
 from .reading import Responses, backbone_of, read_prefix, rows_of
 from .replayed import Backbone, replayed
-from .tokenizers import around_response, conversation, padded
+from .tokenizers import answered, around_response, padded, warn_of_special
 from .vocabulary import VocabularyMap
 
 SCORE_BATCH = 16
@@ -99,6 +99,7 @@ class CausalReward(ABC):
         """Tokenise the prompts. The network reads each of them once, when it is first asked:
         without guidance never.
         """
+        warn_of_special(self.tokenizer, prompts)
         around = [around_response(self.tokenizer, prompt) for prompt in prompts]
         suffixes = {suffix for _, suffix in around}
         if len(suffixes) != 1:
@@ -118,7 +119,7 @@ class CausalReward(ABC):
         rewards = []
         for start in range(0, len(pairs), SCORE_BATCH):
             some = pairs[start : start + SCORE_BATCH]
-            tokens, valid = self._tokens([conversation(self.tokenizer, *pair) for pair in some])
+            tokens, valid = self._tokens([answered(self.tokenizer, *pair) for pair in some])
             counted = valid & self.counting(tokens)
             if not self.counts_prompt:
                 before = [around_response(self.tokenizer, prompt)[0] for prompt, _ in some]

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
                 f"revision: got {revision!r} for the folder {str(path)!r}, expected none: it is "
                 "that of a checkpoint on the hub"
             )
+        _require_files(folder)
         return folder
     hub_id, _, own = str(path).partition("@")
     if not is_hub_id(hub_id):
@@ -59,6 +62,22 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
             f"checkpoint: {hub_id!r} is no folder here, and could not be fetched{at} from the hub "
             f"({type(error).__name__}: {first}); give a folder, or connect to the network"
         ) from error
+
+
+def _require_files(folder: Path) -> None:
+    """Raise `ValueError` for what is read and never ends: a pipe, or a text file of gigabytes."""
+    for file in sorted(file for pattern in DATA for file in folder.glob(pattern)):
+        if not file.is_file():
+            raise ValueError(f"checkpoint: {file} is no file that can be read")
+        size = file.stat().st_size
+        if file.suffix != ".safetensors" and size > LARGEST_TEXT:
+            raise ValueError(
+                f"checkpoint: {file} has {size} bytes, expected at most {LARGEST_TEXT}"
+            )
+
+
+LARGEST_TEXT = 2**28
+"""Bytes of a file beside the weights. Tokenizers of 250,000 tokens take a tenth of it."""
 
 
 def is_hub_id(name: str) -> bool:
@@ -106,10 +125,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 NUMBERS = ("rms_norm_eps", "max_position_embeddings", "num_labels", "rope_theta")
+MOST_LAYERS = 1000
+"""A configuration of many more would be built for hours, before anybody looks at the weights."""
 
 
 def require_numbers(config: Mapping[str, Any]) -> None:
-    """Raise `ValueError` if a field that must be a number is something else.
+    """Raise `ValueError` if a field that must be a positive number is something else, and for a
+    number of layers that no network has.
 
     Older versions of transformers would take it, and fail later or not at all.
     """
@@ -117,6 +139,13 @@ def require_numbers(config: Mapping[str, Any]) -> None:
         value = config.get(field, 1)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{field}: got {value!r}, expected a number")
+        if not 0 < value <= 1e30:
+            raise ValueError(f"{field}: got {value!r}, expected a number in (0, 1e30]")
+    for field, value in config.items():
+        if "layer" in field and isinstance(value, int) and value > MOST_LAYERS:
+            raise ValueError(f"{field}: got {value!r}, expected at most {MOST_LAYERS} layers")
+        if isinstance(value, Mapping):
+            require_numbers(value)
 
 
 def known_config(
@@ -170,12 +199,23 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"checkpoint: {path.parent} has no {path.name}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(
+            path.read_text(encoding="utf-8"), parse_constant=_no_number, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
         raise ValueError(f"checkpoint: {path} is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"checkpoint: {path} holds no JSON object")
     return content
+
+
+def _no_number(written: str) -> float:
+    raise ValueError(f"{written} is no number")
+
+
+def _finite(written: str) -> float:
+    value = float(written)
+    return value if math.isfinite(value) else _no_number(written)
 
 
 def load(
@@ -193,7 +233,7 @@ def load(
     numbers without a word. With a `device_map` among the options it stays where that puts it.
     """
     options.setdefault("attn_implementation", "sdpa")
-    require_weights(folder)
+    _require_size(architecture, folder, options["config"], require_weights(folder))
     try:
         with quiet():
             network, report = architecture.from_pretrained(
@@ -227,10 +267,19 @@ def load(
 
 
 def require_shape(
-    folder: Path, name: str, shape: tuple[int, ...], renamed: Mapping[str, str]
+    folder: Path,
+    name: str,
+    shape: tuple[int, ...],
+    renamed: Mapping[str, str],
+    *,
+    needed: bool = True,
 ) -> None:
-    """Raise `ValueError` if a weight of that name is stored in another shape. Reads none of it."""
+    """Raise `ValueError` if a weight of that name is stored in another shape, or not at all while
+    it is `needed`. Reads none of it.
+    """
     with _stored(folder, name, renamed) as found:
+        if found is None and needed:
+            raise ValueError(f"checkpoint: {folder} lacks {name}")
         if found is not None and tuple(found.get_shape()) != shape:
             raise ValueError(
                 f"checkpoint: {folder} has weights of another shape: {name}, "
@@ -255,7 +304,7 @@ def _stored(folder: Path, name: str, renamed: Mapping[str, str]) -> Iterator[Any
     """A weight as it lies in the folder's shards, a slice that is not read yet; None if there is
     none of that name. `renamed` are patterns of their names, and what they are replaced by.
     """
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in _weight_files(folder):
         with safe_open(file, "pt") as shard:
             for theirs in shard.keys():  # noqa: SIM118
                 ours = theirs
@@ -267,8 +316,44 @@ def _stored(folder: Path, name: str, renamed: Mapping[str, str]) -> Iterator[Any
     yield None
 
 
-def require_weights(folder: Path) -> None:
-    """Raise `ValueError` unless there are weights, and all shards of them. Reads none of them."""
+def require_weights(folder: Path) -> dict[str, int]:
+    """Raise `ValueError` unless there are weights, all shards of them, each once and in floating
+    point. Reads none of them. Returns how many numbers each weight has.
+    """
+    found: dict[str, tuple[Path, int]] = {}
+    for file in _weight_files(folder):
+        try:
+            with safe_open(file, "pt") as shard:
+                slices = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118
+                stored = {n: (s.get_dtype(), math.prod(s.get_shape())) for n, s in slices.items()}
+        except Exception as error:  # of kinds of its own, such as for a truncated file
+            raise ValueError(
+                f"checkpoint: the weights of {file} do not load: {one_line(error)}"
+            ) from error
+        for name, (dtype, size) in stored.items():
+            if name in found:
+                raise ValueError(
+                    f"checkpoint: {folder} has the weight {name} twice, in {found[name][0].name} "
+                    f"and in {file.name}"
+                )
+            read = name.endswith(("weight", "bias")) and not re.search(CAUSAL_MASK, name)
+            if read and dtype not in STORED:
+                raise ValueError(
+                    f"checkpoint: {name} in {file} is stored as {dtype}, expected one of "
+                    f"{', '.join(STORED)}"
+                )
+            found[name] = file, size
+    return {name: size for name, (_, size) in found.items()}
+
+
+STORED = ("F64", "F32", "F16", "BF16")
+CAUSAL_MASK = r"\b(attn|attention)\.bias$"
+"""What some older networks call a bias."""
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads weights from: one, or the shards that an index names."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if not any(folder.glob("*.safetensors")):
         others = sorted(file.name for file in folder.glob("*.bin"))
         kind = f"only pickled ones ({others[0]}), which are not read" if others else "none at all"
@@ -276,21 +361,53 @@ def require_weights(folder: Path) -> None:
             f"checkpoint: {folder} has no weights in the safetensors format, {kind}; convert them, "
             "for example by the hub's service safetensors/convert"
         )
-    index = folder / "model.safetensors.index.json"
-    shards = read_json(index).get("weight_map") if index.is_file() else {}
-    if not isinstance(shards, dict):
+    if not index.is_file():
+        return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
         raise ValueError(f"checkpoint: {index} has no weight_map")
-    missing = sorted(name for name in set(shards.values()) if not (folder / str(name)).is_file())
+    names = sorted({str(name) for name in shards.values()})
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ValueError(
+                f"checkpoint: {index} names the shard {name!r:.60}, expected files in the "
+                "safetensors format beside it"
+            )
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"checkpoint: {folder} lacks the shards {checks.some(missing)}")
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, "pt"):
-                pass
-        except Exception as error:  # of kinds of its own, such as for a truncated file
-            raise ValueError(
-                f"checkpoint: the weights of {file} do not load: {one_line(error)}"
-            ) from error
+    if whole.is_file() and names != [whole.name]:
+        raise ValueError(
+            f"checkpoint: {folder} has {whole.name} beside {index.name}, expected one of the two"
+        )
+    return [folder / name for name in names]
+
+
+def blank(architecture: type[Any], config: PretrainedConfig) -> Network:
+    """The network without numbers, for the names and shapes of its parts."""
+    make = getattr(architecture, "from_config", None) or architecture
+    with quiet(), torch.device("meta"):
+        return make(deepcopy(config))  # which loading the network changes
+
+
+def _require_size(
+    architecture: type[Any], folder: Path, config: PretrainedConfig, stored: Mapping[str, int]
+) -> None:
+    """Raise `ValueError` if the configuration is of a much larger network than the weights: the
+    memory of all that is missing would be taken before anybody says so.
+    """
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None) or 0
+    if layers > len(stored):
+        raise ValueError(f"num_hidden_layers: got {layers}, but {folder} has {len(stored)} weights")
+    try:
+        parameters = sum(one.numel() for one in blank(architecture, config).parameters())
+    except Exception as error:  # of many kinds, for numbers that fit no network
+        raise ValueError(f"config.json: {one_line(error)}") from error
+    if parameters > 2 * sum(stored.values()) + 2**20:  # an embedding may count twice
+        raise ValueError(
+            f"config.json: it is of a network of {parameters} numbers, but {folder} has "
+            f"{sum(stored.values())}"
+        )
 
 
 _IGNORED = ("rotary_emb.inv_freq", "lm_head.weight")

@@ -23,7 +23,14 @@ from .checkpoints import Network
 from .families import DREAM, Family, family_of
 from .loading import How, Loading
 from .reading import as_attended, positions
-from .tokenizers import conversation, load_tokenizer, padded, token_strings, with_blanks
+from .tokenizers import (
+    conversation,
+    load_tokenizer,
+    padded,
+    token_strings,
+    warn_of_special,
+    with_blanks,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +65,8 @@ class DenoiserCheckpoint:
         _check_special_tokens(tokenizer, written, mask_id, config.vocab_size)
         checkpoints.require_weights(folder)
         wide = config.vocab_size, config.hidden_size
-        checkpoints.require_shape(folder, "lm_head.weight", wide, family.keys)
+        checkpoints.require_shape(folder, "lm_head.weight", wide, family.keys, needed=False)
+        checkpoints.require_shape(folder, "model.embed_tokens.weight", wide, family.keys)
         tokens = token_strings(tokenizer, config.vocab_size)
         return cls(folder, family, config, tokenizer, tokens, mask_id)
 
@@ -167,6 +175,7 @@ class DiffusionLM:
     def encode(self, prompts: Sequence[str]) -> Prompts:
         """The prompts in the chat template, up to where the answer begins, padded on the left."""
         options = self.family.template
+        warn_of_special(self.tokenizer, prompts)
         texts = [conversation(self.tokenizer, prompt, **options) for prompt in prompts]
         filler = self.mask_id if self.pad_id is None else self.pad_id  # hidden, whatever it is
         device, width = self.network.device, self.network.config.vocab_size

@@ -8,7 +8,6 @@ head stay as they are and where they are needed, as guidance reads the one and t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, fields
 from functools import partial
 from importlib.util import find_spec
@@ -23,7 +22,7 @@ from transformers import BitsAndBytesConfig, PretrainedConfig, TorchAoConfig
 
 from .. import checks
 from . import checkpoints
-from .checkpoints import Network
+from .checkpoints import Network, blank
 
 PACKAGES = {"8bit": "torchao", "4bit": "bitsandbytes"}
 """How weights are rounded, and by what. Products are of the network's precision in both: a network
@@ -250,13 +249,6 @@ def _require_package(field: str, value: object, package: str) -> None:
         raise ValueError(
             f"{field}: got {value!r}, which needs the package {package}; pip install {package}"
         )
-
-
-def blank(architecture: type[Any], config: PretrainedConfig) -> Network:
-    """The network without numbers, for the names and shapes of its parts."""
-    make = getattr(architecture, "from_config", None) or architecture
-    with checkpoints.quiet(), torch.device("meta"):
-        return make(deepcopy(config))
 
 
 def heads(network: Network) -> list[str]:

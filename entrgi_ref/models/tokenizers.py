@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .. import checks
 from ..protocols import prompt_key
+from .templates import process
 
 
 def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizerBase:
@@ -24,11 +26,12 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     Raises `ValueError` if its files do not load, if it has no chat template, or if its class is
     code of its own.
     """
+    process.start()  # while the files are read
     written = _written(folder / "tokenizer_config.json")
     declared = str(written.get("tokenizer_class"))
     kind = kind or SAME_AS.get(declared)
     maps = [written.get("auto_map") or {}, _written(folder / "config.json").get("auto_map") or {}]
-    own = any("AutoTokenizer" in found or isinstance(found, list) for found in maps)
+    own = any(isinstance(found, list) or "AutoTokenizer" in str(found) for found in maps)
     if kind is None and own and not hasattr(transformers, declared):
         raise ValueError(
             f"tokenizer_class: got {declared!r} in {folder}, which transformers does not know, and "
@@ -40,15 +43,36 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
         raise ValueError(f"checkpoint: {folder} has no tokenizer, none of {', '.join(files)}")
     try:
         tokenizer = loader.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # of many kinds, for files that are missing or do not fit
+        tokenizer.decode(tokenizer("some text", add_special_tokens=False)["input_ids"])
+        _ = [getattr(tokenizer, f"{kind}_token_id") for kind in ("unk", "eos", "pad", "mask")]
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # of many kinds; a panic of the library is no Exception
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"checkpoint: the tokenizer of {folder} does not load: {reason}"
         ) from error
+    if getattr(tokenizer, "split_special_tokens", False):
+        raise ValueError(
+            "split_special_tokens: got True, with which the marks of a chat template are text"
+        )
+    _require_one_token_each(tokenizer, folder)
     template = tokenizer.chat_template  # several of them, by name, are a mapping
     if not (isinstance(template, str | Mapping) and template):
         raise ValueError(f"checkpoint: the tokenizer of {folder} has no chat template")
     return tokenizer
+
+
+def _require_one_token_each(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Raise `ValueError` if two tokens have one id: which of them is meant, nobody says."""
+    of: dict[int, str] = {}
+    for token, index in tokenizer.get_vocab().items():
+        if index in of:
+            raise ValueError(
+                f"checkpoint: the tokenizer of {folder} gives the id {index} to {of[index]!r} and "
+                f"to {token!r}"
+            )
+        of[index] = token
 
 
 SAME_AS = {"DreamTokenizer": "Qwen2Tokenizer"}
@@ -58,7 +82,7 @@ SAME_AS = {"DreamTokenizer": "Qwen2Tokenizer"}
 def _written(file: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 
@@ -83,7 +107,13 @@ def padded(
 
     Raises `ValueError` for an id that the `model`, whose table has `width` rows, lacks.
     """
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    try:
+        encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # of many kinds; a panic of the library is no Exception
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"checkpoint: the tokenizer of {model} does not work: {reason}") from error
     beyond = [index for ids in encoded for index in ids if index >= width]
     if beyond:
         raise ValueError(f"{model} has {width} tokens, its tokenizer more: the id {beyond[0]}")
@@ -116,15 +146,15 @@ def with_blanks(tokenizer: PreTrainedTokenizerBase, text: str, mask_id: int) -> 
     ids: list[int] = []
     end = 0
     for blank in BLANK.finditer(text):
-        ids += _plain(tokenizer, text[end : blank.start()].rstrip(" "))
+        ids += _plain(tokenizer, text[end : blank.start()].rstrip(" "), mask_id)
         ids += [mask_id] * len(blank[0])
         end = blank.end()
-    return torch.tensor(ids + _plain(tokenizer, text[end:]))
+    return torch.tensor(ids + _plain(tokenizer, text[end:], mask_id))
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _plain(tokenizer: PreTrainedTokenizerBase, text: str, mask_id: int) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-    special = [index for index in ids if index in tokenizer.all_special_ids]
+    special = [index for index in ids if index in (*tokenizer.all_special_ids, mask_id)]
     if special:
         name = tokenizer.convert_ids_to_tokens(special[0])
         raise ValueError(f"template: got the special token {name!r} in {text!r:.60}")
@@ -136,19 +166,59 @@ def conversation(
 ) -> str:
     """The text of a conversation of one turn, up to where the answer begins or with the answer.
     `options` are the template's.
+
+    Raises `ValueError` if the template fails, takes too much time or memory, or leaves the prompt
+    out.
     """
     turns = [{"role": "user", "content": prompt}]
     if response is not None:
         turns.append({"role": "assistant", "content": response})
+    options["add_generation_prompt"] = response is None
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=response is None, **options
-            )
-        )
+        text = _rendered(tokenizer, turns, options)
     except Exception as error:  # a template can do anything
         reason = " ".join(str(error).split())
         raise ValueError(f"checkpoint: its chat template does not work: {reason}") from error
+    if text and prompt.strip() not in text:
+        raise ValueError(
+            f"checkpoint: its chat template leaves the prompt out, or changes it: {prompt!r:.60}"
+        )
+    return text
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], options: dict[str, Any]
+) -> str:
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):  # one of ours, without a template
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
+    template = tokenizer.get_chat_template()
+    return process.render(template, turns, **{**tokenizer.special_tokens_map, **options})
+
+
+def warn_of_special(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> None:
+    """Warn if a prompt holds what the tokenizer reads as a special token, and not as text."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    special = sorted(token.content for token in added if token.special)
+    for prompt in prompts:
+        if found := [name for name in special if name in prompt]:
+            warnings.warn(
+                f"prompt: {prompt!r:.60} holds {checks.some(found)}, read as special tokens and "
+                "not as text, as in the authors' code: row 13b of docs/ledger.md",
+                stacklevel=3,
+            )
+
+
+def answered(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> str:
+    """The text of a conversation with all of an answer.
+
+    Where the template leaves out a part of it, such as what stands before `</think>`, that is what
+    the template writes around an answer, and the answer between: what guidance reads.
+    """
+    text = conversation(tokenizer, prompt, response)
+    if response.strip() in text:
+        return text
+    before, after = around_response(tokenizer, prompt)
+    return f"{before}{response}{after}"
 
 
 def around_response(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, str]:

@@ -128,8 +128,8 @@ def results(
 
 def _read(file: Path) -> Json:
     try:
-        return json.loads(file.read_text())
-    except ValueError as error:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"out: {file} is damaged ({error}): remove it") from error
 
 

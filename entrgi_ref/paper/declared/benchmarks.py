@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ... import checks
+from ...commands.files import read_lines
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def load(name: str, pinned: Mapping[str, str] | None = None) -> Benchmark:
 def _from_file(path: Path) -> Benchmark:
     if not path.is_file():
         raise ValueError(f"benchmark: there is no file {path}")
+    if not checks.is_name(path.stem):
+        raise ValueError(f"benchmark: {path.name!r} has characters that are not seen in its name")
     rows = _json_lines(path) if path.suffix == ".jsonl" else _parquet(path)
     prompts = tuple(_prompt(row, path, number) for number, row in enumerate(rows, 1))
     if not prompts:
@@ -84,8 +87,7 @@ def _from_file(path: Path) -> Benchmark:
 
 def _json_lines(path: Path) -> list[Any]:
     rows = []
-    # Lines end where JSON's do: a text may hold other characters at which str.splitlines splits.
-    for number, line in enumerate(read_text("benchmark", path).split("\n"), 1):
+    for number, line in enumerate(read_text("benchmark", path), 1):
         if line.strip():
             try:
                 rows.append(json.loads(line))
@@ -94,12 +96,12 @@ def _json_lines(path: Path) -> list[Any]:
     return rows
 
 
-def read_text(name: str, path: Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark."""
+def read_text(name: str, path: Path) -> Iterator[str]:
+    """The lines of a file in UTF-8. Raises `ValueError` if it is none."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: {path} is not text in UTF-8 ({error})") from error
+        yield from read_lines(path)
+    except ValueError as error:
+        raise ValueError(f"{name}: {path} is not text in UTF-8 of short lines: {error}") from error
 
 
 def _parquet(path: Path) -> list[Any]:
@@ -123,6 +125,7 @@ def _prompt(row: Any, path: Path, number: int) -> str:
             text = str(row[name])
             if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
                 raise ValueError(f"benchmark: {path}, row {number}: half a character (a surrogate)")
+            checks.text(f"benchmark: {path}, row {number}", text)
             return text
     raise ValueError(
         f"benchmark: {path}, row {number}: has no text in {' or '.join(map(repr, FIELDS))}"

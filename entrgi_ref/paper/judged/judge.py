@@ -96,7 +96,7 @@ def read_unit_tests(file: Path | None) -> tuple[str, ...]:
         return UNIT_TESTS
     if not file.is_file():
         raise ValueError(f"unit_tests: there is no file {file}")
-    tests = tuple(line.strip() for line in read_text("unit_tests", file).splitlines())
+    tests = tuple(line.strip() for line in read_text("unit_tests", file))
     tests = tuple(test for test in tests if test)
     if not tests:
         raise ValueError(f"unit_tests: {file} is empty")

@@ -6,9 +6,10 @@ is checked here, once, so that nobody who reads it later has to.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from ... import checks
 
 Record = dict[str, Any]
 Require = Callable[[Record], None]
@@ -19,6 +20,28 @@ Kind = Any
 `?` may be missing); `{str: kind}`, an object whatever its fields; `(kind,)`, that or null."""
 
 WORDS = {str: "a text", int: "an integer", float: "a number", dict: "an object", list: "a list"}
+LARGEST = 1e100
+"""Of numbers: sums of their squares are numbers too."""
+LARGEST_INTEGER = 2**63 - 1
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (float, int) and -LARGEST <= value <= LARGEST  # nan is not
+
+
+def _is_integer(value: Any) -> bool:
+    return type(value) is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER
+
+
+def require_names(content: Mapping[str, Any], fields: tuple[str, ...]) -> None:
+    """Raise `ValueError` unless these fields of an object are names, or the keys of objects are."""
+    for field in fields:
+        value = content.get(field, "-")
+        for name in value if isinstance(value, Mapping) else [value]:
+            if not checks.is_name(name):
+                raise ValueError(
+                    f"its {field} is {name!r:.40}, expected a name without / and control characters"
+                )
 
 
 def require(value: object, kind: Kind, name: str) -> None:
@@ -29,7 +52,9 @@ def require(value: object, kind: Kind, name: str) -> None:
             require(value, kind[0], name)
         return
     if kind is float:
-        right = isinstance(value, int | float) and math.isfinite(value)
+        right = _is_number(value)
+    elif kind is int:
+        right = _is_integer(value)
     else:
         right = isinstance(value, shape)
     if not right or (isinstance(value, bool) and kind is not bool):
@@ -83,7 +108,9 @@ def fits(kind: Kind) -> Callable[[Any], bool]:
 
         return has_fields
     if kind is float:
-        return lambda value: type(value) in (float, int) and math.isfinite(value)
+        return _is_number
+    if kind is int:
+        return _is_integer
     return lambda value: type(value) is kind
 
 
@@ -153,12 +180,34 @@ def require_answers(record: Record) -> None:
     if len(gold) != len(rewards):
         raise ValueError(f"it has {len(gold)} gold scores and {len(rewards)} rewards")
     if record.get("errors") is not None:
+        _require_counts(record["errors"])
         histogram = record["errors"]["histogram"]
         shape = [len(histogram[edges]) - 1 for edges in ("entropy_edges", "error_edges")]
         if [len(row) for row in histogram["counts"]] != [shape[1]] * shape[0]:
             raise ValueError("its errors.histogram.counts do not fit the edges")
     if record.get("written") is not None:
         _require_written(record["written"], len(responses))
+
+
+def _require_counts(errors: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for numbers that an observer cannot have seen."""
+    for step in errors["steps"]:
+        if not (0 <= step["step"] < MOST_STEPS and step["n"] > 0):
+            raise ValueError(f"its errors.steps have {step!r:.80}, expected an index and n above 0")
+        if step["E"] < 0:
+            raise ValueError(f"its errors.steps have {step!r:.80}, expected an E from 0 on")
+    edges = errors["histogram"]["entropy_edges"], errors["histogram"]["error_edges"]
+    if any(one != sorted(one) for one in edges):
+        raise ValueError("its errors.histogram has edges that fall")
+    if any(count < 0 for row in errors["histogram"]["counts"] for count in row):
+        raise ValueError("its errors.histogram.counts hold a negative number")
+    if errors["log_vocabulary"] <= 0:
+        raise ValueError(
+            f"its errors.log_vocabulary is {errors['log_vocabulary']!r}, expected more than 0"
+        )
+
+
+MOST_STEPS = 2**16
 
 
 def _require_written(written: Mapping[str, Any], answers: int) -> None:
@@ -171,6 +220,8 @@ def _require_written(written: Mapping[str, Any], answers: int) -> None:
         )
     if any(step < 0 for answer in written["steps"] for step in answer):
         raise ValueError("its written.steps hold a negative number, expected indices from 0")
+    if any(step >= MOST_STEPS for answer in written["steps"] for step in answer):
+        raise ValueError(f"its written.steps hold an index that is not below {MOST_STEPS}")
 
 
 def require_judgement(record: Record) -> None:
@@ -182,9 +233,18 @@ def require_judgement(record: Record) -> None:
         raise ValueError("its score is None, expected a number")
 
 
+NAMES = ("experiment", "benchmark", "method")
+
+
 def _require_status(record: Record) -> None:
     if record["status"] not in ("ok", "failed"):
         raise ValueError(f"its status is {record['status']!r:.40}, expected 'ok' or 'failed'")
+    require_names(record, NAMES)
+    require_names(record.get("settings", {}), ("reward",))
+    require_names(record["variant"], ("reward",))
+    for name, value in record["variant"].items():
+        if not (isinstance(value, str) or _is_integer(value)):
+            raise ValueError(f"its variant.{name} is {value!r:.40}, expected a text or an integer")
 
 
 # Declarations
@@ -222,10 +282,46 @@ JUDGE = {
 def require_experiment(declaration: Mapping[str, Any]) -> None:
     """Raise `ValueError` unless it declares the run of an experiment."""
     require_fields(declaration, EXPERIMENT)
+    require_names(declaration, ("experiment", "testbed", "main_reward", "rewards", "benchmarks"))
     if declaration["testbed"] == "dream":
         require_fields(declaration, DREAM)
     if declaration["main_reward"] not in declaration["rewards"]:
         raise ValueError(f"its main_reward is {declaration['main_reward']!r:.40}, none of them")
+
+
+CAPTIONED = {
+    "settings": {
+        "trajectories": int,
+        "new_tokens": int,
+        "denoising_steps": int,
+        "temperature": float,
+        "top_p": float,
+        "order": str,
+        "guidance": {"steps": int, "step_size": float, "optimiser": str},
+    }
+}
+"""What a report says of a run, beside the fields of `EXPERIMENT`."""
+
+
+def require_captioned(declaration: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless a report can say with which settings an experiment has run."""
+    require_fields(declaration, CAPTIONED)
+    if not declaration["benchmarks"]:
+        raise ValueError("it has no benchmarks")
+    denoiser = declaration.get("denoiser")
+    if not isinstance(denoiser, str):
+        require_fields(declaration, {"denoiser": {"name": str}})
+
+
+def require_own(declaration: Mapping[str, Any], record: Record) -> None:
+    """Raise `ValueError` unless a record is of what a run declares: it may have been edited."""
+    if record["experiment"] != declaration["experiment"]:
+        raise ValueError(f"it is of the experiment {record['experiment']!r:.40}")
+    if record["variant"].get("gradient_steps", 0) < 0:
+        raise ValueError(f"its variant is {record['variant']!r:.60}, expected steps from 0 on")
+    reward = record["variant"].get("reward", declaration["main_reward"])
+    if reward not in declaration["rewards"]:
+        raise ValueError(f"its reward model is {reward!r:.40}, none of the run's")
 
 
 def require_judge(declaration: Mapping[str, Any]) -> None:

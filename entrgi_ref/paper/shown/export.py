@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...commands.files import write_text
+from ...commands.files import write_bytes
 from ..run.records import best
 from ..run.required import Record
 from .summary import Run
@@ -31,7 +31,8 @@ def write(folder: Path, to: Path, aggregation_names: bool = False) -> list[Path]
         raise ValueError(f"out: {folder} has no records yet")
     for name, records in cells.items():
         text = json.dumps(_contents(records, run.declaration), indent=2, ensure_ascii=False)
-        write_text(to / name, text + "\n")
+        # Half a character cannot be written; its escape is JSON's.
+        write_bytes(to / name, f"{text}\n".encode(errors="backslashreplace"))
     return [to / name for name in sorted(cells)]
 
 

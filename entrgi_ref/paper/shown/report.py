@@ -12,11 +12,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from ...checks import choice
 from ...commands.files import require_writable, write_text
 from ..declared.experiments import EXPERIMENTS, RIVALS, label_of
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
 from ..run.records import earlier_layout, key_of
+from ..run.required import require_captioned
 from . import figures
 from .captions import caption
 from .comparable import differences
@@ -35,6 +37,20 @@ from .summary import JudgedBy, Run, compared_of, place_of
 from .tables import Table, latex_figure
 
 
+def _require_variants(run: Run) -> None:
+    """Raise `ValueError` unless the records vary in what the experiment varies."""
+    declared = run.declaration
+    rewards = tuple(declared["rewards"])
+    experiment = EXPERIMENTS[declared["experiment"]]
+    (wanted, *_) = experiment.variants(rewards, declared["main_reward"])
+    for record in run.records:
+        if record["variant"].keys() != wanted.keys():
+            raise ValueError(
+                f"it has records of the variant {record['variant']!r:.60}, expected one with "
+                f"{', '.join(wanted) or 'nothing'}"
+            )
+
+
 def write(
     folder: Path, to: Path, say: Callable[[str], None] = lambda text: None
 ) -> tuple[str, list[Path]]:
@@ -42,6 +58,12 @@ def write(
     numbers as table.csv and table.json, and the figures into `to`. Returns the text and the files.
     """
     run = Run.read(folder, whole=False)
+    try:
+        choice("experiment", run.declaration["experiment"], EXPERIMENTS)
+        _require_variants(run)
+        require_captioned(run.declaration)
+    except ValueError as error:
+        raise ValueError(f"out: {folder} cannot be reported on: {error}") from error
     if not run.records:
         raise ValueError(f"out: {folder} has no records yet, or all have failed")
     found, notes = tables(run), [*_notes(run), *earlier_layout(folder)]

@@ -29,7 +29,7 @@ from ..run.records import (
     read_judge,
     read_records,
 )
-from ..run.required import Record
+from ..run.required import Record, require_own
 from .paired import Compared, Difference, Place, paired
 
 
@@ -161,6 +161,13 @@ class Run:
         declaration, judges = read_experiment(folder), judges_of(folder)
         by_key = read_by_key(folder, keep=_all if whole else _with_texts if judges else _numbers)
         records = [by_key[key] for key in sorted(by_key)]
+        for record in records:
+            try:
+                require_own(declaration, record)
+            except ValueError as error:
+                raise ValueError(
+                    f"out: {folder} has a record that is not its own: {error}"
+                ) from error
         answers = [record for record in records if record["status"] == "ok"]
         run = declaration["fingerprint"]
         return cls(

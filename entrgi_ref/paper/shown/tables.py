@@ -16,18 +16,22 @@ class Table:
 
     def markdown(self) -> str:
         """As a pipe table, padded so that it can be read as plain text too."""
-        columns = list(zip(self.heads, *self.rows, strict=True))
+        columns = [
+            [cell.replace("|", "\\|") for cell in column]
+            for column in zip(self.heads, *self.rows, strict=True)
+        ]
         widths = [max(3, *map(len, column)) for column in columns]
         rule = [
             "-" * width if i < self.words else "-" * (width - 1) + ":"
             for i, width in enumerate(widths)
         ]
+        heads, *rows = zip(*columns, strict=True)
         lines = [
             " | ".join(
                 cell.ljust(width) if i < self.words else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             )
-            for row in (self.heads, rule, *self.rows)
+            for row in (heads, rule, *rows)
         ]
         return f"**{self.title}**\n\n" + "\n".join(f"| {line} |" for line in lines)
 

@@ -1,0 +1,160 @@
+"""Chat templates, in a process of their own that has little memory and little time.
+
+A template is a program that comes with a checkpoint. transformers' sandbox keeps it from Python's
+internals, but not from `'a' * 10**10` or from loops in loops. A thread cannot be stopped, and
+memory is bounded for whole processes only, so this file runs as a second process too, where the
+system enforces both. It is started once, in about a second beside the loading of weights, and needs
+some 60 MB; each text takes a fraction of a millisecond. It ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import math
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from typing import IO, Any
+
+SECONDS = 2
+"""Of computing, for one text. Templates of real checkpoints need less than a millisecond."""
+MEMORY = 2**29
+"""Bytes that a template may take, beside what the process has before."""
+LONGEST = 2**22
+"""Characters of the text that it makes."""
+
+
+class Process:
+    """The process that runs templates. Several threads may use it; a fork starts its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: subprocess.Popen[str] | None = None
+        self._parent = 0
+
+    def start(self) -> None:
+        """Have it start, if it does not run: it gets ready while others work."""
+        with self._lock:
+            self._started()
+
+    def render(self, template: str, turns: list[dict[str, str]], **options: Any) -> str:
+        """The text of a conversation. Raises `ValueError` for whatever goes wrong in the template,
+        and if it takes more than `SECONDS`, `MEMORY` or `LONGEST`.
+        """
+        request = json.dumps([template, turns, options], default=str)
+        with self._lock:
+            running = self._started()
+            assert running.stdin is not None
+            assert running.stdout is not None
+            try:
+                running.stdin.write(request + "\n")
+                running.stdin.flush()
+                answer = running.stdout.readline()
+            except BrokenPipeError:
+                answer = ""
+            except BaseException:  # such as Ctrl-C: what comes is the answer to nobody
+                self._end()
+                raise
+            if not answer.endswith("\n"):
+                self._running = None
+                code = running.wait()
+                if code == -signal.SIGXCPU:
+                    raise ValueError(f"it takes more than {SECONDS} seconds")
+                raise ValueError(f"it has ended its process, with the exit code {code}")
+        found: dict[str, str] = json.loads(answer)
+        if "error" in found:
+            raise ValueError(found["error"])
+        return found["text"]
+
+    def _started(self) -> subprocess.Popen[str]:
+        ended = self._running is not None and self._running.poll() is not None
+        if self._running is None or ended or self._parent != os.getpid():
+            # Safe path: beside this file lie modules that are called like others' packages.
+            self._running = subprocess.Popen(
+                [sys.executable, "-P", __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="ascii",
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is for those who wait for it
+            )
+            self._parent = os.getpid()
+        return self._running
+
+    def _end(self) -> None:
+        if self._running is not None and self._parent == os.getpid():
+            self._running.kill()
+            self._running.wait()
+        self._running = None
+
+    def close(self) -> None:
+        """End it."""
+        with self._lock:
+            self._end()
+
+
+process = Process()
+"""The one of this process."""
+atexit.register(process.close)
+
+
+# What the second process does
+
+
+def serve(requests: IO[str], answers: IO[str]) -> None:
+    """Answer each line of `requests` by a line."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    _bound(resource.RLIMIT_CORE, 0)
+    if os.path.exists(TAKEN):  # elsewhere than on Linux the system does not enforce it
+        _bound(resource.RLIMIT_AS, _taken() + MEMORY)
+    for request in requests:
+        answer: dict[str, str]
+        try:
+            template, turns, options = json.loads(request)
+            _bound(resource.RLIMIT_CPU, math.ceil(_computed()) + SECONDS)
+            random.seed(0)  # which a template can ask for
+            rendered: Any = render_jinja_template([turns], chat_template=template, **options)
+            text: str = rendered[0][0]
+            if len(text) > LONGEST:
+                raise ValueError(f"it makes {len(text)} characters of a conversation")
+            text.encode()  # half a character is no text
+            answer = {"text": text}
+        except MemoryError:
+            answer = {"error": f"it takes more than {MEMORY >> 20} MB of memory"}
+        except Exception as error:  # a template can raise anything
+            reason = " ".join(str(error).split())[:300]
+            answer = {"error": f"{type(error).__name__}: {reason}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+TAKEN = "/proc/self/statm"
+
+
+def _bound(what: int, soft: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    allowed = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
+    resource.setrlimit(what, (allowed, hard))
+
+
+def _taken() -> int:
+    """Bytes of address space that this process has."""
+    with open(TAKEN) as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _computed() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    serve(sys.stdin, sys.stdout)

@@ -1,0 +1,312 @@
+"""Checkpoints that lie: their weights, their index, their configuration and their tokenizer."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from checkpoints import DREAM, REWARD, SHORT, changed
+from corpus import VALUES, header, in_shards, one_weight, refusal
+from entrgi_ref import SamplingConfig, generate
+from entrgi_ref.models import Dream, SequenceReward, load_denoiser
+
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
+LLADA = DREAM.parent.parent / "parity-models" / "llada-tiny"
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    return Dream.from_pretrained(DREAM, dtype="float32", device="cpu")
+
+
+@pytest.fixture(params=["denoiser", "reward"])
+def kind(request, denoiser):
+    """A checkpoint, and how it is loaded."""
+    if request.param == "denoiser":
+        return DREAM, lambda folder: load_denoiser(folder, dtype="float32", device="cpu")
+    return REWARD, lambda folder: SequenceReward.from_pretrained(folder, denoiser, dtype="float32")
+
+
+def said_as(dtype):
+    """The norms are said to be of a type, of the same size."""
+
+    def edit(content):
+        for name in content:
+            if "norm" in name:
+                content[name]["dtype"] = dtype
+
+    return header(edit)
+
+
+def said(part, **fields):
+    return header(lambda content: one_weight(content, part).update(fields))
+
+
+def overlapping(content):
+    offsets = one_weight(content, "mlp.gate")["data_offsets"]
+    one_weight(content, "mlp.up")["data_offsets"] = offsets
+
+
+def replaced(change):
+    """Another thing in the place of the file."""
+
+    def edit(file):
+        file.unlink()
+        change(file)
+
+    return edit
+
+
+def lengthened(data):
+    return lambda file: file.write_bytes(data(file.read_bytes()))
+
+
+WEIGHTS = {
+    "integers": (said_as("I32"), "stored as I32, expected one of F64, F32, F16, BF16"),
+    "unsigned": (said_as("U32"), "stored as U32"),
+    "no type": (said_as("X32"), "do not load"),
+    "another size": (said_as("F64"), "do not load"),
+    "turned": (said("mlp.up", shape=[48, 96]), "another shape|do not load"),
+    "huge": (said("mlp.up", shape=[10**15, 10**15]), "do not load"),
+    "elsewhere": (said("mlp.up", data_offsets=[10**15, 10**16]), "do not load"),
+    "overlapping": (header(overlapping), "do not load"),
+    "no header": (lengthened(lambda data: b""), "do not load"),
+    "endless header": (lengthened(lambda data: b"\xff" * 8 + b"{}"), "do not load"),
+    "half a header": (lengthened(lambda data: data[:100]), "do not load"),
+    "a byte less": (lengthened(lambda data: data[:-1]), "do not load"),
+    "a byte more": (lengthened(lambda data: data + b"x"), "do not load"),
+    "a folder": (replaced(lambda file: file.mkdir()), "is no file that can be read"),
+    "a pipe": (replaced(os.mkfifo), "is no file that can be read"),
+    "a device": (replaced(lambda f: f.symlink_to("/dev/zero")), "is no file that can be read"),
+    "nowhere": (replaced(lambda f: f.symlink_to("nowhere")), "is no file that can be read"),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_that_lie_are_refused(name, kind, tmp_path):
+    source, load = kind
+    edit, reason = WEIGHTS[name]
+    folder = changed(source, tmp_path)
+    edit(folder / WHOLE)
+    message = refusal(lambda: load(folder))
+    assert message
+    assert any(part in message for part in reason.split("|")), message
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_that_are_no_floating_point_numbers_are_refused(dtype, kind, tmp_path):
+    source, load = kind
+    folder = changed(source, tmp_path)
+    weights = {name: tensor.to(dtype) for name, tensor in load_file(folder / WHOLE).items()}
+    save_file(weights, folder / WHOLE, metadata={"format": "pt"})
+    assert "expected one of F64, F32, F16, BF16" in refusal(lambda: load(folder))
+
+
+def first(weights):
+    return next(iter(weights))
+
+
+def doubled(folder, halves, index):
+    name = first(halves[0])
+    halves[1][name] = halves[0][name] * 0 + 7
+
+
+def outside(folder, halves, index):
+    save_file(halves[0], folder.parent / "other.safetensors", metadata={"format": "pt"})
+    for name in halves[0]:
+        index[name] = "../other.safetensors"
+
+
+def pickled(folder, halves, index):
+    torch.save({}, folder / "a.bin")
+    index[first(index)] = "a.bin"
+
+
+def beside(folder, halves, index):
+    save_file(halves[0] | halves[1], folder / WHOLE, metadata={"format": "pt"})
+
+
+def named(value):
+    return lambda folder, halves, index: index.update({first(index): value})
+
+
+SHARDS = {
+    "a weight in both": (doubled, r"twice, in model-00001-of-00002"),
+    "beside the whole": (beside, "expected one of the two"),
+    "of another folder": (outside, "names the shard '../other.safetensors'"),
+    "by its path": (named("/etc/x.safetensors"), "names the shard '/etc/x.safetensors'"),
+    "pickled": (pickled, "names the shard 'a.bin'"),
+    "missing": (named("no.safetensors"), "lacks the shards no.safetensors"),
+    "a list": (named(["x"]), "names the shard"),
+    "an object": (named({}), "names the shard"),
+    "null": (named(None), "names the shard 'None'"),
+    "a number": (named(5), "names the shard '5'"),
+    "with a NUL": (named("a\0b.safetensors"), "lacks the shards"),
+    "none": (lambda folder, halves, index: index.clear(), "has no weight_map"),
+}
+
+
+@pytest.mark.parametrize("name", SHARDS)
+def test_shards_that_do_not_fit_are_refused(name, kind, tmp_path):
+    source, load = kind
+    edit, reason = SHARDS[name]
+    folder = in_shards(changed(source, tmp_path), edit)
+    assert reason in refusal(lambda: load(folder))
+
+
+def test_two_shards_alone_are_fine(kind, tmp_path):
+    source, load = kind
+    folder = in_shards(changed(source, tmp_path), lambda *_: None)
+    assert refusal(lambda: load(folder)) is None
+
+
+BAD_JSON = {
+    "empty": b"",
+    "lists": b"[" * 100_000,
+    "objects": b'{"a":' * 100_000,
+    "a list": b"[1]",
+    "null": b"null",
+    "nan": b'{"a": NaN}',
+    "too large": b'{"a": 1e400}',
+    "digits": b'{"a": ' + b"1" * 5000 + b"}",
+    "latin": b'{"a": "\xe9"}',
+    "zeros": b"\0" * 100,
+}
+
+
+@pytest.mark.parametrize("file", ["config.json", INDEX, "tokenizer_config.json", "vocab.json"])
+@pytest.mark.parametrize("name", BAD_JSON)
+def test_files_that_are_no_json_are_refused(name, file, tmp_path):
+    """Two of these are JSON of transformers' own files, where no number of ours is in question."""
+    folder = changed(REWARD, tmp_path)
+    if file == INDEX:
+        (folder / WHOLE).rename(folder / "model-1.safetensors")
+    (folder / file).write_bytes(BAD_JSON[name])
+    assert refusal(lambda: SequenceReward.from_pretrained(folder, None))
+
+
+NUMBERS = {
+    "rms_norm_eps": (float("nan"), float("inf"), -1, 0),
+    "rope_theta": (float("nan"), float("inf"), -1, 0, 10**400),
+    "max_position_embeddings": (float("nan"), -1, 0),
+    "num_hidden_layers": (10**6, 10**12, 10**30, 999, -1, 0, 1.5),
+    "intermediate_size": (2**31, 10**12, 10**30, -1),
+    "hidden_size": (2**31, 10**12, 10**30),
+    "vocab_size": (2**31, 10**12, 10**30),
+    "num_attention_heads": (2**31, 10**30),
+    "pad_token_id": (2**31, 10**30, float("nan")),
+}
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_numbers_that_no_network_has_are_refused(field, kind, tmp_path):
+    """Before memory is taken for them."""
+    source, load = kind
+    for i, value in enumerate(NUMBERS[field]):
+        folder = changed(source, tmp_path / str(i), config={field: value})
+        assert refusal(lambda folder=folder: load(folder)), value
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("field", ["auto_map", "eos_token_id", "rope_theta", "hidden_size"])
+def test_values_of_any_kind_are_taken_or_refused(field, kind, tmp_path):
+    source, load = kind
+    for i, value in enumerate(VALUES):
+        folder = changed(source, tmp_path / str(i), config={field: value})
+        refusal(lambda folder=folder: load(folder))
+        shutil.rmtree(folder)
+
+
+def test_a_tied_network_of_a_large_vocabulary_is_refused(tmp_path):
+    """Where no output layer says how large it is."""
+    folder = changed(DREAM, tmp_path, config={"vocab_size": 10**12, "tie_word_embeddings": True})
+    weights = load_file(folder / WHOLE)
+    del weights["lm_head.weight"]
+    save_file(weights, folder / WHOLE, metadata={"format": "pt"})
+    message = refusal(lambda: load_denoiser(folder, device="cpu"))
+    assert "model.embed_tokens.weight, [385, 48], expected [1000000000000, 48]" in message
+    del weights["model.embed_tokens.weight"]
+    save_file(weights, folder / WHOLE, metadata={"format": "pt"})
+    assert "lacks model.embed_tokens.weight" in refusal(lambda: load_denoiser(folder))
+
+
+def test_text_files_have_a_largest_size(tmp_path):
+    folder = changed(REWARD, tmp_path)
+    with (folder / "special_tokens_map.json").open("wb") as file:
+        file.truncate(2**28 + 1)
+    assert "has 268435457 bytes" in refusal(lambda: SequenceReward.from_pretrained(folder, None))
+
+
+def of_vocabulary(edit, folder):
+    file = folder / "vocab.json"
+    tokens = json.loads(file.read_text())
+    edit(tokens, list(tokens))
+    file.write_text(json.dumps(tokens))
+
+
+def same_id(tokens, names):
+    tokens[names[5]] = tokens[names[6]]
+
+
+def one_more(tokens, names):
+    tokens["another"] = tokens[names[6]]
+
+
+def of_a_special_one(tokens, names):
+    tokens[names[5]] = 381
+
+
+@pytest.mark.parametrize("edit", [same_id, one_more, of_a_special_one])
+def test_tokens_that_share_an_id_are_refused(edit, kind, tmp_path):
+    source, load = kind
+    folder = changed(source, tmp_path)
+    of_vocabulary(edit, folder)
+    assert "gives the id" in refusal(lambda: load(folder))
+
+
+TOKENIZERS = {
+    "model_max_length": "many",
+    "split_special_tokens": True,
+    "unk_token": "",
+    "eos_token": 5,
+    "extra_special_tokens": 5,
+    "added_tokens_decoder": {"x": 1},
+    "padding_side": "up",
+}
+
+
+@pytest.mark.parametrize("field", TOKENIZERS)
+def test_tokenizers_that_do_not_work_are_refused(field, denoiser, tmp_path):
+    folder = changed(REWARD, tmp_path, tokenizer={field: TOKENIZERS[field]})
+
+    def use():
+        reward = SequenceReward.from_pretrained(folder, denoiser, dtype="float32")
+        reward.bind([SHORT], 1)
+
+    assert refusal(use)
+
+
+def test_a_panic_of_the_library_of_tokenizers_is_one_line(tmp_path, capfd):
+    """It is no `Exception` in Python."""
+    folder = changed(LLADA, tmp_path)
+    written = json.loads((folder / "tokenizer.json").read_text())
+    written["normalizer"] = {"type": "Replace", "pattern": {"String": ""}, "content": "a"}
+    (folder / "tokenizer.json").write_text(json.dumps(written))
+    assert refusal(lambda: load_denoiser(folder, dtype="float32", device="cpu").encode([SHORT]))
+
+
+def test_numbers_that_are_none_give_no_reward(denoiser, tmp_path):
+    """Nobody reads all weights for it: it is said when the first number goes bad."""
+    folder = changed(DREAM, tmp_path)
+    weights = load_file(folder / WHOLE)
+    weights["lm_head.weight"][7, 3] = torch.nan
+    save_file(weights, folder / WHOLE, metadata={"format": "pt"})
+    bad = load_denoiser(folder, dtype="float32", device="cpu")
+    reward = SequenceReward.from_pretrained(REWARD, bad, dtype="float32")
+    config = SamplingConfig(new_tokens=2, denoising_steps=2, trajectories=1)
+    message = refusal(lambda: generate(bad, reward, [SHORT], config))
+    assert "the denoiser's logits are not finite" in message

@@ -1,0 +1,239 @@
+"""Command lines with values that are none, odd paths, and files that are no benchmarks."""
+
+import json
+import os
+
+import pytest
+from paper_runs import tiny_run
+
+import entrgi_ref.__main__ as answers
+import entrgi_ref.paper.__main__ as paper
+import toy.__main__ as toy
+from checkpoints import DREAM, REWARD
+from corpus import TEXTS, command, tree
+from entrgi_ref.commands import options
+
+NETWORKS = ("--dream", DREAM, "--reward", REWARD, "--device", "cpu", "--trajectories", "1")
+SHORT = ("--new-tokens", "4", "--denoising-steps", "4")
+HUGE = "9" * 30
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*read as special tokens")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+REAL = ("nan", "inf", "-inf", "1e400", "-1", "0", HUGE, "", "x")
+WHOLE = ("-1", HUGE, "nan", "1e3", "")
+MANY = ("-1", "0", HUGE, "1000000000", "65536", "nan")
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        *((option, REAL) for option in ("--temperature", "--top-p", "--step-size")),
+        *((option, WHOLE) for option in ("--gradient-steps", "--seed", "--vocabulary-batch")),
+        *((option, MANY) for option in ("--new-tokens", "--denoising-steps", "--trajectories")),
+    ],
+)
+def test_values_that_are_none_are_refused(option, values, tmp_path):
+    for value in values:
+        code, said, _ = command(answers.main, "hi", *NETWORKS, *SHORT, option, value)
+        assert (code, said) == (2, ""), value
+    assert not tree(tmp_path)
+
+
+def test_values_that_are_none_are_refused_by_the_experiments(tmp_path):
+    small = ("--quick", "--prompts", "1", "--method", "bon")
+    for option, values in {
+        "--seeds": ("", "1,1", "-1", HUGE, "x", "nan", "1.5"),
+        "--prompts": ("0", "-1"),
+        "--batch-size": ("0", "-1", "x"),
+        "--training-seed": ("-1", HUGE),
+        "--language": ("-1",),
+        "--threads": ("0", "257", HUGE),
+        "--temperature": REAL,
+        "--method": ("x", ":", ".:x", "os:system", "a/b:c"),
+    }.items():
+        for value in values:
+            code, _, _ = command(toy.main, "run", "main", *small, option, value, "--out", "run")
+            assert code == 2, (option, value)
+    for option, values in {
+        "--prompt-tokens": ("-5", "0", HUGE),
+        "--tflops": ("nan", "0", "1e400"),
+        "--bandwidth": ("0", "-1"),
+        "--reward-weight": ("nan", "inf"),
+    }.items():
+        for value in values:
+            words = (*NETWORKS[:4], "--dry", option, value)
+            assert command(paper.main, "plan", "main", *words)[0] == 2, (option, value)
+    assert not [path for path in tree(tmp_path) if path.is_file()]
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """Paths that are no folders."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("nothing")
+    os.mkfifo(tmp_path / "pipe")
+    return ("", "file", "file/below", "loop", "pipe", "a\0b", "x" * 300, "/dev/full", "/proc/x")
+
+
+def test_odd_paths_are_refused(odd, tmp_path):
+    before = tree(tmp_path)
+    for path in odd:
+        code, said, _ = command(answers.main, "hi", *NETWORKS, *SHORT, "--out", path)
+        assert (code, said) == (2, ""), path
+        words = ("--quick", "--prompts", "1", "--method", "bon", "--out", path)
+        assert command(toy.main, "run", "main", *words)[0] == 2, path
+        for name in ("report", "browse", "export", "repair", "judge"):
+            assert command(paper.main, name, path)[0] == 2, (name, path)
+        assert command(paper.main, "list", path)[0] in (0, 2), path
+    assert tree(tmp_path) == before
+
+
+def test_what_is_made_of_a_run_goes_where_it_can_or_nowhere(odd, tmp_path):
+    tiny_run(tmp_path / "run", prompts=1)
+    before = tree(tmp_path)
+    for path in odd:
+        for name in ("export",) if path in ("file", "loop") else ("browse", "export"):  # replaced
+            assert command(paper.main, name, tmp_path / "run", "--to", path)[0] == 2, (name, path)
+    assert tree(tmp_path) == before
+
+
+def test_a_link_is_followed_and_dots_are_meant(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for path in ("link", "link/../other"):
+        assert command(answers.main, "hi", *NETWORKS, *SHORT, "--out", path)[0] == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"real", "link", "other"}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_any_text_is_answered(name):
+    code, said, _ = command(answers.main, TEXTS[name], *NETWORKS, *SHORT, "--method", "bon")
+    assert code == 0
+    assert "reward  answer" in said
+
+
+PROMPTS = {
+    "half": ("\ud800", "is not valid text"),
+    "empty": ("", "expected some text"),
+    "blank": ("\u2028", "expected some text"),
+    "long": ("x" * 100_000, "it takes 100051 positions, Dream has 512"),
+    "too long": ("x" * (2**20 + 1), "expected at most 1048576"),
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_what_is_no_prompt_is_refused(name):
+    prompt, reason = PROMPTS[name]
+    code, said, error = command(answers.main, prompt, *NETWORKS, *SHORT)
+    assert (code, said) == (2, "")
+    assert reason in error
+
+
+def test_what_never_ends_is_not_read_to_its_end():
+    for words, typed, reason in (
+        (("--from", "/dev/zero"), "", "its line 1 has more than 16777216 bytes"),
+        (("-",), "x" * (2**24 + 1), "standard input has more than 16777216 characters"),
+    ):
+        code, _, error = command(answers.main, *words, *NETWORKS, *SHORT, typed=typed)
+        assert code == 2
+        assert reason in error
+
+
+BENCHMARKS = {
+    "lists": (b"[" * 100_000, "not JSON"),
+    "a list": (b'{"prompt": [1]}', "has no text"),
+    "a switch": (b'{"prompt": true}', "has no text"),
+    "a number": (b"1e400", "has no text"),
+    "half a character": (b'{"prompt": "\\ud800"}', "half a character"),
+    "empty": (b"", "holds no prompts"),
+    "bytes": (b"\xff\xfe\x00", "not text in UTF-8"),
+    "a long prompt": (b'{"prompt": "' + b"x" * (2**20 + 1) + b'"}', "expected at most 1048576"),
+    "a long line": (b'{"prompt": "' + b"x" * 2**24 + b'"}', "its line 1 has more than 16777216"),
+    "digits": (b'{"prompt": ' + b"1" * 5000 + b"}", "not JSON"),
+}
+
+
+def run_on(benchmark):
+    small = ("--prompts", "1", "--seeds", "1", "--method", "bon", "--batch-size", "1")
+    words = ("run", "main", "--benchmark", benchmark, *small, *NETWORKS, *SHORT, "--out", "run")
+    return command(paper.main, *words)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmarks_that_are_none_are_refused(name, tmp_path):
+    content, reason = BENCHMARKS[name]
+    (tmp_path / "b.jsonl").write_bytes(content)
+    code, _, error = run_on("b.jsonl")
+    assert code == 2
+    assert reason in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_benchmarks_of_other_kinds_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "two\nlines.jsonl").write_text('{"prompt": "x"}')
+    (tmp_path / "bytes.parquet").write_bytes(b"PAR1" + bytes(range(256)) + b"PAR1")
+    for name, reason in (
+        ("pipe.jsonl", "there is no file"),
+        ("folder.jsonl", "there is no file"),
+        ("two\nlines.jsonl", "characters that are not seen"),
+        ("bytes.parquet", "no parquet file"),
+    ):
+        code, _, error = run_on(name)
+        assert code == 2
+        assert reason in error
+
+
+def test_any_text_is_a_benchmark(tmp_path):
+    rows = [json.dumps({"prompt": text}) + "\n" for text in TEXTS.values()]
+    (tmp_path / "$\\frac{.jsonl").write_text("".join(rows))
+    small = ("--seeds", "1", "--method", "bon", "--batch-size", "4", "--out", "run")
+    words = ("--benchmark", "$\\frac{.jsonl", *small, *NETWORKS, *SHORT)
+    assert command(paper.main, "run", "main", *words)[0] == 0
+    for name in ("list", "browse", "export"):
+        assert command(paper.main, name, *(() if name == "list" else ("run",)))[0] == 0
+
+
+@pytest.mark.deep
+def test_a_line_of_a_gigabyte(tmp_path):
+    with (tmp_path / "b.jsonl").open("wb") as file:
+        file.write(b'{"prompt": "')
+        for _ in range(1000):
+            file.write(b"x" * 10**6)
+        file.write(b'"}\n')
+    code, _, error = run_on("b.jsonl")
+    assert code == 2
+    assert "its line 1 has more than 16777216 bytes" in error
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OverflowError("int"), RecursionError("deep")])
+def test_sizes_of_which_nobody_has_thought_are_one_line(error, monkeypatch):
+    """Other errors are defects of ours, and show where."""
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(options, "require_paths", fail)
+    code, _, said = command(paper.main, "list")
+    assert code == 2
+    assert type(error).__name__ in said
+
+
+def test_a_message_is_short_and_moves_no_cursor(monkeypatch):
+    def fail(*_):
+        raise ValueError(f"got '\x1b[2J\u202e' in {'x' * 10**6}")
+
+    monkeypatch.setattr(options, "require_paths", fail)
+    _, _, said = command(paper.main, "list")
+    assert said.startswith("error: got '\\x1b[2J\\u202e' in xxx")
+    assert said.endswith("xxx ...")
+    assert len(said) < 1100

@@ -1,0 +1,205 @@
+"""Run folders that somebody edited: each command that reads them, on each field."""
+
+import copy
+import json
+
+import pytest
+from paper_runs import tiny_run
+
+from corpus import VALUES, command, tree
+from entrgi_ref.paper.__main__ import main
+from entrgi_ref.paper.run.records import fingerprint
+from entrgi_ref.paper.shown import figures
+from entrgi_ref.paper.shown.tables import Table
+
+COMMANDS = ("list", "report", "browse", "export", "repair")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The declaration of a run, and its records."""
+    folder = tmp_path_factory.mktemp("made")
+    tiny_run(folder, asked=True, prompts=2)
+    lines = [line for file in folder.glob("records/*") for line in file.read_text().splitlines()]
+    return json.loads((folder / "run.json").read_text()), [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    monkeypatch.setattr(figures, "draw", lambda *_: [])
+
+
+def write(folder, declaration, records):
+    """A run whose fingerprints fit, whatever is in it."""
+    contents = {k: v for k, v in declaration.items() if k not in ("asked", "made_with")}
+    contents.pop("fingerprint", None)
+    own = fingerprint(contents)
+    (folder / "records").mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({**declaration, "fingerprint": own}))
+    lines = [json.dumps({**record, "fingerprint": own}) + "\n" for record in records]
+    (folder / "records" / "a.jsonl").write_text("".join(lines))
+    return folder
+
+
+def read_by_all(folder, commands=COMMANDS):
+    """Each command ends well or with one line, and writes nothing outside of the run."""
+    before = tree(folder.parent)
+    for name in commands:
+        command(main, name, folder)
+    new = tree(folder.parent) - before
+    assert all(path.is_relative_to(folder) for path in new), new
+
+
+def places(value, path=()):
+    """All places in JSON, by their fields."""
+    if path:
+        yield path
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value[:1])
+        if isinstance(value, list)
+        else ()
+    )
+    for name, one in inner:
+        yield from places(one, (*path, name))
+
+
+def put(value, path, new):
+    changed = copy.deepcopy(value)
+    inner = changed
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = new
+    return changed
+
+
+SOME = (None, -1, int("9" * 400), float("nan"), 1e308, "../../evil", "\ud800", [1], {"a": 1})
+"""Of the values, in the usual run."""
+
+
+@pytest.mark.parametrize("everything", [False, pytest.param(True, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("part", ["run.json", "records"])
+def test_any_value_in_any_field(part, everything, made, tmp_path, without_figures):
+    declaration, records = made
+    edited = declaration if part == "run.json" else records[0]
+    paths = [path for path in places(edited) if path[0] != "fingerprint"]
+    values = VALUES if everything else SOME
+    for i, path in enumerate(paths):
+        for j, value in enumerate(values):
+            # One value each, another for each place, and of a third of the places.
+            if not everything and (i % 3 or (i // 3 + j) % len(values)):
+                continue
+            folder = tmp_path / f"{i}-{j}" / "run"
+            if part == "run.json":
+                write(folder, put(declaration, path, value), records)
+            else:
+                write(folder, declaration, [put(record, path, value) for record in records])
+            read_by_all(folder, COMMANDS if everything else ("report", "export"))
+
+
+IDENTITY = ("experiment", "benchmark", "method", "variant", "seed", "idx", "prompt")
+
+
+@pytest.mark.parametrize("field", IDENTITY)
+def test_any_value_in_what_a_record_is_of(field, made, tmp_path, without_figures):
+    declaration, records = made
+    for j, value in enumerate(SOME):
+        folder = tmp_path / str(j) / "run"
+        write(folder, declaration, [{**record, field: value} for record in records])
+        read_by_all(folder, ("report", "export"))
+
+
+def test_no_file_is_written_outside_by_a_name(made, tmp_path, without_figures):
+    declaration, records = made
+    for name in ("../../evil", "/nowhere/evil", "a/b", "..", ".", ""):
+        folder = tmp_path / f"{len(tree(tmp_path))}" / "run"
+        new = [{**record, "benchmark": name} for record in records]
+        write(folder, {**declaration, "benchmarks": {name: "x"}}, new)
+        read_by_all(folder)
+        code, _, error = command(main, "export", folder)
+        assert (code, "expected a name without /" in error) == (
+            (0, False) if name in (".", "..") else (2, True)
+        )
+
+
+HOSTILE = {
+    "another reward": {"variant": {"reward": "none"}},
+    "numbers and texts": {"variant": {"gradient_steps": "three"}},
+    "a list": {"variant": {"reward": ["large"]}},
+    "steps that are not varied": {"variant": {"gradient_steps": 3}},
+    "a method of theirs": {"method": "zzz"},
+    "the end of a script": {
+        "prompt": "</script><script>alert(1)</script>",
+        "responses": ["</script>", "x"],
+    },
+    "a long prompt": {"prompt": "x" * 100_000},
+    "right to left": {"prompt": "\u202eabc\u2066", "responses": ["\0", "\ud800"]},
+    "nothing but zeros": {"errors": {"steps": [{"step": 0, "E": 0, "entropy": 0, "n": 0}]}},
+    "no reason": {"status": "failed", "reason": "\x1b[2J\n\ud800", "responses": [], "rewards": []},
+    "a late step": {"written": {"words": [["a"], ["b"]], "steps": [[10**18], [0]]}},
+    "sums that are none": {"rewards": [1e308, 1e308]},
+    "large sums": {"rewards": [1e99, -1e99], "gold": [1e99, 1e99]},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_records_that_fit_nothing(name, made, tmp_path, without_figures):
+    declaration, records = made
+    folder = tmp_path / "in" / "run"
+    new = [{**record, "written": None, **HOSTILE[name]} for record in records]
+    read_by_all(write(folder, declaration, new))
+
+
+@pytest.mark.draws
+def test_figures_of_a_name_that_is_mathematics(made, tmp_path):
+    declaration, records = made
+    name = "$\\frac{ <b>|`*_"
+    folder = tmp_path / "in" / "run"
+    new = [{**record, "benchmark": name} for record in records]
+    write(folder, {**declaration, "benchmarks": {name: "x"}}, new)
+    read_by_all(folder, ("report",))
+    assert command(main, "report", folder)[0] == 0
+
+
+def test_a_bar_in_a_name_is_no_column():
+    table = Table("title", ("head",), (("a|b",),), words=1)
+    assert table.markdown().splitlines()[-1] == "| a\\|b |"
+
+
+LINES = {
+    "zeros": b"\0" * 1000 + b"\n",
+    "lists": b"[" * 100_000 + b"\n",
+    "objects": b'{"a":' * 100_000 + b"\n",
+    "no text": b"\xff\xfe\n",
+    "a number": b"1\n",
+    "null": b"null\n",
+    "nan": b"NaN\n",
+    "a fraction": b'{"fingerprint": 1e400}\n',
+    "digits": b"1" * 5000 + b"\n",
+    "blank": b"\n\n\n",
+    "pairs": b'[["fingerprint", "x"]]\n',
+    "one long line": b'"' + b"x" * 10**7 + b'"\n',
+}
+
+
+@pytest.mark.parametrize("file", ["run.json", "records/a.jsonl"])
+@pytest.mark.parametrize("name", LINES)
+def test_files_that_are_no_records(name, file, made, tmp_path, without_figures):
+    folder = write(tmp_path / "in" / "run", *made)
+    (folder / file).write_bytes(LINES[name])
+    read_by_all(folder)
+    assert command(main, "report", folder)[0] == 2
+
+
+@pytest.mark.deep
+def test_a_line_of_a_gigabyte(made, tmp_path, without_figures):
+    folder = write(tmp_path / "in" / "run", *made)
+    with (folder / "records" / "a.jsonl").open("ab") as file:
+        file.write(b'{"prompt": "')
+        for _ in range(1000):
+            file.write(b"x" * 10**6)
+        file.write(b'"}\n')
+    code, _, error = command(main, "report", folder)
+    assert code == 2
+    assert "line 5: it has no experiment" in error

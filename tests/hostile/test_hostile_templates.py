@@ -1,0 +1,183 @@
+"""Chat templates that fail, never end, take all memory, or reach for what is none of theirs."""
+
+import json
+import os
+import threading
+
+import pytest
+
+from checkpoints import DREAM, REWARD, SHORT, changed, pair
+from corpus import TEXTS, bounded, refusal
+from entrgi_ref.models import Dream, templates
+from entrgi_ref.models.tokenizers import conversation, load_tokenizer
+
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
+CONTENT = "{{ messages[0].content }}"
+TOO_SLOW, TOO_LARGE = "takes more than 2 seconds", "takes more than 512 MB of memory"
+LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+DOUBLES = (
+    "{% set s = namespace(x='aaa') %}{% for i in range(60) %}{% set s.x = s.x ~ s.x %}{% endfor %}"
+)
+HOSTILE = {
+    "loops in loops": (LOOPS, TOO_SLOW),
+    "one long loop": ("{% for i in range(10**9) %}{% endfor %}", "Range too big"),
+    "a large power": ("{{ 10 ** (10**10) }}", f"{TOO_SLOW}|{TOO_LARGE}"),
+    "a long text": ("{{ 'a' * 10**10 }}", TOO_LARGE),
+    "doubling": (DOUBLES, TOO_LARGE),
+    "padding": ("{{ 'a' | center(10**10) }}", TOO_LARGE),
+    "a wide number": ("{{ '%09999999999d' % 1 }}", TOO_LARGE),
+    "much text": (
+        "{% for i in range(99999) %}{{ 'a' * 100 }}{% endfor %}",
+        "makes 9999915 characters of a conversation",
+    ),
+    "recursion": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+    "nesting": ("{{ " + "(" * 10000 + "1" + ")" * 10000 + " }}", "RecursionError"),
+    "internals": ("{{ ''.__class__.__mro__ }}", "SecurityError"),
+    "globals": ("{{ lipsum.__globals__['os'].system('true') }}", "SecurityError"),
+    "changed messages": ("{{ messages.append(1) }}", "SecurityError"),
+    "another file": ("{% include '/etc/passwd' %}", "TypeError"),
+    "no end": ("{% for %}", "TemplateSyntaxError"),
+    "its own error": ("{{ raise_exception('no\nno') }}", "TemplateError: no no"),
+    "nothing": ("{{ none.x.y }}", "UndefinedError"),
+    "half a character": ("\ud800", "UnicodeEncodeError"),
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(DREAM, "Qwen2Tokenizer")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_it_is_refused_in_one_line(name, tokenizer):
+    template, reason = HOSTILE[name]
+    tokenizer.chat_template = template + CONTENT
+    said = refusal(lambda: conversation(tokenizer, SHORT))
+    assert said.startswith("checkpoint: its chat template does not work: ")
+    assert any(part in said for part in reason.split("|")), said
+
+
+def test_what_follows_a_hostile_one_is_rendered(tokenizer):
+    """By another process, if the first has been ended."""
+    for template in (LOOPS, "{{ 'a' * 10**10 }}"):
+        tokenizer.chat_template = template
+        assert refusal(lambda: conversation(tokenizer, SHORT))
+        tokenizer.chat_template = CONTENT
+        assert conversation(tokenizer, SHORT) == SHORT
+
+
+@pytest.mark.slow
+def test_a_thread_may_ask_too(tokenizer):
+    """No signals, which the main thread alone gets."""
+    tokenizer.chat_template = LOOPS
+    said = []
+
+    def ask():
+        try:
+            conversation(tokenizer, SHORT)
+        except ValueError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    with bounded():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(said) == 2
+    assert all(TOO_SLOW in one for one in said)
+
+
+def test_a_fork_has_a_process_of_its_own(tokenizer):
+    tokenizer.chat_template = CONTENT
+    conversation(tokenizer, SHORT)
+    child = os.fork()
+    if not child:
+        fine = conversation(tokenizer, "the child's") == "the child's"
+        os._exit(0 if fine else 1)
+    mine = [conversation(tokenizer, f"parent {i}") for i in range(100)]
+    assert os.waitpid(child, 0)[1] == 0
+    assert mine == [f"parent {i}" for i in range(100)]
+
+
+def test_what_it_writes_is_what_transformers_renders():
+    for name, kind in ((DREAM, "Qwen2Tokenizer"), (REWARD, None)):
+        own = load_tokenizer(name, kind)
+        for text in TEXTS.values():
+            turns = [{"role": "user", "content": text}]
+            expected = own.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            assert conversation(own, text) == expected
+
+
+def test_chance_in_a_template_is_the_same_each_time(tokenizer):
+    tokenizer.chat_template = "{{ range(10**5) | random }} " + CONTENT
+    assert len({conversation(tokenizer, SHORT) for _ in range(3)}) == 1
+
+
+def test_a_template_that_leaves_the_prompt_out(tokenizer):
+    for template in ("x", "{{ messages[0].content | upper }}", "{{ messages[0].content[:10] }}"):
+        tokenizer.chat_template = template
+        said = refusal(lambda: conversation(tokenizer, SHORT))
+        assert "leaves the prompt out, or changes it" in said
+    tokenizer.chat_template = "<{{ messages[0].content | trim }}>"
+    assert conversation(tokenizer, f" {SHORT}\n") == f"<{SHORT}>"
+
+
+@pytest.mark.parametrize(
+    "drops",
+    [
+        "m.content.split('</think>')[-1]",
+        "m.content[:12]",
+        "('' if m.content | length > 8 else m.content)",
+    ],
+)
+def test_the_whole_answer_is_scored_whatever_its_template_drops(drops):
+    """As guidance reads it: the score of the reward model with a template that drops nothing."""
+    _, reward = pair("float64")
+    plain = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
+    dropping = (
+        f"{{% for m in messages %}}<{{{{ {drops} if loop.index0 else m.content }}}}>{{% endfor %}}"
+    )
+    answers = ["I think so</think>and here is a long answer"]
+    reward.tokenizer.chat_template = plain
+    expected = reward.score([SHORT], answers)
+    reward.tokenizer.chat_template = dropping
+    assert reward.score([SHORT], answers).tolist() == expected.tolist()
+
+
+@pytest.mark.slow
+def test_a_loader_of_a_hostile_template_ends(tmp_path):
+    folder = changed(DREAM, tmp_path, tokenizer={"chat_template": LOOPS + CONTENT})
+    dream = Dream.from_pretrained(folder, dtype="float32", device="cpu")
+    assert TOO_SLOW in refusal(lambda: dream.encode([SHORT]))
+
+
+def test_ctrl_c_leaves_no_answer_behind(tokenizer, monkeypatch):
+    """What was asked before it must not be taken for the next one's."""
+    tokenizer.chat_template = CONTENT
+    conversation(tokenizer, SHORT)
+
+    def interrupt(text):
+        raise KeyboardInterrupt
+
+    running = templates.process._started()
+    monkeypatch.setattr(running.stdout, "readline", lambda: interrupt(""))
+    with pytest.raises(KeyboardInterrupt):
+        conversation(tokenizer, "first")
+    assert conversation(tokenizer, "second") == "second"
+
+
+def test_the_second_process_answers_whatever_it_is_asked(capsys):
+    """Each line of it alone: a bad one is answered, too."""
+    import io
+
+    answers = io.StringIO()
+    requests = ["no json\n", json.dumps([CONTENT, [{"role": "user", "content": "x"}], {}]) + "\n"]
+    bounds = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(templates, "_bound", lambda what, soft: bounds.append(what))
+        templates.serve(io.StringIO("".join(requests)), answers)
+    bad, good = map(json.loads, answers.getvalue().splitlines())
+    assert "error" in bad
+    assert good == {"text": "x"}
+    assert len(bounds) == 3
