@@ -25,13 +25,10 @@ from entrgi_ref.paper.run.folder import RunFolder, repair
 from entrgi_ref.paper.run.records import (
     fingerprint,
     key_of,
-    line_of,
-    parsed,
     read_declaration,
     read_experiment,
     read_records,
 )
-from entrgi_ref.paper.run.required import require_answers
 from entrgi_ref.paper.shown.listing import listing
 from entrgi_ref.paper.shown.summary import Run
 from properties import tried
@@ -333,31 +330,6 @@ def test_what_is_raised_under_a_lock_is_not_said_of_the_disk(tmp_path):
     folder = opened(tmp_path)
     with pytest.raises(FileNotFoundError), folder.lock("batch"):
         (tmp_path / "nowhere").read_bytes()
-
-
-def test_a_flipped_bit_is_never_read_as_another_record():
-    line = line_of(record(0)).removesuffix(b"\n")
-    assert parsed(line, None, require_answers) == (key_of(record(0)), record(0))
-    for place in range(len(line)):
-        for bit in range(8):
-            flipped = bytearray(line)
-            flipped[place] ^= 1 << bit
-            with contextlib.suppress(ValueError):
-                found = parsed(bytes(flipped), None, require_answers)[1]
-                # In the name of the checksum it makes a field that nobody reads.
-                assert {name: found[name] for name in record(0)} == record(0)
-
-
-def test_a_record_that_was_changed_on_purpose_goes_without_a_checksum(tmp_path):
-    write(tmp_path, record(0))
-    (file,) = (tmp_path / "records").glob("*.jsonl")
-    changed = json.loads(file.read_text()) | {"prompt": "changed"}
-    file.write_text(json.dumps(changed) + "\n")
-    with pytest.raises(ValueError, match=r"line 1: it was changed after .* without that field\); "):
-        read_records(tmp_path)
-    del changed["crc32"]
-    file.write_text(json.dumps(changed) + "\n")
-    assert read_records(tmp_path) == [record(0, prompt="changed")]
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_clear_error(tmp_path):

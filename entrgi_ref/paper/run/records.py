@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,28 +93,12 @@ def parsed(line: bytes, expected: str | None, require: Require) -> tuple[Key, Re
             f"it is of another run, with the fingerprint {record['fingerprint']!r:.40} instead of "
             f"{expected!r}"
         )
-    checksum = record.pop(CHECKSUM, None)
-    if checksum is not None and not line.endswith(_checksum(line[: -len(_checksum(b""))] + b"}")):
-        raise ValueError(
-            f"it was changed after it had been written, its {CHECKSUM} is of other contents (a "
-            "line that is changed on purpose goes without that field)"
-        )
     return key_of(record), record
-
-
-CHECKSUM = "crc32"
-"""The last field of a line: of the line without it. A flipped bit in a text or a number leaves a
-record that could be true."""
 
 
 def line_of(record: Record) -> bytes:
     """The line that a record is written as."""
-    text = json.dumps(record).encode()
-    return text[:-1] + _checksum(text) + b"\n"
-
-
-def _checksum(text: bytes) -> bytes:
-    return b', "%s": "%08x"}' % (CHECKSUM.encode(), zlib.crc32(text))
+    return json.dumps(record).encode() + b"\n"
 
 
 def bad_line(file: Path, number: int, reason: object) -> ValueError:
