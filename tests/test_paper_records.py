@@ -326,6 +326,38 @@ def test_a_disk_that_fails_at_a_lock_or_in_a_repair_is_one_clear_error(
             opened(tmp_path, asked={"seeds": [1]})
 
 
+def test_a_record_whose_file_may_have_no_name_does_not_count(tmp_path, monkeypatch):
+    """The disk breaks as the folder is synced; the next record tries again."""
+    folder, sync = opened(tmp_path), os.fsync
+
+    def fail(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(descriptor)
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail)
+            with pytest.raises(ValueError, match=rf"{os.strerror(errno.EIO)}.*goes on from there$"):
+                folder.write(record(0))
+        assert not folder.done
+    folder.write(record(0))
+    assert read_records(tmp_path) == [record(0)]
+
+
+def test_a_file_system_that_does_not_sync_folders_is_none_that_is_broken(tmp_path, monkeypatch):
+    folder, sync = opened(tmp_path), os.fsync
+
+    def refuse(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    folder.write(record(0))
+    assert read_records(tmp_path) == [record(0)]
+
+
 def test_what_is_raised_under_a_lock_is_not_said_of_the_disk(tmp_path):
     folder = opened(tmp_path)
     with pytest.raises(FileNotFoundError), folder.lock("batch"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import tempfile
@@ -48,8 +49,10 @@ def sync_folder(folder: Path) -> None:
     """Have the names of the files in a folder on the disk: a file's own sync is of its contents."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some file systems cannot, and do it unasked
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that do it unasked
+            raise
     finally:
         os.close(descriptor)
 

@@ -110,9 +110,7 @@ class RunFolder:
         line = line_of(record)
         with _writing(self.path):
             if self._file is None:
-                self._file = os.open(self._own, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o666)
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-                sync_folder(self._own.parent)
+                self._file = _opened(self._own)
             while line:
                 line = line[os.write(self._file, line) :]
             os.fsync(self._file)
@@ -156,6 +154,18 @@ def _writing(path: Path) -> Iterator[None]:
             f"out: cannot write to {path}: {error}; what was written before is complete, and the "
             "same command goes on from there"
         ) from error
+
+
+def _opened(file: Path) -> int:
+    """A file of one's own to append to, locked, and its name on the disk."""
+    descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        sync_folder(file.parent)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 @contextmanager
