@@ -317,6 +317,8 @@ def test_the_commands_have_names_of_their_own(script, shown, monkeypatch, capsys
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert set(scripts) == {"entrgi", "entrgi-paper"}
     monkeypatch.setattr(sys, "argv", [f"/somewhere/bin/{script}", "--help"])
+    # As in a script: under `python -m pytest` click would take the name of pytest's.
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
     with pytest.raises(SystemExit) as end:
         pkgutil.resolve_name(scripts[script])()
     assert not end.value.code
