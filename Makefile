@@ -4,7 +4,7 @@ BIN = .venv/bin
 # Kept bytecode saves a third of the seconds before a test begins, in each process of a run.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo setup test test-slow test-deep fuzz test-kernel test-oldest test-site mutants bench laboratory lint docs serve clean
+.PHONY: demo setup test test-slow test-deep fuzz test-kernel test-matrix test-site mutants audit wheel bench laboratory lint docs serve clean
 
 demo: setup  ## the method on the toy: trains it at the first run, then compares all methods
 	$(BIN)/python -m toy
@@ -37,17 +37,22 @@ test-kernel: setup  ## the kernels of a GPU, on a CPU
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/kernel $(TRITON)
 	PYTHONPATH=.venv/kernel $(BIN)/python -m pytest -n 2 tests/test_fast_kernel.py
 
-# The oldest transformers that is supported, and what it needs in other versions than constraints.txt.
-OLDEST = transformers==5.0.0 huggingface_hub==1.33.0 tokenizers==0.22.2
+# The combinations are listed in noxfile.py. In NOX: --session oldest, -- tests/test_parity.py, ...
+test-matrix: .venv/matrix-up-to-date  ## the tests on each declared Python that is at hand, on the oldest and newest libraries
+	$(BIN)/nox $(NOX)
 
-test-oldest: .venv-oldest/up-to-date  ## the tests of the models on the oldest transformers
-	.venv-oldest/bin/python -m pytest -n 2 tests/test_parity.py tests/test_parity_models.py tests/test_models.py tests/test_models_bad_input.py tests/test_main.py
+# Strict: a version that the database does not know is a failure. Without it, with no database at all, nothing is found and all seems well.
+AUDIT = pip-audit@2.10.1
 
-.venv-oldest/up-to-date: pyproject.toml constraints.txt Makefile
-	$(PYTHON) -m venv .venv-oldest
-	grep -vE '^(transformers|huggingface_hub|tokenizers)==' constraints.txt > .venv-oldest/constraints.txt
-	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt torch
-	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt $(OLDEST) --editable '.[dev]'
+audit: .venv/matrix-up-to-date  ## known vulnerabilities of the versions in constraints.txt: needs the network
+	$(BIN)/uv tool run $(AUDIT) --strict --no-deps --disable-pip --requirement constraints.txt
+
+wheel: setup  ## the wheel and the sdist, into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+
+.venv/matrix-up-to-date: .venv/up-to-date
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev,matrix]'
 	touch $@
 
 docs: .venv/docs-up-to-date  ## the site, into site/; figures are drawn anew
@@ -84,9 +89,9 @@ laboratory: setup  ## the laboratory's full runs, in two to three hours
 	wait
 
 lint: setup  ## style and types
-	$(BIN)/ruff check docs entrgi_ref tests toy
-	$(BIN)/ruff format --check docs entrgi_ref tests toy
+	$(BIN)/ruff check docs entrgi_ref tests toy noxfile.py
+	$(BIN)/ruff format --check docs entrgi_ref tests toy noxfile.py
 	$(BIN)/mypy
 
 clean:  ## remove the environment, caches and results
-	rm -rf .venv .venv-oldest results site toy/.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-matrix dist results site toy/.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -34,7 +34,7 @@ from entrgi_ref import (
 from entrgi_ref.draws import KeyedStepDraws
 from entrgi_ref.schedule import floor_share
 from properties import tried
-from tiny import TinyDenoiser, TinyReward
+from tiny import TinyDenoiser, TinyReward, stand_in
 
 ORDERS = ["entropy", "maskgit_plus", "topk_margin", "anchor", "origin"]
 FLOAT64 = GuidanceConfig(dtype="float64", steps=2)
@@ -504,13 +504,12 @@ class Wrong:
     """A network of which one method returns something else."""
 
     def __init__(self, network, **methods):
-        self._network, self._methods = network, methods
-
-    def __getattr__(self, name):
-        return self._methods.get(name) or getattr(self._network, name)
+        self.network, self.call = network, methods.pop("call", None)
+        vars(self).update(methods)
+        stand_in(self, network)
 
     def __call__(self, *arguments):
-        return self._methods["call"](self._network(*arguments))
+        return self.call(self.network(*arguments))
 
 
 def test_a_denoiser_of_the_wrong_shape(as_users_run_it):

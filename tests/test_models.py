@@ -4,6 +4,7 @@ import ast
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_toke
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate, schedule
 from entrgi_ref.fast import nucleus
 from entrgi_ref.models import Dream, SequenceReward, VocabularyMap
-from entrgi_ref.models.reading import positions
+from entrgi_ref.models.reading import backbone_of, positions
 from entrgi_ref.models.tokenizers import around_response, padded
 
 SOURCE = Path(entrgi_ref.__file__).parent
@@ -781,3 +782,29 @@ def test_some_trajectories_at_a_time_keep_less():
 def test_bad_micro_batches(single, options, message):
     with pytest.raises(ValueError, match=message):
         SequenceReward.from_pretrained(REWARD, single[0], **options)
+
+
+def test_a_cache_is_handed_over_by_the_name_that_transformers_has_for_it(as_users_run_it):
+    """5.24 warns of the old one. These networks return what they are handed."""
+
+    class Old(torch.nn.Module):
+        def forward(self, past_key_values=None, **others):
+            return SimpleNamespace(last_hidden_state=past_key_values)
+
+    class New(torch.nn.Module):
+        def forward(self, cache=None, **others):
+            return SimpleNamespace(last_hidden_state=cache)
+
+    config = SimpleNamespace(_attn_implementation="sdpa")
+    config.get_text_config = lambda: config
+    for headless in (Old(), New()):
+        network = SimpleNamespace(base_model_prefix="model", model=headless, config=config)
+        read = backbone_of(network, "a cache")
+        assert read(torch.zeros(1, 1, 2), torch.ones(1, 1), torch.zeros(1, 1)) == "a cache"
+
+
+def test_no_cache_is_warned_of(recwarn):
+    """What transformers will not do much longer is found by the newest of them."""
+    denoiser, reward = pair("float64")  # it reads a few tokens already
+    generate(denoiser, reward, [SHORT], SamplingConfig(GuidanceConfig(steps=1), 1, 4, 4))
+    assert not [found for found in recwarn if "past_key_values" in str(found.message)]

@@ -549,6 +549,21 @@ def test_a_denoiser_that_is_none_is_refused(denoiser):
         SequenceReward.from_pretrained(REWARD, denoiser, dtype="float32")
 
 
+def test_a_wrapper_that_passes_all_on_is_a_denoiser():
+    """On every Python: since 3.12, isinstance with a protocol does not ask `__getattr__`."""
+
+    class Passing:
+        def __getattr__(self, name):
+            return getattr(denoiser, name)
+
+        def __call__(self, *inputs):
+            return denoiser(*inputs)
+
+    denoiser, _ = pair("float32")
+    reward = SequenceReward.from_pretrained(REWARD, Passing(), dtype="float32")
+    assert reward.embeddings.shape[0] == len(denoiser.writable)
+
+
 def test_dream_says_the_dtype_of_its_logits():
     """So that float16 is refused before it runs."""
     for name in ("float32", "bfloat16"):

@@ -23,7 +23,7 @@ from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.declared.shapes import Sizes
 from entrgi_ref.paper.run import dry, estimate, start
-from tiny import _Bound
+from tiny import _Bound, stand_in
 from tiny_testbed import FailingDenoiser, FailingReward, TinyTestbed
 
 BASE = replace(
@@ -52,8 +52,8 @@ class TimedDenoiser:
     largest: int = 0
     rows: int = 0
 
-    def __getattr__(self, name):
-        return getattr(self.network, name)
+    def __post_init__(self):
+        stand_in(self, self.network)
 
     def __call__(self, tokens, valid, masked):
         found = self.network(tokens, valid, masked)

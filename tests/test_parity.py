@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward
 from entrgi_ref.orders import ORDERS, ORIGIN
+from tiny import stand_in
 
 FOLDER = Path(os.environ.get("PARITY_DIR") or Path(__file__).parent / "data" / "parity")
 RECORDED = json.loads((FOLDER / "vectors.json").read_text(encoding="utf-8"))
@@ -234,9 +235,7 @@ class Rounded:
 
     def __init__(self, denoiser, seed):
         self.denoiser, self.generator = denoiser, torch.Generator().manual_seed(seed)
-
-    def __getattr__(self, name):
-        return getattr(self.denoiser, name)
+        stand_in(self, denoiser)
 
     def __call__(self, *inputs):
         logits = self.denoiser(*inputs)

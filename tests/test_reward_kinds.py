@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 import torch
@@ -104,6 +105,9 @@ NOT_READ = [
     *("Jamba", "MiniMax", "Mpt", "Olmo3", "Qwen3Next"),
 ]
 """No causal attention to all before, or none that can be read from embeddings in two parts."""
+OLDEST = transformers.__version__ == "5.0.0"
+LATER = ("Olmo", "Olmo2")
+"""Kinds of which transformers 5.0.0 has no sequence classifier yet."""
 
 
 def checkpoint(folder, kind, change=(), scale=1.0, **tokenizer):
@@ -173,7 +177,13 @@ def slow(kinds):
 @pytest.mark.parametrize("kind", [*sorted(KINDS), *slow(MORE_KINDS)])
 def test_a_kind_is_read_as_by_transformers(kind, tmp_path):
     """Finished texts, and real tokens in guidance, in batches of prompts of different lengths."""
+    if OLDEST and kind in LATER:
+        pytest.skip("transformers 5.0.0 has no such sequence classifier")
     folder = checkpoint(tmp_path, kind, scale=2.0)
+    if OLDEST and kind == "Doge":  # its mask there is wrong for a text that is read in two parts
+        with pytest.raises(ValueError, match="read in two parts: it is not supported"):
+            pair("float32", reward=folder)
+        return
     denoiser, reward = pair("float32", reward=folder)
     prompts, answers = [SHORT, LONG], ["yes", "no, a longer one"]
     scores = reward.score(prompts, answers)
@@ -190,13 +200,16 @@ def test_a_kind_is_read_as_by_transformers(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["Gemma", "BioGpt"])
 def test_embeddings_are_those_that_the_network_reads(kind, tmp_path):
-    """These two multiply their table by the root of its width."""
+    """These two multiply their table by the root of its width; Gemma of transformers 5.0.0 does so
+    behind the table, and reads the plain one.
+    """
     folder = checkpoint(tmp_path, kind)
     _, reward = pair("float32", reward=folder)
     embed = reward.network.get_input_embeddings()
     ids = reward.vocabulary.ids
     torch.testing.assert_close(reward.embeddings, embed(ids))
-    assert not torch.allclose(reward.embeddings, embed.weight[ids])
+    plain = OLDEST and kind == "Gemma"
+    assert torch.allclose(reward.embeddings, embed.weight[ids]) == plain
     certain = torch.nn.functional.one_hot(torch.tensor([65]), len(ids)).float()
     torch.testing.assert_close(soft_embedding(certain, reward.embeddings), embed(ids[65:66]))
 
@@ -382,7 +395,8 @@ def test_a_reward_model_may_have_a_device_of_its_own(monkeypatch):
     original = torch.Tensor.to
 
     def to(tensor, *arguments, **options):
-        moves.append(arguments[0] if arguments else None)
+        if sys._getframe(1).f_globals["__name__"].startswith("entrgi_ref"):  # not transformers
+            moves.append(arguments[0] if arguments else None)
         return original(tensor, *arguments, **options)
 
     monkeypatch.setattr(torch.Tensor, "to", to)

@@ -35,6 +35,17 @@ def _digits(prompts: list[str]) -> tuple[Tensor, Tensor]:
     return tokens, valid
 
 
+def stand_in(wrapper: object, network: object) -> None:
+    """Give a wrapper whatever the network has and it lacks.
+
+    Set, and not looked up by `__getattr__`: from Python 3.12 on, isinstance with a protocol does
+    not call that, so that the wrapper would be no `Denoiser` for the run-time checks.
+    """
+    for name in dir(network):
+        if not name.startswith("_") and not hasattr(wrapper, name):
+            setattr(wrapper, name, getattr(network, name))
+
+
 class TinyDenoiser:
     """One attention layer. The last id is the mask, the one before ends an answer."""
 

@@ -19,16 +19,19 @@ Only this room and the experiments import transformers, and `import entrgi_ref` 
 """
 
 import logging
+import warnings
 
-# transformers imports torchao where that is installed, which warns of every kernel that it lacks.
+# transformers imports torchao where that is installed, which warns of every kernel that it lacks,
+# and whose source, from Python 3.12 on, is warned of where it is compiled anew.
 _before = logging.root.manager.disable
 logging.disable(logging.WARNING)
 try:
-    from .combined import SumOfRewards, examine_reward
-    from .denoiser import DenoiserCheckpoint, DiffusionLM, Dream, load_denoiser
-    from .likelihood import LikelihoodReward
-    from .sequence import RewardCheckpoint, SequenceReward
-    from .vocabulary import VocabularyMap
+    with warnings.catch_warnings(action="ignore", category=SyntaxWarning):
+        from .combined import SumOfRewards, examine_reward
+        from .denoiser import DenoiserCheckpoint, DiffusionLM, Dream, load_denoiser
+        from .likelihood import LikelihoodReward
+        from .sequence import RewardCheckpoint, SequenceReward
+        from .vocabulary import VocabularyMap
 finally:
     logging.disable(_before)
 

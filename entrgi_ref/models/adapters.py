@@ -31,7 +31,7 @@ class Adapter:
             from peft import LoraConfig  # type: ignore[import-not-found,unused-ignore]
         except ImportError as error:
             raise ValueError(
-                "adapter: merging one needs the package peft; pip install peft"
+                "adapter: merging one needs the package peft; pip install 'peft>=0.18'"
             ) from error
         folder = locate(path)
         weights = folder / "adapter_model.safetensors"

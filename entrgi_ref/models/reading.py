@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,14 +95,18 @@ def visible_of(
 
 def backbone_of(network: Network, cache: Cache | None = None) -> Backbone:
     """The network without its head, reading on from a cache if one is given."""
+    headless = getattr(network, network.base_model_prefix)
+    # transformers 5.24 calls it by a new name, and warns of the old one, which ends with 5.40.
+    renamed = "cache" in inspect.signature(headless.forward).parameters
+    read = {"cache" if renamed else "past_key_values": cache}
 
     def backbone(embedded: Tensor, mask: Tensor, position: Tensor) -> Tensor:
-        hidden: Tensor = getattr(network, network.base_model_prefix)(
+        hidden: Tensor = headless(
             inputs_embeds=embedded,
             attention_mask=as_attended(network, mask, embedded.dtype),
             position_ids=position,
-            past_key_values=cache,
             use_cache=False,
+            **read,
         ).last_hidden_state
         return hidden
 

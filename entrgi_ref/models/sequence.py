@@ -113,7 +113,8 @@ class RewardCheckpoint:
         **how: Unpack[How],
     ) -> CausalReward:
         """Load the weights; see `SequenceReward.from_pretrained`."""
-        if not isinstance(denoiser, Denoiser):
+        # Not by isinstance: from Python 3.12 on, that refuses a wrapper with a `__getattr__`.
+        if not all(hasattr(denoiser, name) for name in ("encode", "decode", "writable")):
             raise ValueError(f"denoiser: got {denoiser!r:.60}, expected a Denoiser")
         home = denoiser.writable.device
         loading = Loading.of(

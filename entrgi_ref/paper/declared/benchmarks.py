@@ -109,7 +109,7 @@ def _parquet(path: Path) -> list[Any]:
         from pyarrow import parquet
     except ImportError as error:
         raise ValueError(
-            "benchmark: .parquet files need the extra `paper`; in a clone: pip install '.[paper]'"
+            "benchmark: .parquet files need the extra `paper`: pip install datasets"
         ) from error
     try:
         return list(parquet.read_table(path).to_pylist())
@@ -139,7 +139,7 @@ def _from_hub(name: str, revision: str) -> Benchmark:
         from huggingface_hub import HfApi
     except ImportError as error:
         raise ValueError(
-            "benchmark: those of the hub need the extra `paper`; in a clone: pip install '.[paper]'"
+            "benchmark: those of the hub need the extra `paper`: pip install datasets"
         ) from error
     try:
         known = re.fullmatch("[0-9a-f]{40}", revision)  # then the hub need not be asked
