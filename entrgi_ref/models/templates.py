@@ -14,12 +14,16 @@ import json
 import math
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
 import threading
 from typing import IO, Any
+
+try:
+    import resource
+except ImportError:  # Windows: its processes cannot be bounded so
+    resource = None  # type: ignore[assignment]
 
 SECONDS = 2
 """Of computing, for one text. Templates of real checkpoints need less than a millisecond."""
@@ -63,7 +67,7 @@ class Process:
             if not answer.endswith("\n"):
                 self._running = None
                 code = running.wait()
-                if code == -signal.SIGXCPU:
+                if resource and code == -signal.SIGXCPU:
                     raise ValueError(f"it takes more than {SECONDS} seconds")
                 raise ValueError(f"it has ended its process, with the exit code {code}")
         found: dict[str, str] = json.loads(answer)
@@ -112,14 +116,16 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
     """Answer each line of `requests` by a line."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    _bound(resource.RLIMIT_CORE, 0)
-    if os.path.exists(TAKEN):  # elsewhere than on Linux the system does not enforce it
+    if resource:
+        _bound(resource.RLIMIT_CORE, 0)
+    if resource and os.path.exists(TAKEN):  # elsewhere than on Linux the system does not enforce it
         _bound(resource.RLIMIT_AS, _taken() + MEMORY)
     for request in requests:
         answer: dict[str, str]
         try:
             template, turns, options = json.loads(request)
-            _bound(resource.RLIMIT_CPU, math.ceil(_computed()) + SECONDS)
+            if resource:
+                _bound(resource.RLIMIT_CPU, math.ceil(_computed()) + SECONDS)
             random.seed(0)  # which a template can ask for
             rendered: Any = render_jinja_template([turns], chat_template=template, **options)
             text: str = rendered[0][0]
