@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from entrgi_ref import DenoisingRecord, SamplingConfig, checks, generate
-from entrgi_ref.commands.options import names_list
+from entrgi_ref.commands.options import names_list, seed_list
 from entrgi_ref.commands.own_weights import named
 from entrgi_ref.paper.declared.experiments import LABELS, METHODS
 
-from .demo import BASE, compare, methods_of
+from .demo import BASE, Plan, compare, methods_of
 from .dial import Constant
 from .statistics import student
 from .studies import Finding, Setting
@@ -29,7 +29,9 @@ def study(setting: Setting) -> Finding:
     """The command `spread`."""
     asked = setting.options
     base = BASE.guided(steps=asked["gradient_steps"])
-    plan, pairs, baseline = setting.plan, asked["pairs"], asked["baseline"]
+    pairs, baseline = asked["pairs"], asked["baseline"]
+    seeds = tuple(seed_list(asked["seeds"])) if asked["seeds"] else setting.plan.seeds
+    plan = Plan(asked["prompts"] or setting.plan.prompts, seeds)
     names, own = named(names_list(asked["methods"]) or list(METHODS), METHODS, LABELS)
     checks.choice("baseline", baseline, names)
     constants = {_label(text): _constant(text) for text in names_list(asked["constants"])}

@@ -59,11 +59,30 @@ STUDIES = {
     "spread": Study(
         "toy.spread",
         "Repeat the comparison on several trained pairs: how much of a result is one pair's luck. "
-        "Each pair is trained at its first use, which takes about a minute.",
+        "Pairs are trained at their first use, five of them in minutes, with --quick in one.",
         {
             "pairs": (
                 Annotated[int, typer.Option(min=2, max=10, help="Pairs of networks to train.")],
                 5,
+            ),
+            "prompts": (
+                Annotated[
+                    int | None,
+                    typer.Option(
+                        help="Held-out prompts: 64, with --quick 16.", show_default=False, min=1
+                    ),
+                ],
+                None,
+            ),
+            "seeds": (
+                Annotated[
+                    str,
+                    typer.Option(
+                        help="Seeds of sampling, with commas: 1,2,3, with --quick 1.",
+                        show_default=False,
+                    ),
+                ],
+                "",
             ),
             "gradient_steps": (GradientSteps, 3),
             "methods": (
