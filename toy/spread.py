@@ -50,7 +50,7 @@ def study(setting: Setting) -> Finding:
                 mean_weights.append(constant)
             methods[name] = base.guided(weight=Constant(constant))
         records += compare(testbed, methods, prompts, plan.seeds, baseline=baseline)
-        setting.say(f"{testbed.description}: done")
+        setting.say(f"answered by {testbed.description}")
     found = summarise(records)
     rows: Spread = {
         row.method: {measure: list(row.by_pair[measure]) for measure in REWARD_AND_GOLD}
@@ -58,10 +58,10 @@ def study(setting: Setting) -> Finding:
         if row.method != baseline
     }
     text = (
-        f"{markdown(rows)}\n\n"
         f"Difference to {LABELS.get(baseline, baseline)} over {pairs} trained pairs: mean [95% "
-        "interval over the pairs], smallest to largest. "
-        f"{plan.prompts} prompts x {len(plan.seeds)} seeds each.\n\n{verdict(found)}"
+        "interval over the pairs], smallest to largest.\n"
+        f"{plan.prompts} prompts x {len(plan.seeds)} seeds each.\n\n{markdown(rows)}\n\n"
+        f"{verdict(found)}"
     )
     more: dict[str, Any] = {"baseline": baseline}
     more |= {"mean_weight": mean_weights} if mean_weights else {}

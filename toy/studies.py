@@ -62,7 +62,7 @@ STUDIES = {
         "Pairs are trained at their first use, five of them in minutes, with --quick in one.",
         {
             "pairs": (
-                Annotated[int, typer.Option(min=2, max=10, help="Pairs of networks to train.")],
+                Annotated[int, typer.Option(min=2, max=40, help="Pairs of networks to train.")],
                 5,
             ),
             "prompts": (
@@ -211,6 +211,7 @@ def command(name: str, study: Study) -> Callable[..., None]:
         typer.echo(f"\n{found.text}\n")
         record = provenance(found.base, found.testbed, found.prompts, found.seeds)
         write_record(out / "run.json", {**record, **found.more, "rows": found.rows})
+        typer.echo(f"Written: {out / 'run.json'}")
 
     run.__doc__ = study.help
     run.__annotations__ = {option: kind for option, (kind, _) in options.items()}
