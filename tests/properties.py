@@ -6,7 +6,7 @@ from hypothesis import Phase, settings
 
 PROFILES = {
     "dev": {"max_examples": 30},
-    "ci": {"max_examples": 100, "derandomize": True},  # a push does not fail by chance
+    "ci": {"max_examples": 50, "derandomize": True},  # a push does not fail by chance
     "deep": {"max_examples": 1000},
     # The same at each run, and a failure is enough: nobody asks for its smallest example.
     "mutants": {
@@ -21,5 +21,5 @@ for name, options in PROFILES.items():
 
 
 def tried(usual: int) -> settings:
-    """On so many in CI, on fewer by `make test`, on ten times as many by `make test-deep`."""
+    """On half as many in CI, on fewer by `make test`, on ten times as many by `make test-deep`."""
     return settings(max_examples=math.ceil(usual * settings().max_examples / 100))

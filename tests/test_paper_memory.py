@@ -104,6 +104,8 @@ CASES = {
     "a large denoiser": (999, (384, 1536, 2, 6, 6, 64), TINY, "qwen2", "float32", [150] * 2, 3, 8),
 }
 """Vocabulary, denoiser, reward model, its kind and precision, prompts, K and N."""
+SELDOM = ("the real vocabulary in 16 bits", "many layers", "a large denoiser")
+"""By make test-slow."""
 
 
 def ratio(case, steps, device="cpu", micro_batch=None, vocabulary_batch=None):
@@ -134,7 +136,10 @@ def ratio(case, steps, device="cpu", micro_batch=None, vocabulary_batch=None):
     return predicted.working / measured
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SELDOM else ()) for name in CASES],
+)
 def test_the_memory_is_predicted(name):
     """What is counted is exact to a few percent."""
     for steps in (2, 0):
