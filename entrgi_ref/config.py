@@ -28,7 +28,9 @@ DTYPES = {
     "denoiser": None,
 }
 MANY = 2**16
-"""More answers, tokens and steps than anybody waits for: a schedule of as many takes a second."""
+"""More tokens and steps than anybody waits for: a schedule of as many takes a second."""
+MANY_ANSWERS = 2**24
+"""Of one prompt. A distribution may be asked for a million."""
 BY_ENTROPY = ("entrgi", "entrgi_tempered")
 """The weights that `epsilon` is for."""
 
@@ -130,7 +132,7 @@ class SamplingConfig:
                 f"guidance: got {self.guidance!r}, expected a GuidanceConfig or a function"
             )
         for name, minimum, below in (
-            ("trajectories", 1, MANY),
+            ("trajectories", 1, MANY_ANSWERS),
             ("new_tokens", 1, MANY),
             ("denoising_steps", 1, MANY),
             ("seed", 0, 2**63),
