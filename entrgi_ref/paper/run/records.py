@@ -80,8 +80,7 @@ def fingerprint(declaration: Mapping[str, Any]) -> str:
 def parsed(line: bytes, expected: str | None, require: Require) -> tuple[Key, Record]:
     """A line's record and its key; `ValueError` that says what is wrong with it.
 
-    `expected` is the fingerprint of the run that it must be of. A line without a checksum, as of
-    earlier code or written by hand, passes without that check.
+    `expected` is the fingerprint of the run that it must be of.
     """
     try:
         record = dict(json.loads(line))
