@@ -11,7 +11,7 @@ import torch
 from checkpoints import DREAM, REWARD
 
 ROOT = Path(__file__).parent.parent
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+pytestmark = [pytest.mark.deep, pytest.mark.xdist_group("wheel")]
 
 
 @pytest.fixture(scope="module")
