@@ -282,7 +282,7 @@ JUDGE = {
 def require_experiment(declaration: Mapping[str, Any]) -> None:
     """Raise `ValueError` unless it declares the run of an experiment."""
     require_fields(declaration, EXPERIMENT)
-    require_names(declaration, ("experiment", "testbed", "main_reward", "rewards", "benchmarks"))
+    require_names(declaration, ("experiment", "main_reward", "rewards", "benchmarks"))
     if declaration["testbed"] == "dream":
         require_fields(declaration, DREAM)
     if declaration["main_reward"] not in declaration["rewards"]:
