@@ -197,3 +197,9 @@ def test_names_of_reward_models(tmp_path, monkeypatch):
     assert reward_paths(["lr=1/tiny", "a=lr=1/tiny"]) == {"tiny": "lr=1/tiny", "a": "lr=1/tiny"}
     with pytest.raises(ValueError, match="'tiny' is given twice"):
         reward_paths(["a/tiny", "b/tiny"])
+
+
+@pytest.mark.parametrize("given", ["a/b=some/model", "=some/model", "a\nb=some/model"])
+def test_a_reward_model_is_named_by_what_files_can_be_named_by(given):
+    with pytest.raises(ValueError, match=r"^reward: got the name .* expected one without /$"):
+        reward_paths([given])

@@ -278,6 +278,10 @@ def reward_paths(given: Sequence[str]) -> dict[str, str]:
         elif not equals:
             hub_id = one.partition("@")[0]
             name, path = SIZES.get(hub_id, Path(hub_id).name), one
+        if not checks.is_name(name):  # files and tables of the results are named by it
+            raise ValueError(
+                f"reward: got the name {name!r:.60} in {one!r:.60}, expected one without /"
+            )
         if name in paths:
             raise ValueError(f"reward: {name!r} is given twice; name them by NAME=PATH")
         paths[name] = path
