@@ -1,6 +1,6 @@
 """make mutants: break the code at each place, and count what the tests notice.
 
-Tests are chosen by the lines that they run, the quickest first. A mutant survives if none of them
+Tests are chosen by the lines that they run: see `tests_of`. A mutant survives if none of them
 fails. What a record says can be repeated: the same code has the same mutants, and a share of them
 is drawn by a seed.
 """
