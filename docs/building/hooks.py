@@ -288,8 +288,6 @@ MACROS: dict[str, Callable[..., str]] = {
     "ledger": ledger,
     "notebook": notebook,
     "mistakes": mutants.mistakes,
-    "score": mutants.score,
-    "survivors": mutants.survivors,
     "symbols": symbols.table,
     "letters": symbols.letters,
 }
