@@ -326,18 +326,24 @@ def test_a_disk_that_fails_at_a_lock_or_in_a_repair_is_one_clear_error(
             opened(tmp_path, asked={"seeds": [1]})
 
 
-def test_a_record_whose_file_may_have_no_name_does_not_count(tmp_path, monkeypatch):
-    """The disk breaks as the folder is synced; the next record tries again."""
-    folder, sync = opened(tmp_path), os.fsync
+def folders_fail(patch, number):
+    """As they are synced, by an error of the system."""
+    sync = os.fsync
 
     def fail(descriptor):
         if os.path.isdir(f"/proc/self/fd/{descriptor}"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise OSError(number, os.strerror(number))
         sync(descriptor)
 
+    patch.setattr(os, "fsync", fail)
+
+
+def test_a_record_whose_file_may_have_no_name_does_not_count(tmp_path, monkeypatch):
+    """The disk breaks as the folder is synced; the next record tries again."""
+    folder = opened(tmp_path)
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", fail)
+            folders_fail(patch, errno.EIO)
             with pytest.raises(ValueError, match=rf"{os.strerror(errno.EIO)}.*goes on from there$"):
                 folder.write(record(0))
         assert not folder.done
@@ -346,14 +352,8 @@ def test_a_record_whose_file_may_have_no_name_does_not_count(tmp_path, monkeypat
 
 
 def test_a_file_system_that_does_not_sync_folders_is_none_that_is_broken(tmp_path, monkeypatch):
-    folder, sync = opened(tmp_path), os.fsync
-
-    def refuse(descriptor):
-        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", refuse)
+    folder = opened(tmp_path)
+    folders_fail(monkeypatch, errno.EINVAL)
     folder.write(record(0))
     assert read_records(tmp_path) == [record(0)]
 

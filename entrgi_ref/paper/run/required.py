@@ -136,6 +136,16 @@ ERRORS = {
 }
 WRITTEN = {"words": [[str]], "steps": [[int]]}
 """Of each answer its tokens, as a person sees them, and the denoising step that wrote each."""
+GUIDANCE = {"steps": int, "step_size": float}
+SETTINGS = {
+    "trajectories": int,
+    "new_tokens": int,
+    "denoising_steps": int,
+    "temperature": float,
+    "top_p": float,
+    "order": str,
+    "guidance": GUIDANCE,
+}
 ANSWERS = {
     "responses": [str],
     "rewards": [float],
@@ -144,13 +154,7 @@ ANSWERS = {
     "written?": (WRITTEN,),
     "reason?": (str,),
     "settings?": {
-        "trajectories": int,
-        "new_tokens": int,
-        "denoising_steps": int,
-        "temperature": float,
-        "top_p": float,
-        "order": str,
-        "guidance": {"steps": int, "step_size": float},
+        **SETTINGS,
         "reward": str,
         "options?": {"beta?": float, "candidates?": int},
         "own_weight?": {str: str},
@@ -289,17 +293,7 @@ def require_experiment(declaration: Mapping[str, Any]) -> None:
         raise ValueError(f"its main_reward is {declaration['main_reward']!r:.40}, none of them")
 
 
-CAPTIONED = {
-    "settings": {
-        "trajectories": int,
-        "new_tokens": int,
-        "denoising_steps": int,
-        "temperature": float,
-        "top_p": float,
-        "order": str,
-        "guidance": {"steps": int, "step_size": float, "optimiser": str},
-    }
-}
+CAPTIONED = {"settings": {**SETTINGS, "guidance": {**GUIDANCE, "optimiser": str}}}
 """What a report says of a run, beside the fields of `EXPERIMENT`."""
 
 
