@@ -43,7 +43,7 @@ class GuidanceConfig:
     """The method: `expectation` (w = 0), `aps` (w = 1), `entrgi` (w = H / log V at temperature 1),
     `entrgi_tempered` (at the sampling temperature), or any function logits [n, V] -> w [n]."""
     steps: int = 3
-    """M >= 0, gradient steps per denoising step. 0 is Best-of-N."""
+    """M in [0, 2^16), gradient steps per denoising step. 0 is Best-of-N."""
     step_size: float = 0.5
     """eta > 0, the optimiser's step: Adam's in logits."""
     dtype: str = "float32"
@@ -101,11 +101,11 @@ class SamplingConfig:
     """The same at every denoising step, or a function `Step` -> `GuidanceConfig`. It is called once
     for each step, before any model runs."""
     trajectories: int = 4
-    """K >= 1, answers per prompt."""
+    """K in [1, 2^24), answers per prompt."""
     new_tokens: int = 128
-    """N >= 1, length of a response."""
+    """N in [1, 2^16), length of a response."""
     denoising_steps: int = 128
-    """T >= 1. Step i goes from noise level t to s, see `schedule`."""
+    """T in [1, 2^16). Step i goes from noise level t to s, see `schedule`."""
     temperature: float = 0.7
     """tau > 0, in Eq. 1 and for the tokens that are written."""
     top_p: float = 0.95

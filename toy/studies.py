@@ -59,7 +59,7 @@ STUDIES = {
     "spread": Study(
         "toy.spread",
         "Repeat the comparison on several trained pairs: how much of a result is one pair's luck. "
-        "Pairs are trained at their first use, five of them in minutes, with --quick in one.",
+        "Pairs are trained at their first use, which takes minutes.",
         {
             "pairs": (
                 Annotated[int, typer.Option(min=2, max=40, help="Pairs of networks to train.")],

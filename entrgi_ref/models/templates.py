@@ -3,8 +3,8 @@
 A template is a program that comes with a checkpoint. transformers' sandbox keeps it from Python's
 internals, but not from `'a' * 10**10` or from loops in loops. A thread cannot be stopped, and
 memory is bounded for whole processes only, so this file runs as a second process too, where the
-system enforces both. It is started once, in about a second beside the loading of weights, and needs
-some 60 MB; each text takes a fraction of a millisecond. It ends with the process that started it.
+system enforces both. It is started once, in about a second beside the loading of weights, and ends
+with the process that started it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Valid files, changed at random: no reader raises anything but one line.
 
-Some hundred of each here; `make fuzz` goes on for minutes.
+A dozen of each here; `make fuzz` goes on for minutes.
 """
 
 import functools
