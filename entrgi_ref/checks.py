@@ -156,6 +156,15 @@ def is_name(value: str) -> bool:
     return bool(value) and "/" not in value and all(category(c)[0] != "C" for c in value)
 
 
+def seeds(value: Sequence[int]) -> tuple[int, ...]:
+    """Seeds of sampling; `ValueError` unless they are different integers in [0, 2^63), one at
+    least.
+    """
+    if not value or len(set(value)) < len(value):
+        raise ValueError(f"seeds: got {list(value)}, expected different integers")
+    return tuple(integer("seeds", seed, minimum=0) for seed in value)
+
+
 def keys(value: Iterable[int], prompts: int | None = None, *, beside: object = None) -> list[int]:
     """The keys; `ValueError` unless each has 64 bits, they are as many as prompts, and there are no
     draws `beside` them.

@@ -71,8 +71,7 @@ def compare(
     """
     if baseline != BASELINE:
         checks.choice("baseline", baseline, methods)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds: got {list(seeds)}, expected different integers")
+    checks.seeds(seeds)
     if pairs > MOST:
         raise ValueError(f"pairs: got {pairs}, expected 1 to {MOST}")
     networks = testbed.pairs(pairs)

@@ -30,8 +30,8 @@ def study(setting: Setting) -> Finding:
     asked = setting.options
     base = BASE.guided(steps=asked["gradient_steps"])
     pairs, baseline = asked["pairs"], asked["baseline"]
-    seeds = tuple(seed_list(asked["seeds"])) if asked["seeds"] else setting.plan.seeds
-    plan = Plan(asked["prompts"] or setting.plan.prompts, seeds)
+    seeds = seed_list(asked["seeds"]) if asked["seeds"] else setting.plan.seeds
+    plan = Plan(asked["prompts"] or setting.plan.prompts, checks.seeds(seeds))
     names, own = named(names_list(asked["methods"]) or list(METHODS), METHODS, LABELS)
     checks.choice("baseline", baseline, names)
     constants = {_label(text): _constant(text) for text in names_list(asked["constants"])}

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from ...checks import choice, integer
+from ...checks import seeds as checked_seeds
 from ...commands.own_weights import OwnWeight, named
 from ...config import SamplingConfig
 from .costs import Costs
@@ -62,16 +63,12 @@ class Plan:
             )
         known = (*experiment.methods, *experiment.beside)
         names, own = named(methods, known, LABELS)
-        if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(f"seeds: got {list(seeds)}, expected different integers")
-        for seed in seeds:
-            if not 0 <= seed < 2**63:
-                raise ValueError(f"seeds: got {seed}, expected integers from 0 to 2^63 - 1")
+        sampled = checked_seeds(seeds)
         if prompts < 1:
             raise ValueError(f"prompts: got {prompts}, expected an integer of at least 1")
         size = None if batch_size == "auto" else _batch_size(batch_size)
         kept = tuple(m for m in known if m in names) + tuple(own) or experiment.methods
-        return cls(experiment, base, tuple(seeds), prompts, size, kept, own)
+        return cls(experiment, base, sampled, prompts, size, kept, own)
 
     def cells(self, testbed: Testbed) -> Iterator[Cell]:
         """All cells, seed by seed, so that a run that is stopped early has something of each."""
