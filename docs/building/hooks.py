@@ -288,6 +288,8 @@ MACROS: dict[str, Callable[..., str]] = {
     "ledger": ledger,
     "notebook": notebook,
     "mistakes": mutants.mistakes,
+    "score": mutants.score,
+    "survivors": mutants.survivors,
     "symbols": symbols.table,
     "letters": symbols.letters,
 }

@@ -1,24 +1,50 @@
-"""The table of the page on testing: twenty mistakes, as the tests have them."""
+"""Tables of the page on testing: twenty mistakes, as the tests have them, and what `make mutants` found."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
 
 from . import records
 
 
 def mistakes() -> str:
     """The mistakes that `make test` tries: what is wrong, and a test that notices it."""
-    tests = str(records.ROOT / "tests")
-    if tests not in sys.path:
-        sys.path.append(tests)
     lines = ["| Mistake | In place of | stands | A test that fails |", "|---|---|---|---|"]
-    for name, mistake in importlib.import_module("mutants.conceptual").MISTAKES.items():
+    for name, mistake in _of_the_tests("conceptual").MISTAKES.items():
         test = mistake.tests[0].removeprefix("tests/")
         cells = [f"`{mistake.file}`: {_code(mistake.right)}", _code(mistake.wrong), _code(test)]
         lines.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(lines)
+
+
+def score() -> str:
+    """How many mutants were caught, by room."""
+    lines = ["| Room | Mutants | Caught | Share |", "|---|---:|---:|---:|"]
+    for room, found in records.read("mutants")["rooms"].items():
+        of = f"{found['tried']}" + (f" of {found['of']}" if found["tried"] < found["of"] else "")
+        share = found["killed"] / found["tried"]
+        lines.append(f"| {room} | {of} | {found['killed']} | {share:.1%} |")
+    return "\n".join(lines)
+
+
+def survivors(room: str) -> str:
+    """Every mutant of a room that no test notices, and why that is harmless."""
+    why = _of_the_tests("harmless").why
+    lines = ["| Where | Change | Why it is harmless |", "|---|---|---|"]
+    for mutant in records.read("mutants")["rooms"][room]["survivors"]:
+        change = " → ".join(_code(part) for part in mutant["change"].split(" -> "))
+        reason = why(mutant["file"], mutant["change"])
+        lines.append(f"| `{mutant['file']}` | {change} | {reason} |")
+    return "\n".join(lines)
+
+
+def _of_the_tests(name: str) -> ModuleType:
+    tests = str(records.ROOT / "tests")
+    if tests not in sys.path:
+        sys.path.append(tests)
+    return importlib.import_module(f"mutants.{name}")
 
 
 def _code(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import coverage
 
 FOLDER = "MUTANTS_COVERED"
-"""The environment variable with the folder to write to: a file for each process of pytest-xdist."""
+"""The environment variable with the folder to write to: files of each process of pytest-xdist."""
 
 
 class Covered:
@@ -20,7 +20,10 @@ class Covered:
         self.folder = folder
         self.seconds: dict[str, float] = defaultdict(float)
         self.coverage = coverage.Coverage(
-            data_file=None, source=["entrgi_ref", "toy"], messages=False
+            data_file=folder / f".coverage.{_worker()}",
+            branch=True,
+            source=["entrgi_ref", "toy"],
+            messages=False,
         )
         self.coverage.start()
         self.names: dict[str, str] = {}
@@ -46,9 +49,13 @@ class Covered:
             str(Path(file).relative_to(here)): data.contexts_by_lineno(file)
             for file in data.measured_files()
         }
-        worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
         written = {"seconds": self.seconds, "lines": lines}
-        (self.folder / f"{worker}.json").write_text(json.dumps(written))
+        (self.folder / f"{_worker()}.json").write_text(json.dumps(written))
+        self.coverage.save()
+
+
+def _worker() -> str:
+    return f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{os.getpid()}"
 
 
 def pytest_configure(config) -> None:

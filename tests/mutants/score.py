@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from . import covered, trial
@@ -32,8 +32,10 @@ TESTS = ("tests", *(f"--ignore=tests/test_{name}.py" for name in ("browse", "liv
 """All but those in a browser: these are of the site."""
 SECONDS = 10.0
 """Of tests for each mutant, as they took without it."""
-LONGER = 5
-"""Times as long may tests take with a mutant: then it hangs, and is caught."""
+LONGER, STARTING = 5, 3.0
+"""Times as long may tests take with a mutant, and the seconds before the first: then it hangs, and
+is caught.
+"""
 
 copy: trial.Copy
 """Of this process."""
@@ -46,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the mutants, drawn by --seed")
     parser.add_argument("--seed", type=int, default=14)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--again", action="store_true", help="go on: what was caught is tried only in changed files"
+    )
     parser.add_argument("--json", type=Path, default=Path("results/mutants/record.json"))
     parser.add_argument("--covered", type=Path, default=Path("results/mutants/covered"))
     given = parser.parse_args(arguments)
@@ -56,22 +61,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds, lines = covered.read(given.covered)
     chosen = partial(tests_of, seconds, lines)
     imported = partial(when_imported, lines)
+    outcomes = Outcomes(given.json.with_suffix(".jsonl"), again=given.again)
 
     rooms = {}
     for room in given.room or ROOMS:
         found = [mutant for file in files(ROOT, room) for mutant in mutants(ROOT, file)]
-        drawn = random.Random(given.seed).sample(found, round(given.share * len(found)))
-        rooms[room] = {"of": len(found)} | tried(drawn, chosen, imported, given.processes)
+        drawn = [mutant for mutant in found if is_drawn(mutant, given.share, given.seed)]
+        known = outcomes.caught.keys() | outcomes.survived
+        left = [mutant for mutant in drawn if mutant not in known]
+        random.Random(given.seed).shuffle(left)  # so that it can be told how long it takes
+        try_all(left, chosen, imported, given.processes, outcomes)
+        rooms[room] = {"of": len(found)} | summary(drawn, outcomes)
         print(f"{room}: {rooms[room]['killed']} of {rooms[room]['tried']} caught", flush=True)
-    from entrgi_ref.commands.provenance import commit
-
+    words = sys.argv[1:] if arguments is None else arguments
     record = {
-        "command": " ".join(["make mutants", *(sys.argv[1:] if arguments is None else arguments)]),
-        "commit": commit(),
+        "command": " ".join(["python -m mutants", *words]),
+        "commit": outcomes.commit,
+        "caught_at": sorted({*outcomes.caught.values()}),
+        "versions": versions(),
         "machine": f"{platform.machine()}, {given.processes} processes of a CPU",
         "seconds": round(time.monotonic() - begun),
-        "share": given.share,
-        "seed": given.seed,
+        "settings": {"share": given.share, "seconds_of_tests": SECONDS},
+        "seeds": [given.seed],
         "rooms": rooms,
     }
     given.json.write_text(json.dumps(record, indent=1) + "\n")
@@ -91,22 +102,22 @@ def measure(folder: Path, processes: int) -> None:
 
 def tests_of(
     seconds: dict[str, float], lines: dict[str, dict[int, set[str]]], mutant: Mutant
-) -> list[str]:
-    """Tests that run a mutant's statement, as many as fit into `SECONDS`: first those of the file
-    that is named after its module, then the quickest.
+) -> tuple[list[str], float]:
+    """Tests that run a mutant's statement, as many as fit into `SECONDS`, and their seconds. First
+    those of the file that is named after its module, then the quickest.
     """
     of_file = lines.get(mutant.file, {})
     first, last = mutant.lines
     here = [of_file[line] for line in range(first, last + 1) if line in of_file]
     found = set().union(*(here or of_file.values())) - {""}
     own = f"tests/test_{Path(mutant.file).stem}.py"
-    budget, kept = SECONDS, []
+    took, kept = 0.0, []
     for test in sorted(found, key=lambda test: (own not in test, seconds.get(test, 0.0), test)):
-        budget -= seconds.get(test, 0.0)
-        if budget < 0:
+        if took + seconds.get(test, 0.0) > SECONDS:
             break
+        took += seconds.get(test, 0.0)
         kept.append(test)
-    return kept
+    return kept, took
 
 
 def when_imported(lines: dict[str, dict[int, set[str]]], mutant: Mutant) -> bool:
@@ -116,34 +127,81 @@ def when_imported(lines: dict[str, dict[int, set[str]]], mutant: Mutant) -> bool
     return any("" in of_file.get(line, ()) for line in range(first, last + 1))
 
 
-def tried(drawn: Sequence[Mutant], chosen, imported, processes: int) -> dict:
-    """How many are caught, and which are not."""
-    survivors: list[Mutant] = []
-    killed: Counter[str] = Counter()
+def is_drawn(mutant: Mutant, share: float, seed: int) -> bool:
+    """Whether it belongs to the share, whatever else there is."""
+    return random.Random(f"{seed} {mutant}").random() < share
+
+
+class Outcomes:
+    """Which mutants were caught, and at which commit: a line of a file for each trial.
+
+    `again` goes on with those of an earlier run, but for files that have changed since, and for
+    what survived the tests of another commit.
+    """
+
+    def __init__(self, path: Path, *, again: bool) -> None:
+        from entrgi_ref.commands.provenance import commit
+
+        self.path, self.commit = path, commit()
+        self.caught: dict[Mutant, str] = {}
+        self.survived: set[Mutant] = set()
+        if not again:
+            path.unlink(missing_ok=True)
+        for line in path.read_text().splitlines() if path.exists() else ():
+            found = json.loads(line)
+            mutant = Mutant(**found["mutant"] | {"lines": tuple(found["mutant"]["lines"])})
+            if found["caught"] and mutant.file not in _changed_since(found["commit"]):
+                self.caught[mutant] = found["commit"]
+            elif found["commit"] == self.commit:
+                self.survived.add(mutant)
+
+    def note(self, mutant: Mutant, caught: bool) -> None:
+        """Keep what became of a mutant."""
+        if caught:
+            self.caught[mutant] = self.commit
+        line = {"mutant": asdict(mutant), "caught": caught, "commit": self.commit}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@cache
+def _changed_since(commit: str) -> frozenset[str]:
+    """Files that differ from those of a commit."""
+    command = ["git", "diff", "--name-only", commit]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return frozenset(told.stdout.split())
+
+
+def try_all(drawn: Sequence[Mutant], chosen, imported, processes: int, outcomes: Outcomes) -> None:
+    """Try each, several at a time."""
     fresh = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(processes, fresh, begin, (Path(folder),)) as pool,
     ):
         running = {
-            pool.submit(caught, mutant, chosen(mutant), imported(mutant)): mutant
+            pool.submit(caught, mutant, *chosen(mutant), imported(mutant)): mutant
             for mutant in drawn
         }
         for number, done in enumerate(as_completed(running), 1):
             mutant = running[done]
-            if done.result():
-                killed[mutant.file] += 1
-            else:
-                survivors.append(mutant)
+            outcomes.note(mutant, done.result())
+            if not done.result():
                 print(f"[{number}/{len(drawn)}] survived: {mutant}", file=sys.stderr, flush=True)
             if number % 100 == 0:
                 print(f"[{number}/{len(drawn)}]", file=sys.stderr, flush=True)
+
+
+def summary(drawn: Sequence[Mutant], outcomes: Outcomes) -> dict:
+    """How many are caught, by file, and which are not."""
+    survivors = [mutant for mutant in drawn if mutant not in outcomes.caught]
+    of_file = Counter(mutant.file for mutant in drawn)
+    survived = Counter(mutant.file for mutant in survivors)
     return {
         "tried": len(drawn),
-        "killed": killed.total(),
+        "killed": len(drawn) - len(survivors),
         "files": {
-            file: [killed[file], sum(mutant.file == file for mutant in drawn)]
-            for file in sorted({mutant.file for mutant in drawn})
+            file: [of_file[file] - survived[file], of_file[file]] for file in sorted(of_file)
         },
         "survivors": [
             asdict(mutant) | {"change": change(mutant)}
@@ -158,9 +216,9 @@ def begin(folder: Path) -> None:
     copy = trial.Copy(ROOT, folder / str(os.getpid()), TESTS)
 
 
-def caught(mutant: Mutant, tests: Sequence[str], imported: bool) -> bool:
-    """Whether the tests notice. Nothing notices what no test runs."""
-    code, limit = mutant.code(ROOT), LONGER * (SECONDS + 1)
+def caught(mutant: Mutant, tests: Sequence[str], seconds: float, imported: bool) -> bool:
+    """Whether the tests notice, which take so long without it. What no test runs none notices."""
+    code, limit = mutant.code(ROOT), LONGER * (seconds + STARTING)
     return bool(tests) and copy.killed(mutant.file, code, tests, limit, imported=imported)
 
 
