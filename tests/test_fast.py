@@ -128,6 +128,30 @@ def test_one_look_at_all_masses_is_enough_unless_the_sample_misleads(monkeypatch
     assert kind != "striped" or len(looks) > 4
 
 
+@pytest.mark.parametrize("seed", [4, 11, 29, 64, 77, 87, 113, 254])
+def test_the_nucleus_where_a_sample_misleads(seed):
+    """The tokens of the sample are of another spread and level than the others: which ends of the
+    search this reaches was looked up, for each seed.
+    """
+    width, g = 50_000, torch.Generator().manual_seed(seed)
+    spread, level = torch.rand(2, generator=g).tolist()
+    logits = torch.randn(1, width, generator=g)
+    sampled = logits[:, :: width // fast.SAMPLE]
+    sampled.copy_(3 * spread * torch.randn(1, sampled.shape[1], generator=g) + 8 * (level - 0.5))
+    p, top_p = logits.softmax(-1), 0.01 + 0.98 * float(torch.rand(1, generator=g))
+    assert torch.equal(nucleus(p, top_p) > 0, sorted_nucleus(p, top_p) > 0)
+
+
+def test_the_nucleus_where_a_sample_holds_nothing():
+    """All its tokens have no probability, the others have some: such as are banned."""
+    width = 50_000
+    p = random_rows("spread", 2, width, 1)
+    p[:, :: width // fast.SAMPLE] = 0
+    p /= p.sum(-1, keepdim=True)
+    for top_p in (0.1, 0.9):
+        assert torch.equal(nucleus(p, top_p) > 0, sorted_nucleus(p, top_p) > 0)
+
+
 @tried(60)
 @given(
     kind=st.sampled_from(KINDS),

@@ -185,6 +185,8 @@ def try_all(drawn: Sequence[Mutant], chosen, imported, processes: int, outcomes:
         }
         for number, done in enumerate(as_completed(running), 1):
             mutant = running[done]
+            if done.exception():
+                pool.shutdown(cancel_futures=True)
             outcomes.note(mutant, done.result())
             if not done.result():
                 print(f"[{number}/{len(drawn)}] survived: {mutant}", file=sys.stderr, flush=True)
