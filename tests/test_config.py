@@ -268,6 +268,24 @@ def test_ranges_end_where_they_say(as_users_run_it, cls, name, largest):
         cls(**{name: math.nextafter(largest, math.inf)})
 
 
+@pytest.mark.parametrize(
+    ("cls", "name", "least", "below"),
+    [
+        (SamplingConfig, "trajectories", 1, 2**24),
+        (SamplingConfig, "new_tokens", 1, 2**16),
+        (SamplingConfig, "denoising_steps", 1, 2**16),
+        (SamplingConfig, "seed", 0, 2**63),
+        (GuidanceConfig, "steps", 0, 2**16),
+    ],
+)
+def test_ranges_of_whole_numbers_end_where_they_say(as_users_run_it, cls, name, least, below):
+    for taken in (least, below - 1):
+        assert getattr(cls(**{name: taken}), name) == taken
+    for wrong in (least - 1, below):
+        with pytest.raises(ValueError, match=f"{name}: got {wrong}, expected an integer"):
+            cls(**{name: wrong})
+
+
 def test_a_trajectory_pauses_where_steps_are_not_skipped_or_blanks_differ():
     """Otherwise all commit at the same steps, and nothing need be held."""
     config = SamplingConfig(denoising_steps=8, new_tokens=8)

@@ -913,9 +913,16 @@ def test_an_order_may_return_infinities():
     assert not (generation.tokens == 13).any()
 
 
+class ReadsPromptsFirst(TinyReward):
+    """What it reads of the prompts is part of the gradient later."""
+
+    def bind(self, prompts, trajectories):
+        return TinyReward(self.seed).bind(prompts, trajectories)
+
+
 def test_it_runs_under_inference_mode():
     expected, _ = observed()
-    networks = {"denoiser": TinyDenoiser(0), "reward": TinyReward(50)}
+    networks = {"denoiser": TinyDenoiser(0), "reward": ReadsPromptsFirst(50)}
     with torch.inference_mode():
         found, _ = observed(**networks)
     assert torch.equal(found.tokens, expected.tokens)

@@ -7,8 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from entrgi_ref import (
+    ORDERS,
+    Candidates,
     entropy,
     entropy_weight,
     inverse_cdf,
@@ -278,6 +281,61 @@ def test_rows_in_parts_are_the_same_rows(monkeypatch):
         monkeypatch.setitem(rows.AT_A_TIME, "cpu", size)
         for one, other in zip(whole, computed(), strict=True):
             assert torch.equal(one, other)
+
+
+class Tables(TorchDispatchMode):
+    """Counts what is made of so many numbers or more."""
+
+    def __init__(self, numbers):
+        super().__init__()
+        self.numbers, self.made = numbers, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **kwargs or {})
+        self.made += isinstance(found, torch.Tensor) and found.numel() >= self.numbers
+        return found
+
+
+@pytest.mark.parametrize(
+    ("function", "tables"),
+    [
+        (lambda logits: token_distribution(logits, 0.7), 1),
+        (entropy, 0),
+        (lambda logits: entropy_weight(logits, temperature=0.5), 0),
+        (lambda logits: nucleus(logits.softmax(-1), 0.9), 2),
+        (lambda logits: inverse_cdf(logits.softmax(-1), torch.rand(len(logits)).double()), 1),
+        (lambda p: ORDERS["entropy"](Candidates(p[:, 0].long(), p, p, p, 0.7)), 0),
+    ],
+)
+def test_no_more_tables_are_made_than_what_is_asked_for(monkeypatch, function, tables):
+    logits = torch.randn(6, 30).bfloat16()  # float32 has ways of its own
+    monkeypatch.setitem(rows.AT_A_TIME, "cpu", 60)
+    with Tables(logits.numel()) as counted:
+        function(logits)
+    assert counted.made == tables
+
+
+def test_as_many_rows_at_a_time_as_are_worth_while(monkeypatch):
+    monkeypatch.setitem(rows.AT_A_TIME, "cpu", 60)
+    sizes = []
+
+    @by_rows
+    def sums(table):
+        sizes.append(tuple(table.shape))
+        return table.sum(-1)
+
+    for rows_, width, expected in [
+        (2, 30, [(2, 30)]),
+        (3, 30, [(2, 30), (1, 30)]),
+        (3, 29, [(2, 29), (1, 29)]),
+        (3, 31, [(1, 31)] * 3),
+        (2, 61, [(1, 61)] * 2),
+        (5, 15, [(4, 15), (1, 15)]),
+    ]:
+        sizes.clear()
+        table = torch.randn(rows_, width)
+        assert torch.equal(sums(table), table.sum(-1))
+        assert sizes == expected
 
 
 @pytest.mark.parametrize("size", [30, 10**6])

@@ -30,6 +30,8 @@ from .places import ROOMS, Mutant, files, mutants
 ROOT = Path(__file__).parent.parent.parent
 TESTS = ("tests", *(f"--ignore=tests/test_{name}.py" for name in ("browse", "live", "site")))
 """All but those in a browser: these are of the site."""
+STRUCTURE = ("tests/test_equations.py", "tests/test_defaults.py")
+"""Tests of what stands in a module, whether it runs or not."""
 SECONDS = 10.0
 """Of tests for each mutant, as they took without it."""
 LONGER, STARTING = 5, 3.0
@@ -110,6 +112,8 @@ def tests_of(
     first, last = mutant.lines
     here = [of_file[line] for line in range(first, last + 1) if line in of_file]
     found = set().union(*(here or of_file.values())) - {""}
+    if mutant.lines == (0, 0):
+        found |= {test for test in seconds if test.startswith(STRUCTURE)}
     own = f"tests/test_{Path(mutant.file).stem}.py"
     took, kept = 0.0, []
     for test in sorted(found, key=lambda test: (own not in test, seconds.get(test, 0.0), test)):

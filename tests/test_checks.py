@@ -1,0 +1,338 @@
+"""What is refused, to the last number that is taken and the first that is not."""
+
+import math
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from entrgi_ref import checks
+
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
+
+
+def refused(message, check, *given, **named):
+    """A check raises an error of exactly these words."""
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check(*given, **named)
+
+
+def test_integers():
+    for taken in (3, np.int64(3), np.uint8(3), 2**63 - 1):
+        found = checks.integer("n", taken, minimum=3)
+        assert (found, type(found)) == (taken, int)
+    for wrong in (2, -(2**63), True, 3.0, "3", None):
+        message = f"n: got {wrong!r}, expected an integer of at least 3"
+        refused(message, checks.integer, "n", wrong, minimum=3)
+    message = f"n: got {2**63}, expected an integer below 2^63"
+    refused(message, checks.integer, "n", 2**63, minimum=3)
+    assert checks.integer("n", 2**16 - 1, 0, below=2**16) == 2**16 - 1
+    message = f"n: got {2**16}, expected an integer below 2^16"
+    refused(message, checks.integer, "n", 2**16, 0, below=2**16)
+
+
+def test_numbers():
+    for taken in (1, 2.0, 0.5, np.float32(0.5), np.int64(2)):
+        found = checks.number("x", taken, 0, 2)
+        assert found == taken
+        assert type(found) is (type(taken) if type(taken) in (int, float) else float)
+    for wrong in (0, -1, math.nextafter(2, 3), math.nan, math.inf, True, False, "1", 1j, None):
+        message = f"x: got {wrong!r}, expected a number in (0, 2]"
+        refused(message, checks.number, "x", wrong, 0, 2)
+    assert checks.number("x", 0, 0, 2, low_allowed=True) == 0
+    message = "x: got -5e-324, expected a number in [0, 2]"
+    refused(message, checks.number, "x", math.nextafter(0, -1), 0, 2, low_allowed=True)
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "zero", "low", "high"),
+    [
+        (checks.temperature, "temperature", False, 1e-6, 1e6),
+        (checks.order_temperature, "order_temperature", True, 1e-6, 1e6),
+        (checks.epsilon, "epsilon", True, 1e-30, 1e-3),
+    ],
+)
+def test_ranges(check, name, zero, low, high):
+    for taken in (low, high, *((0, 0.0) if zero else ())):
+        assert check(taken) == taken
+    below, above = math.nextafter(low, 0), math.nextafter(high, math.inf)
+    for wrong in (below, above, -low, math.nan, False, "1", *(() if zero else (0, 0.0))):
+        kinds = f"{'0 or ' if zero else ''}a number in [{low:g}, {high:g}]"
+        refused(f"{name}: got {wrong!r}, expected {kinds}", check, wrong)
+
+
+def test_a_temperature_has_the_name_that_it_is_given():
+    assert checks.temperature(2, "beta") == 2
+    refused("beta: got 0, expected a number in [1e-06, 1e+06]", checks.temperature, 0, "beta")
+
+
+def test_one_of_several():
+    checks.choice("order", "entropy", ["entropy", "margin"])
+    refused(
+        "order: got 'entropi', expected one of 'entropy', 'margin'; did you mean 'entropy'?",
+        *(checks.choice, "order", "entropi", iter(["entropy", "margin"])),
+    )
+    message = "order: got 3, expected one of 'entropy', 'margin'"
+    refused(message, checks.choice, "order", 3, ("entropy", "margin"))
+    refused(message, checks.choice_or_function, "order", 3, ("entropy", "margin"))
+    checks.choice_or_function("order", "margin", ["entropy", "margin"])
+    checks.choice_or_function("order", print, [])
+    checks.function("order", print)
+    refused("order: got 3, expected a function", checks.function, "order", 3)
+
+
+def test_truth_values():
+    for taken in (True, False, np.bool_(True), np.bool_(False)):
+        assert checks.boolean("b", taken) is bool(taken)
+    for wrong in (0, 1, "True", None, torch.tensor(True)):
+        refused(f"b: got {wrong!r}, expected True or False", checks.boolean, "b", wrong)
+
+
+def test_shapes():
+    checks.shape("x", torch.zeros(2, 3), (2, None), "[a, b]")
+    checks.shape("x", torch.zeros(2, 3), (None, 3), "[a, b]")
+    for size, expected, words in [
+        ((2, 3), (3, None), "3, any"),
+        ((2, 3), (2, 2), "2, 2"),
+        ((2,), (2, None), "2, any"),
+        ((2, 3), (2,), "2"),
+    ]:
+        message = f"x: got shape {list(size)}, expected [a, b] = [{words}]"
+        refused(message, checks.shape, "x", torch.zeros(size), expected, "[a, b]")
+    wrong = list(range(100))
+    message = f"x: got {wrong!r:.60}, expected a tensor of shape [a]"
+    refused(message, checks.shape, "x", wrong, (None,), "[a]")
+
+
+def test_two_tokens_are_a_choice():
+    checks.choices(torch.zeros(1, 2))
+    message = "logits: got a vocabulary of 1, expected 2 or more: log 1 = 0"
+    refused(message, checks.choices, torch.zeros(3, 1))
+
+
+def test_prompts():
+    checks.prompts(["a"])
+    checks.prompts(("a", ""))
+    for wrong in ("a", [], [1], ["a", None], {}, 3, iter(["a"])):
+        message = f"prompts: got {wrong!r}, expected a list of at least one string"
+        refused(message, checks.prompts, wrong)
+    checks.prompts(["a" * 2**20])
+    message = f"prompts: got {2**20 + 1} characters, expected at most {2**20}"
+    refused(message, checks.prompts, ["a", "a" * (2**20 + 1)])
+    wrong = "\ud800" * 100
+    message = f"prompts: got {wrong!r:.60}, which is not valid text"
+    refused(message, checks.prompts, [wrong])
+
+
+def test_names_of_files():
+    for name in ("a", "ö-3 _.x", "日本"):
+        assert checks.is_name(name)
+    for name in ("", "a/b", "a\nb", "a\x00", "\u200b", "\ud800"):
+        assert not checks.is_name(name)
+
+
+def test_seeds_and_keys():
+    assert checks.seeds([0, 2**63 - 1]) == (0, 2**63 - 1)
+    for wrong in ([], [1, 1]):
+        refused(f"seeds: got {wrong}, expected different integers", checks.seeds, wrong)
+    refused("seeds: got -1, expected an integer of at least 0", checks.seeds, [-1])
+    assert checks.keys([-(2**63), 2**63 - 1]) == [-(2**63), 2**63 - 1]
+    assert checks.keys(torch.tensor([1, 2]), 2) == [1, 2]
+    assert checks.keys(iter([4]), 1) == [4]
+    message = f"keys: got {-(2**63) - 1}, expected an integer of at least {-(2**63)}"
+    refused(message, checks.keys, [-(2**63) - 1])
+    refused(f"keys: got {2**63}, expected an integer below 2^63", checks.keys, [2**63])
+    for wrong, prompts, count in (
+        ([1], 2, 2),
+        ([], None, "some"),
+        ("12", 2, 2),
+        (3, None, "some"),
+    ):
+        message = f"keys: got {wrong!r}, expected {count} integers, one per prompt"
+        refused(message, checks.keys, wrong, prompts)
+    assert checks.keys([1], beside=None) == [1]
+    message = "keys: got keys beside draws, expected one or the other"
+    refused(message, checks.keys, [1], 1, beside=[])
+
+
+def test_what_the_answer_starts_from():
+    start = torch.tensor([[0, 4], [4, 3]])
+    assert checks.start(start, (2, 2), 5, 4) is start
+    message = "start: got ids outside of the vocabulary, expected [0, 5)"
+    for wrong in (-1, 5):
+        refused(message, checks.start, torch.tensor([[4, wrong]]), (1, 2), 5, 4)
+    for dtype in (torch.float32, torch.bool, torch.complex64):
+        message = f"start: got {dtype}, expected integers, the ids of tokens"
+        refused(message, checks.start, torch.ones(1, 2).to(dtype), (1, 2), 5, 1)
+    refused(
+        "start: nothing is to be written for prompt 1, 3, expected the mask token 4 at least once",
+        *(checks.start, torch.tensor([[4], [0], [4], [1]]), (4, 1), 5, 4),
+    )
+
+
+def test_rows_at_a_time():
+    checks.rows_at_a_time("rows", None)
+    checks.rows_at_a_time("rows", 1)
+    message = "rows: got 0, expected an integer of at least 1"
+    refused(message, checks.rows_at_a_time, "rows", 0)
+
+
+def test_what_a_denoiser_makes_of_prompts():
+    def made(tokens=(2, 3), valid=(2, 3), keys=2, whole=torch.int64, truth=torch.bool):
+        tokens, valid = torch.zeros(tokens, dtype=whole), torch.ones(valid, dtype=truth)
+        return SimpleNamespace(tokens=tokens, valid=valid, keys=[0] * keys)
+
+    right = made()
+    assert checks.encoded(right, 2) is right
+    for wrong, message in (
+        (made(tokens=(3, 3)), "tokens: got shape [3, 3], expected [P, prompt] = [2, any]"),
+        (made(valid=(2, 4)), "valid: got shape [2, 4], expected [P, prompt] = [2, 3]"),
+        (made(whole=torch.int32), "tokens: got torch.int32, expected torch.int64"),
+        (made(truth=torch.int64), "valid: got torch.int64, expected torch.bool"),
+        (made(keys=3), "keys: got 3, expected 2, one per prompt"),
+    ):
+        refused(f"denoiser.encode, {message}", checks.encoded, wrong, 2)
+
+
+def test_what_a_denoiser_reads_of_ids():
+    for right in (["a", "b"], ("a", "b")):
+        assert checks.texts(right, 2) is right
+    for wrong in (["a"], ["a", 1], "ab", None, ["a", "b", "c"]):
+        message = f"denoiser.decode: got {wrong!r}, expected a list of 2 strings"
+        refused(message, checks.texts, wrong, 2)
+
+
+def test_a_vocabulary_of_both_networks():
+    writable = torch.tensor([True, True, False])
+    checks.vocabulary(writable, 2, torch.zeros(3, 4))
+    for wrong in ([True], torch.zeros(3), torch.ones(1, 3, dtype=torch.bool)):
+        message = f"denoiser.writable: got {wrong!r:.60}, expected a bool tensor [V]"
+        refused(message, checks.vocabulary, wrong, 2, torch.zeros(3, 4))
+    message = "reward.embeddings: got shape [2, 4], expected [V, d] = [3, any]"
+    refused(message, checks.vocabulary, writable, 2, torch.zeros(2, 4))
+    message = "denoiser.writable: got True at the mask token, expected False"
+    refused(message, checks.vocabulary, writable, 1, torch.zeros(3, 4))
+
+
+def test_precisions_that_can_be_guided():
+    for right in (None, torch.float32, torch.float64, torch.bfloat16):
+        checks.precision(right)
+    half, whole = SimpleNamespace(dtype=torch.float16), SimpleNamespace(dtype=torch.float32)
+    as_denoiser = SimpleNamespace(steps=1, dtype="denoiser")
+    checks.precisions([as_denoiser], whole)
+    checks.precisions([as_denoiser], object())
+    checks.precisions([SimpleNamespace(steps=0, dtype="denoiser")], half)
+    checks.precisions([SimpleNamespace(steps=1, dtype="float32")], half)
+    with pytest.raises(ValueError, match=r"logits: got torch\.float16"):
+        checks.precisions([SimpleNamespace(steps=0, dtype="denoiser"), as_denoiser], half)
+
+
+def test_tables():
+    logits, embeddings = torch.zeros(2, 3), torch.zeros(3, 4)
+    checks.tables(logits, embeddings, 1)
+    for steps in (0, 1):
+        message = "reward.embeddings: got shape [2, 4], expected [V, d] = [3, any]"
+        refused(message, checks.tables, logits, torch.zeros(2, 4), steps)
+        message = "logits: got shape [3], expected [n, V] = [any, any]"
+        refused(message, checks.tables, logits[0], embeddings, steps)
+        message = "logits: got torch.int64, expected a floating-point dtype"
+        refused(message, checks.tables, logits.long(), embeddings, steps)
+    message = "steps: got -1, expected an integer of at least 0"
+    refused(message, checks.tables, logits, embeddings, -1)
+    with torch.inference_mode():
+        without = torch.zeros(3, 4)
+    for table, given in ((logits.half(), embeddings), (logits, without)):
+        checks.tables(table, given, 0)
+        with pytest.raises(ValueError, match=r"got torch\.float16|torch\.inference_mode"):
+            checks.tables(table, given, 1)
+
+
+def test_settings_of_guide():
+    right = {"weight": len, "step_size": 1e6, "temperature_": 1e6, "top_p": 1, "optimiser": "adam"}
+    checks.climb(**right, known=["adam"])
+    for name, wrong in {
+        "weight": "entropy",
+        "step_size": math.nextafter(1e6, math.inf),
+        "temperature_": math.nextafter(1e6, math.inf),
+        "top_p": math.nextafter(1, 2),
+        "optimiser": "sgd",
+    }.items():
+        with pytest.raises(ValueError, match=f"{name.removesuffix('_')}: got {wrong!r}"[:30]):
+            checks.climb(**right | {name: wrong}, known=["adam"])
+    for name in ("step_size", "top_p"):
+        checks.climb(**right | {name: 5e-324}, known=["adam"])
+        with pytest.raises(ValueError, match=f"{name}: got 0"):
+            checks.climb(**right | {name: 0}, known=["adam"])
+
+
+def test_rewards_have_a_gradient():
+    slope = torch.zeros(3, requires_grad=True)
+    assert checks.rewards(slope, 3) is slope
+    assert checks.rewards(slope, None) is slope
+    message = "reward: got shape [3], expected [S], one number per trajectory = [2]"
+    refused(message, checks.rewards, slope, 2)
+    refused(checks.UNUSED, checks.rewards, torch.zeros(3), 3)
+
+
+def test_a_score_for_each_answer():
+    checks.scores(torch.zeros(4), ["a", "b"], 2)
+    message = "reward.score: got shape [3], expected [S], one number per response = [4]"
+    refused(message, checks.scores, torch.zeros(3), ["a", "b"], 2)
+    refused(
+        "the reward of the finished answer is not finite, for prompt 1 ('bbb')",
+        *(checks.scores, torch.tensor([0, 0, 0, math.inf]), ["aaa", "bbb"], 2),
+    )
+
+
+def test_lists_are_cut_when_they_are_long():
+    assert checks.some([*range(8)]) == "0, 1, 2, 3, 4, 5, 6, 7"
+    assert checks.some([*range(9)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 1 more"
+    prompts = ["a" * 40 + "b", "c"]
+    assert checks.named(torch.tensor([5, 0, 4]), prompts, 4) == f"0 ({'a' * 40!r}), 1 ('c')"
+
+
+def test_conditions_say_the_first_that_does_not_hold():
+    def settled(weight=(0.0, 1.0), rewards=(0.0, 0.0), slope=((0.0, 0.0), (0.0, 0.0))):
+        conditions = checks.Conditions()
+        conditions.require("all is lost", torch.tensor([True, True]))
+        conditions.require_step(2, *map(torch.tensor, (weight, rewards, slope)))
+        conditions.settle()
+
+    settled()
+    for wrong, reason, where, per_position in (
+        ({"weight": (-1e-9, 0)}, "the weight is outside [0, 1]", (True, False), True),
+        ({"weight": (0, 1.0001)}, "the weight is outside [0, 1]", (False, True), True),
+        ({"rewards": (0, math.nan)}, "the reward is not finite", (False, True), False),
+        ({"slope": ((0, math.inf), (0, 0))}, "the gradient is not finite", (True, False), True),
+        (
+            {"rewards": (math.inf, 0), "slope": ((0, 0), (0, math.nan))},
+            "the reward is not finite",
+            (True, False),
+            False,
+        ),
+    ):
+        with pytest.raises(checks.GuidanceError) as error:
+            settled(**wrong)
+        assert error.value.reason == f"{reason} at gradient step 2"
+        assert error.value.where.tolist() == list(where)
+        assert error.value.per_position is per_position
+        kind = "masked positions" if per_position else "trajectories"
+        assert str(error.value).endswith(f"; {kind}: {where.index(True)}")
+    with pytest.raises(ValueError, match=f"^{re.escape(checks.UNUSED)}$"):
+        checks.Conditions().require_step(0, torch.zeros(1), torch.zeros(1), None)
+
+
+def test_prompts_are_named_by_row_or_by_position():
+    def message(per_position):
+        where = torch.tensor([False, True, False])
+        with (
+            pytest.raises(ValueError, match="denoising step 5") as error,
+            checks.naming(5, torch.tensor([0, 3, 3]), ["a", "b"], 2),
+        ):
+            raise checks.GuidanceError("it went bad", where, per_position)
+        return str(error.value)
+
+    assert message(True) == "denoising step 5: it went bad, for prompt 1 ('b')"
+    assert message(False) == "denoising step 5: it went bad, for prompt 0 ('a')"
