@@ -108,14 +108,15 @@ SELDOM = ("the real vocabulary in 16 bits", "many layers", "a large denoiser")
 """By make test-slow."""
 
 
-def ratio(case, steps, device="cpu", micro_batch=None, vocabulary_batch=None):
-    """Predicted over measured."""
+def ratio(case, steps, device="cpu", micro_batch=None, vocabulary_batch=None, **changes):
+    """Predicted over measured. The changes are to the settings."""
     vocabulary, denoiser, reward, kind, dtype, lengths, K, N = case
     dream, judge = pair(vocabulary, denoiser, reward, kind, dtype)
     judge = replace(judge, micro_batch=micro_batch)
     prompts = [" ".join(["5"] * length) for length in lengths]
     settings = SamplingConfig(
-        GuidanceConfig(steps=steps), trajectories=K, new_tokens=N, denoising_steps=2
+        GuidanceConfig(steps=steps),
+        **{"trajectories": K, "new_tokens": N, "denoising_steps": 2} | changes,
     )
     answer = partial(generate, dream, judge, vocabulary_batch=vocabulary_batch)
     answer(prompts[:1], settings)  # what torch keeps for ever is there by now
@@ -132,6 +133,7 @@ def ratio(case, steps, device="cpu", micro_batch=None, vocabulary_batch=None):
         suffix=1,
         micro_batch=micro_batch,
         vocabulary_batch=vocabulary_batch,
+        pauses=settings.may_pause([N]),
     )
     return predicted.working / measured
 
@@ -144,6 +146,12 @@ def test_the_memory_is_predicted(name):
     """What is counted is exact to a few percent."""
     for steps in (2, 0):
         assert ratio(CASES[name], steps) == pytest.approx(1, abs=0.06), steps
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_logits_that_are_held_for_the_next_step_are_predicted(dtype):
+    case = (152_064, TINY, TINY, "qwen2", dtype, [12], 2, 4)
+    assert ratio(case, 2, order="origin") == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.slow

@@ -360,6 +360,23 @@ def test_a_dry_plan_counts_with_what_is_done_in_parts(offline, tmp_path):
     assert whole - 6 * table < parted < whole - 3 * table
 
 
+def test_a_dry_plan_counts_the_logits_that_are_held_under_origin(offline, tmp_path):
+    def peaks(order):
+        dry_plan("--order", order, "--json", tmp_path / "memory.json")
+        (table,) = json.loads((tmp_path / "memory.json").read_text(encoding="utf-8"))[
+            "tables"
+        ].values()
+        return {
+            (r["prompts"] * r["trajectories"], r["new_tokens"]): r["peak_gib"]
+            for r in table["rows"]
+        }
+
+    held, plain = peaks("origin"), peaks("entropy")
+    assert held[1, 128] == plain[1, 128]  # one trajectory skips its empty steps
+    for S in (4, 16):
+        assert held[S, 64] - plain[S, 64] == pytest.approx(S * 64 * 152_064 * 2 / 2**30)
+
+
 def test_a_file_is_of_a_dry_plan_alone(tmp_path):
     with pytest.raises(ValueError, match=r"json: got .* has no effect without --dry"):
         invoke("plan", "main", "--json", tmp_path / "plan.json")

@@ -85,6 +85,7 @@ def predicted_memory(
     micro_batch: int | None = None,
     vocabulary_batch: int | None = None,
     quantize: Mapping[str, str] | None = None,
+    pauses: bool = False,
 ) -> Memory:
     """The memory of one batch, `trajectories` for each of the prompts.
 
@@ -102,6 +103,8 @@ def predicted_memory(
         micro_batch: trajectories that the reward model reads at a time (`--reward-micro-batch`).
         vocabulary_batch: masked positions that are guided at a time (`--vocabulary-batch`).
         quantize: `denoiser` or `reward` -> 8bit or 4bit (`--quantize`).
+        pauses: whether the last logits are held, as under the order `origin`: see
+            `SamplingConfig.may_pause`.
     """
     denoiser, reward = Sizes.of(denoiser_config), Sizes.of(reward_config)
     b, g = BYTES[dtype], BYTES[guidance_dtype]
@@ -151,8 +154,10 @@ def predicted_memory(
             + forward(reward, S // trajectories, prompt, prompt, b),
         }
     scored = min(SCORED, S)
+    moments |= {"the mask predictor": cache + predicting}
+    last = n * V * b if pauses else 0
+    moments = {name: held + last for name, held in moments.items()}
     moments |= {
-        "the mask predictor": cache + predicting,
         "the prediction": cache + 2 * table,
         "the final scores": cache + copy["reward"] + forward(reward, scored, whole, whole, b),
     }

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...checks import choice, integer, number
 from ...commands.files import write_text
 from ...commands.provenance import commit, versions
+from ...config import SamplingConfig
 from ...models.families import family_of
 from ...models.listed import listed
 from ..declared.costs import Costs
@@ -110,6 +111,7 @@ class Forecast:
     micro_batch: int | None = None
     vocabulary_batch: int | None = None
     quantize: Mapping[str, str] | None = None
+    settings: SamplingConfig = field(default_factory=SamplingConfig)
 
     def memory(self, prompts: int, K: int, N: int, gradient_steps: int | None = None) -> Memory:
         """That of a batch."""
@@ -126,6 +128,7 @@ class Forecast:
             micro_batch=self.micro_batch,
             vocabulary_batch=self.vocabulary_batch,
             quantize=self.quantize,
+            pauses=replace(self.settings, trajectories=K).may_pause([N] * prompts),
         )
 
     def seconds(self, S: int, N: int) -> tuple[float, float]:
@@ -235,7 +238,7 @@ def dry(
     for name, path in rewards.items():
         reward = Known.of(path)
         known = denoiser, reward, dtype, precision, most, assumed
-        forecast = Forecast(*known, micro_batch, vocabulary_batch, quantize)
+        forecast = Forecast(*known, micro_batch, vocabulary_batch, quantize, plan.base)
         rows = forecast.rows(K, lengths)
         tables[name] = {"config": reward.source, "rows": rows}
         lines += ["", reward.line(Sizes.of(reward.config).as_reward)]
