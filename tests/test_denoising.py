@@ -69,48 +69,6 @@ CONFIGS = st.fixed_dictionaries(
 ).map(_fitting)
 
 
-# The schedule (ledger row 7)
-
-
-def test_schedule_of_the_published_numbers():
-    counts = [step.count for step in schedule(128, 128)]
-    assert counts == [0] + [1] * 126 + [2]
-    assert sum(step.count == 0 for step in schedule(256, 128)) == 129
-
-
-def test_as_many_steps_as_tokens_write_one_at_a_time_and_two_at_the_end():
-    """So T = N is not quite one token per step (row 28 of the ledger)."""
-    assert [step.count for step in schedule(1, 1)] == [1]
-    for N in range(2, 257):
-        assert [step.count for step in schedule(N, N)] == [0] + [1] * (N - 2) + [2], N
-
-
-@given(st.integers(1, 300), st.integers(1, 300))
-def test_schedule_commits_everything_in_falling_levels(T, N):
-    steps = schedule(T, N)
-    assert [step.index for step in steps] == list(range(T))
-    assert sum(step.count for step in steps) == N
-    assert steps[0].t == 1
-    assert steps[-1].fraction == 1
-    levels = [step.t for step in steps] + [1e-3]
-    left = N
-    for step, (t, s) in zip(steps, itertools.pairwise(levels), strict=True):
-        assert t == pytest.approx(1 - (1 - 1e-3) * step.index / T)
-        assert s < t
-        if step.index < T - 1:
-            assert step.fraction == pytest.approx(1 - s / t, rel=1e-3)
-            assert step.count == math.floor(torch.tensor(float(left)) * step.fraction)
-        left -= step.count
-    assert left == 0
-
-
-def test_shares_are_rounded_as_in_float32():
-    """0.1 is a little more in float32, so a tenth of 10 is 1 exactly; 0.7 a little less."""
-    n = torch.tensor([10, 10])
-    assert floor_share(n, torch.tensor(0.1).item()).tolist() == [1, 1]
-    assert floor_share(torch.tensor(127), 1.0).item() == 127
-
-
 # What holds for every generation
 
 
@@ -653,17 +611,6 @@ def test_E_in_the_record_is_the_distance_to_the_soft_embedding():
     for i, record in enumerate(records):
         soft = (record.logits / SMALL.temperature).softmax(1) @ reward.embeddings
         torch.testing.assert_close(record.E[0], approximation_error(seen[2 * i], soft))
-
-
-def test_schedule_is_rounded_as_in_the_authors_code():
-    """With T = 999 the quotients are near whole numbers, and float32 decides."""
-    T, left = 999, 128
-    levels = torch.linspace(1, 1e-3, T + 1)
-    for i, step in enumerate(schedule(T, left)):
-        share = 1 - levels[i + 1] / levels[i] if i < T - 1 else 1
-        assert step.count == int(torch.tensor(float(left)) * share)
-        left -= step.count
-    assert floor_share(torch.tensor(10), torch.tensor(0.7).item()).item() == 7  # 6.9999999 exactly
 
 
 def test_steps_without_a_plan_run_where_masks_were_written():
