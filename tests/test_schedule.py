@@ -2,14 +2,15 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrgi_ref import schedule
-from entrgi_ref.schedule import floor_share
+from entrgi_ref import how_many, schedule
+from entrgi_ref.schedule import busy_steps, floor_share
 
 
 def test_schedule_of_the_published_numbers():
@@ -60,3 +61,35 @@ def test_schedule_is_rounded_as_in_the_authors_code():
         assert step.count == int(torch.tensor(float(left)) * share)
         left -= step.count
     assert floor_share(torch.tensor(10), torch.tensor(0.7).item()).item() == 7  # 6.9999999 exactly
+
+
+def test_nothing_is_committed_of_nothing():
+    assert [step.count for step in schedule(3, 0)] == [0, 0, 0]
+    assert busy_steps(3, [0]) == set()
+    with pytest.raises(ValueError, match="new_tokens: got -1"):
+        schedule(3, -1)
+    with pytest.raises(ValueError, match="denoising_steps: got 0"):
+        schedule(0, 3)
+
+
+def test_busy_steps_are_those_of_any_of_the_responses():
+    for blanks in ([1], [1, 1], [5, 2], [0, 8]):
+        found = {s.index for n in blanks for s in schedule(8, n) if s.count}
+        assert busy_steps(8, blanks) == found
+
+
+def test_how_many_of_each_trajectory(as_users_run_it):
+    masked = torch.tensor([[True] * 6, [True, False] * 3, [False] * 6])
+    step = schedule(4, 6)[2]
+    expected = [math.floor(n * step.fraction) for n in (6, 3, 0)]
+    assert how_many(step, masked, SimpleNamespace(), "entropy").tolist() == expected
+    assert how_many(schedule(1, 6)[0], masked, SimpleNamespace(), "margin").tolist() == [6, 3, 0]
+
+
+def test_chance_says_how_many_under_origin(as_users_run_it):
+    """A number below the fraction counts, one that is equal to it does not."""
+    masked = torch.tensor([[True, True, False], [False, True, True]])
+    step = schedule(2, 3)[0]
+    drawn = torch.tensor([0.0, step.fraction, step.fraction / 2, 0.999], dtype=torch.float64)
+    found = how_many(step, masked, SimpleNamespace(origin=lambda: drawn), "origin")
+    assert found.tolist() == [1, 1]
