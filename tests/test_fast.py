@@ -145,6 +145,17 @@ def test_the_nucleus_where_a_sample_misleads(seed):
     assert torch.equal(nucleus(p, top_p) > 0, sorted_nucleus(p, top_p) > 0)
 
 
+@pytest.mark.parametrize("levels", [(14, 15), (14, 15, 16, 17), (13, 17, 15)])
+def test_a_mass_that_is_top_p_to_the_last_bit(levels):
+    """All sums are exact here. A token is in if the mass before it is top_p, and not more."""
+    share = 1 / len(levels)
+    p = torch.cat([torch.full([int(share * 2**k)], 2.0**-k) for k in levels])
+    p = p[torch.randperm(len(p), generator=torch.Generator().manual_seed(0))][None]
+    for i in range(1, len(levels)):
+        for top_p in (i * share, math.nextafter(i * share, 0) - 1e-7, i * share + 1e-7):
+            assert torch.equal(nucleus(p, top_p) > 0, sorted_nucleus(p, top_p) > 0)
+
+
 def test_the_nucleus_where_a_sample_holds_nothing():
     """All its tokens have no probability, the others have some: such as are banned."""
     width = 50_000

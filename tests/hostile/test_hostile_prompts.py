@@ -102,6 +102,7 @@ def test_the_mask_token_in_a_template_is_no_blank(name):
         ("x" * (2**20 + 1), "got 1048577 characters, expected at most 1048576"),
         ("half \ud800", "is not valid text"),
     ],
+    ids=["letters", "words", "right to left", "too long", "no text"],
 )
 def test_what_cannot_be_answered_is_refused(prompt, reason, networks):
     denoiser, reward = networks
