@@ -126,7 +126,7 @@ MISTAKES = {
         f"{CORE}schedule.py",
         "(n.float() * fraction).floor()",
         "(n.float() * fraction).ceil()",
-        in_file("denoising", "schedule_of_the_published_numbers"),
+        in_file("schedule", "schedule_of_the_published_numbers"),
     ),
     "the order ranks by the guided entropy": Mistake(
         f"{CORE}orders.py",

@@ -225,6 +225,7 @@ def begin(folder: Path) -> None:
 def caught(mutant: Mutant, tests: Sequence[str], seconds: float, imported: bool) -> bool:
     """Whether the tests notice, which take so long without it. What no test runs none notices."""
     code, limit = mutant.code(ROOT), LONGER * (seconds + STARTING)
+    tests = [test for test in tests if test in copy.collected]  # others were there when measured
     return bool(tests) and copy.killed(mutant.file, code, tests, limit, imported=imported)
 
 

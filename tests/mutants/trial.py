@@ -50,7 +50,9 @@ class Copy:
         forked = multiprocessing.get_context("fork")
         self._collected, theirs = forked.Pipe()
         forked.Process(target=self._collect, args=(theirs, tests), daemon=True).start()
-        if self._collected.recv() != PASSED:
+        self.collected: frozenset[str] = self._collected.recv()
+        """Names of the tests, with and without their values."""
+        if not self.collected:
             raise RuntimeError(f"the tests cannot be collected: {', '.join(tests)}")
 
     def killed(
@@ -64,6 +66,9 @@ class Copy:
         A test that fails in any case is left out, and named on stderr. `RuntimeError` if there are
         no such tests.
         """
+        unknown = {*tests} - self.collected
+        if unknown or not tests:
+            raise RuntimeError(f"no such tests: {', '.join(sorted(unknown))[:200]}")
         tests = [test for test in tests if test not in self._unsound]
         if not tests:
             return False
@@ -86,10 +91,7 @@ class Copy:
             whose = {test, test.partition("[")[0]}  # a test may be asked for without its values
             if self._sound.isdisjoint(whose):
                 self._collected.send((path, right, right, [test], limit))
-                ended_so = self._collected.recv()
-                if ended_so == NOT_PUT:  # no test of this name was collected here
-                    ended_so = self.fresh([test], limit, kept=True)
-                if ended_so != PASSED:
+                if self._collected.recv() != PASSED:
                     print(f"{test[:200]} fails without any change", file=sys.stderr, flush=True)
                     if not whose & {*tests}:
                         raise RuntimeError(f"{test} was not asked for")
@@ -110,10 +112,8 @@ class Copy:
 
     def _collect(self, asked, tests: Sequence[str]) -> None:
         """Collect tests, and answer what becomes of them with changes."""
-        ended = self._run(
-            ["--collect-only", *tests], [Answers(asked), Noting(self._noted)], kept=True
-        )
-        asked.send(ended)
+        self._run(["--collect-only", *tests], [Answers(asked), Noting(self._noted)], kept=True)
+        asked.send(frozenset())  # unless it has answered
 
     def _run(self, arguments: Sequence[str], plugins: Sequence[object], *, kept: bool) -> int:
         """Let pytest run. What it compiles is kept only if nothing is changed."""
@@ -166,7 +166,7 @@ class Answers:
 
         def run(path: Path, right: str, code: str, tests: Sequence[str]) -> int:
             _keep_nothing_compiled()
-            if not _put(path, right, code, functions) or any(test not in items for test in tests):
+            if not _put(path, right, code, functions):
                 return NOT_PUT
             session.config.option.collectonly = False
             session.items = [item for test in tests for item in dict.fromkeys(items[test])]
@@ -174,7 +174,7 @@ class Answers:
                 main.pytest_runtestloop(session)
             return FAILED if session.testsfailed else PASSED
 
-        self.asked.send(PASSED)
+        self.asked.send(frozenset(items))
         with contextlib.suppress(EOFError):
             while True:
                 *change, limit = self.asked.recv()
