@@ -8,9 +8,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import coverage
+import pytest
 
 FOLDER = "MUTANTS_COVERED"
 """The environment variable with the folder to write to: files of each process of pytest-xdist."""
+
+
+WORKER = "PYTEST_XDIST_WORKER"
 
 
 class Covered:
@@ -55,13 +59,15 @@ class Covered:
 
 
 def _worker() -> str:
-    return f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{os.getpid()}"
+    return f"{os.environ[WORKER]}-{os.getpid()}"
 
 
-def pytest_configure(config) -> None:
-    """Where tests run: not in the process that hands them out to others."""
-    if not config.getoption("numprocesses", None):
-        config.pluginmanager.register(Covered(Path(os.environ[FOLDER])))
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config) -> None:
+    """Begin before anything of ours is imported, in the processes that run tests."""
+    if WORKER in os.environ:
+        early_config.pluginmanager.register(Covered(Path(os.environ[FOLDER])))
+        del os.environ["PYTEST_PLUGINS"]  # not in what tests start
 
 
 def read(folder: Path) -> tuple[dict[str, float], dict[str, dict[int, set[str]]]]:

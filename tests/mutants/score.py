@@ -94,10 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure(folder: Path, processes: int) -> None:
     """Run all tests once, and note which lines each runs."""
     folder.mkdir(parents=True)
-    command = [sys.executable, "-m", "pytest", "-p", "mutants.covered", "--dist", "loadgroup"]
-    command += ["-n", str(processes), *TESTS]
+    command = [sys.executable, "-m", "pytest", "--dist", "loadgroup", "-n", str(processes), *TESTS]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {covered.FOLDER: str(folder.absolute()), "PYTHONPATH": paths}
+    environment = os.environ | {
+        covered.FOLDER: str(folder.absolute()),
+        "PYTHONPATH": paths,
+        "PYTEST_PLUGINS": covered.__name__,  # a -p would reach the processes of tests too late
+    }
     if subprocess.run(command, cwd=ROOT, env=environment).returncode:
         raise SystemExit("tests fail without any mutant: mend these first")
 
