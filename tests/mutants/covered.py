@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import coverage
 import pytest
@@ -84,3 +87,22 @@ def read(folder: Path) -> tuple[dict[str, float], dict[str, dict[int, set[str]]]
             for line, tests in of_file.items():
                 lines[file][int(line)] |= set(tests)
     return seconds, lines
+
+
+def share(folder: Path, files: Sequence[str]) -> dict[str, Any]:
+    """How many lines and branches of some files the tests run, and which they do not."""
+    with tempfile.TemporaryDirectory() as work:
+        found = coverage.Coverage(data_file=Path(work) / "all", messages=False)
+        found.combine([str(path) for path in folder.glob(".coverage.*")], keep=True)
+        found.json_report(include=[*files], outfile=str(Path(work) / "report.json"))
+        report = json.loads((Path(work) / "report.json").read_text())
+    total = report["totals"]
+    return {
+        "lines": [total["covered_lines"], total["num_statements"]],
+        "branches": [total["covered_branches"], total["num_branches"]],
+        "not_run": {
+            file: [*of["missing_lines"], *of["missing_branches"]]
+            for file, of in report["files"].items()
+            if of["missing_lines"] or of["missing_branches"]
+        },
+    }

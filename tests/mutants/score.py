@@ -73,7 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         left = [mutant for mutant in drawn if mutant not in known]
         random.Random(given.seed).shuffle(left)  # so that it can be told how long it takes
         try_all(left, chosen, imported, given.processes, outcomes)
-        rooms[room] = {"of": len(found)} | summary(drawn, outcomes)
+        rooms[room] = {
+            "of": len(found),
+            "coverage": covered.share(given.covered, files(ROOT, room)),
+        }
+        rooms[room] |= summary(drawn, outcomes)
         print(f"{room}: {rooms[room]['killed']} of {rooms[room]['tried']} caught", flush=True)
     words = sys.argv[1:] if arguments is None else arguments
     record = {
