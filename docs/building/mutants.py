@@ -30,14 +30,16 @@ def score() -> str:
 
 
 def survivors(room: str) -> str:
-    """Every mutant of a room that no test notices, and why that is harmless."""
+    """Every mutant of a room that no test notices, and why that is harmless; folded."""
     why = _of_the_tests("harmless").why
-    lines = ["| Where | Change | Why it is harmless |", "|---|---|---|"]
-    for mutant in records.read("mutants")["rooms"][room]["survivors"]:
-        change = " → ".join(_code(part) for part in mutant["change"].split(" -> "))
+    lines = ["| Where | In place of | stands | Why it is harmless |", "|---|---|---|---|"]
+    found = records.read("mutants")["rooms"][room]["survivors"]
+    for mutant in found:
+        right, _, wrong = mutant["change"].partition(" -> ")
         reason = why(mutant["file"], mutant["change"])
-        lines.append(f"| `{mutant['file']}` | {change} | {reason} |")
-    return "\n".join(lines)
+        lines.append(f"| `{mutant['file']}` | {_code(right)} | {_code(wrong)} | {reason} |")
+    body = "\n".join(f"    {line}" for line in lines)
+    return f'??? note "{room}: {len(found)} survivors"\n\n{body}'
 
 
 def _of_the_tests(name: str) -> ModuleType:

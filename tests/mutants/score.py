@@ -119,11 +119,16 @@ def tests_of(
     first, last = mutant.lines
     here = [of_file[line] for line in range(first, last + 1) if line in of_file]
     found = set().union(*(here or of_file.values())) - {""}
+    structure = {test for test in seconds if test.startswith(STRUCTURE)}
     if mutant.lines == (0, 0):
-        found |= {test for test in seconds if test.startswith(STRUCTURE)}
+        found |= structure
     own = f"tests/test_{Path(mutant.file).stem}.py"
     took, kept = 0.0, []
-    for test in sorted(found, key=lambda test: (own not in test, seconds.get(test, 0.0), test)):
+
+    def rank(test: str) -> tuple[bool, bool, float, str]:
+        return test not in structure, own not in test, seconds.get(test, 0.0), test
+
+    for test in sorted(found, key=rank):
         if took + seconds.get(test, 0.0) > SECONDS:
             break
         took += seconds.get(test, 0.0)
