@@ -404,3 +404,16 @@ def test_adam_in_one_pass_is_adam():
         found.append(psi)
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
     assert math.isclose(float((found[0] - start).abs().max()), 1.5, rel_tol=0.2)
+
+
+def test_which_tables_adam_goes_over_once():
+    def fused(*sizes, dtype=torch.float32, whole=None):
+        return adam([torch.zeros(n, dtype=dtype) for n in sizes], 0.5, whole).defaults["fused"]
+
+    assert not fused(2**20)
+    assert fused(2**20 + 1)
+    assert not fused(2**20 + 1, 2)
+    assert not fused(2**20 + 1, dtype=torch.float64)
+    assert not fused(2, dtype=torch.bfloat16)
+    assert fused(2, whole=torch.zeros(2**20 + 1))
+    assert not fused(2**20 + 1, whole=torch.zeros(2))

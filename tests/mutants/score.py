@@ -122,7 +122,7 @@ def tests_of(
     structure = {test for test in seconds if test.startswith(STRUCTURE)}
     if mutant.lines == (0, 0):
         found |= structure
-    own = f"tests/test_{Path(mutant.file).stem}.py"
+    own = f"_{Path(mutant.file).stem}.py"  # such as test_paper_required.py
     took, kept = 0.0, []
 
     def rank(test: str) -> tuple[bool, bool, float, str]:

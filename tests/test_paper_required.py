@@ -1,0 +1,304 @@
+"""What a record and a declaration must hold, field by field."""
+
+import copy
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entrgi_ref.paper.run import required
+from entrgi_ref.paper.run.required import ANSWERS, IDENTITY, fits, require, require_fields
+from properties import tried
+
+RECORD = {
+    "experiment": "error-by-step",
+    "benchmark": "rm-bench",
+    "method": "entrgi",
+    "variant": {"reward": "1.7B", "gradient_steps": 3},
+    "seed": 0,
+    "idx": 4,
+    "prompt": "Why?",
+    "status": "ok",
+    "fingerprint": "abc",
+    "commit": "0123",
+    "versions": {"torch": "2.13.0"},
+    "responses": ["So.", "Thus."],
+    "rewards": [0.5, -1],
+    "gold": [0.25, 0],
+    "errors": {
+        "steps": [{"step": 0, "E": 0.0, "entropy": 0.5, "n": 1}],
+        "histogram": {
+            "entropy_edges": [0.0, 0.5, 1.0],
+            "error_edges": [0.0, 1.0],
+            "counts": [[0], [3]],
+        },
+        "log_vocabulary": 11.9,
+    },
+    "written": {"words": [["So", "."], ["Thus", "."]], "steps": [[0, 1], [2**16 - 1, 0]]},
+    "reason": None,
+    "settings": {
+        "trajectories": 2,
+        "new_tokens": 2,
+        "denoising_steps": 2,
+        "temperature": 0.7,
+        "top_p": 1,
+        "order": "entropy",
+        "guidance": {"steps": 3, "step_size": 0.5},
+        "reward": "1.7B",
+        "options": {"beta": 1.0, "candidates": 8},
+        "own_weight": {"name": "half"},
+    },
+}
+JUDGEMENT = {name: RECORD[name] for name in list(RECORD)[:9]} | {
+    "response": "So.",
+    "scores": [1.0, 3.0],
+    "score": 2.0,
+    "without_digit": 0,
+}
+DECLARATION = {
+    "experiment": "main",
+    "testbed": "dream",
+    "settings": RECORD["settings"],
+    "rewards": {"1.7B": {"name": "a/b", "commit": "0"}, "sum": {"name": "c", "parts": []}},
+    "main_reward": "1.7B",
+    "benchmarks": {"rm-bench": "0123"},
+    "asked": [
+        {"methods": ["aps"], "variants": [{}], "seeds": [0], "prompts": {"rm-bench": 1}},
+    ],
+    "denoiser": {"name": "d"},
+    "dtype": "bfloat16",
+}
+
+
+def changed(content, path, value):
+    """`value` is put where the path leads; `...` takes the field away."""
+    content = copy.deepcopy(content)
+    *to, last = path.split(".")
+    inner = content
+    for name in to:
+        inner = inner[int(name) if isinstance(inner, list) else name]
+    if value is ...:
+        del inner[last]
+    else:
+        inner[int(last) if isinstance(inner, list) else last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("seed", 1.0, "its seed is 1.0, expected an integer"),
+        ("seed", True, "its seed is True, expected an integer"),
+        ("seed", 2**63, f"its seed is {2**63}, expected an integer"),
+        ("seed", ..., "it has no seed"),
+        ("prompt", 3, "its prompt is 3, expected a text"),
+        ("method", "a/b", "its method is 'a/b', expected a name without / and control characters"),
+        ("benchmark", "", "its benchmark is '', expected a name without"),
+        ("variant", [], "its variant is [], expected an object"),
+        ("variant.reward", "a\n", "its reward is 'a\\n', expected a name without"),
+        ("variant.more", 0.5, "its variant.more is 0.5, expected a text or an integer"),
+        ("variant.gradient_steps", "3", "its variant.gradient_steps is '3', expected an integer"),
+        ("settings.reward", "a/b", "its reward is 'a/b', expected a name without"),
+        ("status", "good", "its status is 'good', expected 'ok' or 'failed'"),
+        ("versions.torch", 2, "its versions.torch is 2, expected a text"),
+        ("rewards", [0.5], "it has 2 responses and 1 rewards"),
+        ("rewards", {}, "its rewards is {}, expected a list"),
+        ("rewards.1", math.nan, "its rewards[1] is nan, expected a number"),
+        ("rewards.1", math.inf, "its rewards[1] is inf, expected a number"),
+        ("rewards.0", 2e100, "its rewards[0] is 2e+100, expected a number"),
+        ("rewards.0", False, "its rewards[0] is False, expected a number"),
+        ("gold", [1], "it has 1 gold scores and 2 rewards"),
+        ("errors.steps.0.step", -1, "its errors.steps have"),
+        ("errors.steps.0.step", 2**16, "its errors.steps have"),
+        ("errors.steps.0.n", 0, "expected an index and n above 0"),
+        ("errors.steps.0.E", -1e-9, "expected an E from 0 on"),
+        ("errors.steps.0.entropy", None, "its errors.steps[0].entropy is None, expected a number"),
+        (
+            "errors.histogram.entropy_edges",
+            [0.0, 1.0, 0.5],
+            "its errors.histogram has edges that fall",
+        ),
+        ("errors.histogram.error_edges", [1.0, 0.0], "its errors.histogram has edges that fall"),
+        (
+            "errors.histogram.counts.1.0",
+            -1,
+            "its errors.histogram.counts hold a negative number",
+        ),
+        ("errors.histogram.counts", [[0]], "its errors.histogram.counts do not fit the edges"),
+        (
+            "errors.histogram.counts",
+            [[0], [3, 1]],
+            "its errors.histogram.counts do not fit the edges",
+        ),
+        (
+            "errors.log_vocabulary",
+            0,
+            "its errors.log_vocabulary is 0, expected more than 0",
+        ),
+        (
+            "written.words",
+            [["So"], ["Thus", "."]],
+            "its written.words are of 2 answers and its written.steps of 2, expected 2",
+        ),
+        ("written.steps", [[0, 1]], "its written.words are of 2 answers and its written.steps"),
+        ("written.steps.1.1", -1, "its written.steps hold a negative number"),
+        ("written.steps.1.1", 2**16, f"its written.steps hold an index that is not below {2**16}"),
+        ("settings.guidance", 1, "its settings.guidance is 1, expected an object"),
+        ("settings.guidance.steps", ..., "it has no settings.guidance.steps"),
+        ("settings.options.candidates", 8.5, "its settings.options.candidates is 8.5, expected an"),
+        ("settings.own_weight.name", None, "its settings.own_weight.name is None, expected a text"),
+    ],
+)
+def test_what_is_refused_in_a_record(path, value, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        required.require_answers(changed(RECORD, path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", 2**63 - 1),
+        ("seed", -(2**63) + 1),
+        ("rewards.0", 1e100),
+        ("rewards.0", -1e100),
+        ("errors.steps.0.step", 2**16 - 1),
+        ("errors.histogram.entropy_edges", [0.0, 0.0, 1.0]),
+        ("errors.log_vocabulary", 1e-9),
+        ("variant.more", "text"),
+        *((name, None) for name in ("errors", "written", "reason")),
+        *((name, ...) for name in ("errors", "written", "reason", "gold", "settings", "commit")),
+        *((f"variant.{name}", ...) for name in ("reward", "gradient_steps")),
+        *((f"settings.{name}", ...) for name in ("options", "own_weight")),
+        ("unknown", object()),
+    ],
+)
+def test_what_is_taken_in_a_record(path, value):
+    required.require_answers(changed(RECORD, path, value))
+
+
+def test_a_failed_prompt_has_no_answers():
+    failed = {**RECORD, "status": "failed", "reason": "too long"}
+    for name in ("responses", "rewards", "gold"):
+        failed[name] = []
+    for name in ("errors", "written"):
+        del failed[name]
+    required.require_answers(failed)
+    with pytest.raises(ValueError, match="it has 0 responses and 0 rewards"):
+        required.require_answers({**failed, "status": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("score", None, "its score is None, expected a number"),
+        ("score", "1", "its score is '1', expected a number"),
+        ("score", ..., "it has no score"),
+        ("scores.0", None, "its scores[0] is None, expected a number"),
+        ("without_digit", 0.5, "its without_digit is 0.5, expected an integer"),
+        ("status", "", "its status is '', expected"),
+    ],
+)
+def test_what_is_refused_in_a_judgement(path, value, message):
+    required.require_judgement(JUDGEMENT)
+    required.require_judgement({**JUDGEMENT, "score": None, "status": "failed"})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        required.require_judgement(changed(JUDGEMENT, path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("experiment", "a/b", "its experiment is 'a/b', expected a name"),
+        ("benchmarks", {"a/b": "0"}, "its benchmarks is 'a/b', expected a name"),
+        ("benchmarks.rm-bench", 1, "its benchmarks.rm-bench is 1, expected a text"),
+        ("rewards", {"a\x00": {"name": "c"}}, "its rewards is 'a\\x00', expected a name"),
+        ("rewards.sum.parts", [{"name": "d"}], "it has no rewards.sum.parts[0].weight"),
+        ("main_reward", "4B", "its main_reward is '4B', none of them"),
+        ("denoiser", ..., "it has no denoiser"),
+        ("denoiser.name", 1, "its denoiser.name is 1, expected a text"),
+        ("dtype", ..., "it has no dtype"),
+        ("quantize", {"reward": 8}, "its quantize.reward is 8, expected a text"),
+        ("asked.0.seeds", [0.5], "its asked[0].seeds[0] is 0.5, expected an integer"),
+        ("settings", {}, "it has no settings.guidance"),
+    ],
+)
+def test_what_is_refused_in_a_declaration(path, value, message):
+    required.require_experiment(DECLARATION)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        required.require_experiment(changed(DECLARATION, path, value))
+
+
+def test_of_the_toy_a_declaration_names_no_networks():
+    toy = {**DECLARATION, "testbed": "toy"}
+    del toy["denoiser"], toy["dtype"]
+    required.require_experiment(toy)
+
+
+def test_what_a_caption_needs():
+    guidance = {"steps": 3, "step_size": 0.5, "optimiser": "adam"}
+    right = changed(DECLARATION, "settings.guidance", guidance)
+    required.require_captioned(right)
+    required.require_captioned({**right, "denoiser": "the toy's"})
+    for path, value, message in [
+        ("settings.guidance.optimiser", ..., "it has no settings.guidance.optimiser"),
+        ("benchmarks", {}, "it has no benchmarks"),
+        ("denoiser", ..., "it has no denoiser"),
+        ("denoiser", {}, "it has no denoiser.name"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            required.require_captioned(changed(right, path, value))
+
+
+def test_a_record_is_of_its_run():
+    own = {**RECORD, "experiment": "main"}
+    required.require_own(DECLARATION, own)
+    required.require_own(DECLARATION, {**own, "variant": {}})
+    required.require_own(DECLARATION, {**own, "variant": {"gradient_steps": 0}})
+    for change, message in [
+        ({"experiment": "size"}, "it is of the experiment 'size'"),
+        ({"variant": {"gradient_steps": -1}}, "expected steps from 0 on"),
+        ({"variant": {"reward": "4B"}}, "its reward model is '4B', none of the run's"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            required.require_own(DECLARATION, own | change)
+
+
+def test_a_judge_is_declared():
+    judge = {"run": "a", "backend": "b", "model": {"name": "c"}, "unit_tests": ["d"]}
+    required.require_judge(judge)
+    with pytest.raises(ValueError, match=r"^its unit_tests\[0\] is 1, expected a text$"):
+        required.require_judge({**judge, "unit_tests": [1]})
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=2)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["a", "b", "c"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+KINDS = (
+    *(str, int, float, bool, (int,), (str,), [int], [[float]], {str: int}, ([str],)),
+    *({"a": int}, {"a?": int}, {"a": {"b?": str}}, [{"a": float}], {"a?": (int,), "b": [str]}),
+)
+
+
+@tried(400)
+@given(kind=st.sampled_from(KINDS), value=VALUES)
+def test_what_fits_is_what_is_not_refused(kind, value):
+    """A quick question and a slow one with a reason have one answer."""
+    try:
+        require(value, kind, "value")
+    except ValueError:
+        assert not fits(kind)(value)
+    else:
+        assert fits(kind)(value)
+
+
+def test_a_record_fits():
+    assert fits(IDENTITY | ANSWERS)(RECORD)
+    require_fields(RECORD, IDENTITY | ANSWERS)
