@@ -860,6 +860,21 @@ def test_an_order_may_return_infinities():
     assert not (generation.tokens == 13).any()
 
 
+def test_no_graph_is_kept_of_trainable_networks():
+    class Trainable(TinyDenoiser):
+        def __call__(self, tokens, valid, masked):
+            self.head.requires_grad_()
+            logits = super().__call__(tokens, valid, masked)
+            assert not logits.requires_grad
+            return logits
+
+    reward = TinyReward(50)
+    reward.head.requires_grad_()
+    generation, _ = observed(denoiser=Trainable(0), reward=reward)
+    assert not generation.rewards.requires_grad
+    assert reward.head.grad is None
+
+
 class ReadsPromptsFirst(TinyReward):
     """What it reads of the prompts is part of the gradient later."""
 

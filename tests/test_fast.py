@@ -229,6 +229,14 @@ def test_a_draw_in_two_levels_is_that_of_the_sums(kind, width, u, cut, seed):
         assert float(edges) == pytest.approx(float(target), abs=1e-14)
 
 
+@pytest.mark.parametrize("width", [9, draw.LARGE + 1, 3 * draw.LARGE])
+def test_a_draw_is_by_shares_of_the_sum(width):
+    p = random_rows("spread", 40, width, 1)
+    uniform = torch.rand(40, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for scale in (2.0**-5, 2.0**3):
+        assert torch.equal(inverse_cdf(p, uniform), inverse_cdf(scale * p, uniform))
+
+
 def test_the_ends_of_a_draw():
     p = torch.zeros(2, draw.LARGE + 3)
     p[:, [draw.BLOCK - 1, draw.LARGE + 1]] = 0.5

@@ -338,6 +338,22 @@ def test_rewards_that_are_not_finite_are_refused(rival):
         rival(TinyDenoiser(4, V), reward, PROMPTS, configured(2))
 
 
+@pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
+def test_no_graph_is_kept_of_trainable_networks(rival):
+    class Trainable(TinyDenoiser):
+        def __call__(self, tokens, valid, masked):
+            self.head.requires_grad_()
+            logits = super().__call__(tokens, valid, masked)
+            assert not logits.requires_grad
+            return logits
+
+    reward, scores = Table(), Table().score
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    reward.score = lambda prompts, responses: scale * scores(prompts, responses)
+    answered = rival(Trainable(4, V), reward, PROMPTS, configured(2))
+    assert not answered.rewards.requires_grad
+
+
 def test_damped_steps_grow_with_what_is_known():
     config = SamplingConfig(GuidanceConfig("aps", 2, 0.8), new_tokens=4, denoising_steps=4)
     steps = damped(config).guided_steps()
