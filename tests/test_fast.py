@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -19,7 +20,7 @@ from entrgi_ref import (
     soft_embedding,
     token_distribution,
 )
-from entrgi_ref.fast import draw, rows
+from entrgi_ref.fast import draw, gradient, rows
 from entrgi_ref.fast import nucleus as fast
 from entrgi_ref.fast.adam import adam
 from entrgi_ref.fast.gradient import logit_gradient
@@ -164,6 +165,84 @@ def test_the_nucleus_where_a_sample_holds_nothing():
     p /= p.sum(-1, keepdim=True)
     for top_p in (0.1, 0.9):
         assert torch.equal(nucleus(p, top_p) > 0, sorted_nucleus(p, top_p) > 0)
+
+
+def whole_numbers(kind, width):
+    """A row of multiples of 2^-24, all sums of which are exact: the work is the same everywhere."""
+    g = torch.Generator().manual_seed(1)
+
+    def draw(low, high):
+        return torch.randint(low, high, (width,), generator=g)
+
+    some = slice(None, None, max(1, width // 4096))
+    if kind == "spread":
+        n = draw(1, 750)
+    elif kind == "middling":
+        n = draw(0, 80) * draw(0, 80) // 40 * (draw(0, 5) == 0)
+    elif kind == "peaked":
+        n = draw(0, 2) + (draw(0, 400) == 0) * draw(0, 30_000)
+    elif kind == "sampled more":
+        n = draw(1, 100)
+        n[some] += 300
+    elif kind == "sampled less":
+        n = draw(100, 200)
+        n[some] //= 4
+    return (n * (16_000_000 // int(n.sum()))).float()[None] * 2.0**-24
+
+
+WORK = {
+    ("spread", 40000, 0.2): ([4445, 90], [90], 1),
+    ("spread", 40000, 0.5): ([4445, 858], [858], 1),
+    ("spread", 40000, 0.85): ([4445, 371], [371], 1),
+    ("middling", 40000, 0.5): ([7020], [7020], 0),
+    ("middling", 40000, 0.2): ([6507], [6507], 0),
+    ("peaked", 40000, 0.5): ([102], [102], 0),
+    ("sampled more", 40000, 0.2): ([4445, 223], [204, 223], 5),
+    ("sampled more", 40000, 0.5): ([4445, 35818], [455, 35818], 4),
+    ("sampled less", 40000, 0.5): ([4445, 38555], [38555], 1),
+    ("spread", 4095, 0.5): ([4095], [], 0),
+    ("spread", 4096, 0.5): ([4096], [], 0),
+    ("spread", 8192, 0.5): ([8192], [], 0),
+    ("spread", 8193, 0.5): ([4097, 109], [109], 1),
+}
+
+
+@pytest.mark.parametrize(("kind", "width", "top_p"), WORK)
+def test_how_much_of_a_row_is_sorted_and_how_often_it_is_read(monkeypatch, kind, width, top_p):
+    """Work as it was counted when docs/performance.md was measured: the set would be the same with
+    more of it.
+    """
+    p = whole_numbers(kind, width)
+    assert torch.equal(nucleus(p, top_p) > 0, sorted_nucleus(p, top_p) > 0)
+    picked, ordered, looks = [], [], []
+    sort, between, above = np.sort, fast.Room.between, fast.Room.mass_above
+
+    def counted_sort(values, *given):
+        ordered.append(values.shape[-1])
+        return sort(values, *given)
+
+    def counted_between(*given):
+        found = between(*given)
+        picked.append(len(found))
+        return found
+
+    def counted_above(*given):
+        looks.append(1)
+        return above(*given)
+
+    monkeypatch.setattr(np, "sort", counted_sort)
+    monkeypatch.setattr(fast.Room, "between", counted_between)
+    monkeypatch.setattr(fast.Room, "mass_above", counted_above)
+    nucleus(p, top_p)
+    assert (ordered, picked, len(looks)) == WORK[kind, width, top_p]
+
+
+def test_sizes_are_those_that_were_measured():
+    """Of docs/performance.md. Another size would give the same numbers, at another speed."""
+    assert (fast.LARGE, fast.FEW, fast.SAMPLED, fast.SPREAD) == (4096, 8192, 64, 0.2)
+    assert (fast.SAMPLE, fast.MARGIN, draw.LARGE, draw.BLOCK) == (4096, 8, 4096, 512)
+    assert rows.AT_A_TIME == {"cpu": 2**19, "cuda": 2**26}
+    assert gradient.TOKENS == {"cpu": 2**12, "cuda": 2**15}
 
 
 @tried(60)
@@ -406,8 +485,8 @@ def test_adam_in_one_pass_is_adam():
     for make in (adam, torch.optim.Adam):
         psi = start.clone()
         optimiser = make([psi], lr=0.5)
-        for gradient in gradients:
-            psi.grad = gradient
+        for slope in gradients:
+            psi.grad = slope
             optimiser.step()
         found.append(psi)
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
