@@ -8,6 +8,7 @@ is drawn by a seed.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import cache, partial
@@ -242,14 +243,17 @@ def caught(mutant: Mutant, tests: Sequence[str], seconds: float, imported: bool)
 
 
 def change(mutant: Mutant) -> str:
-    """The lines that differ, as one line."""
+    """What stood there and what stands there, as one line."""
     right = (ROOT / mutant.file).read_text().splitlines()
     wrong = mutant.code(ROOT).splitlines()
-    return " // ".join(_changed(right, wrong))
+    compared = difflib.SequenceMatcher(None, right, wrong, autojunk=False).get_opcodes()
+    parts = [
+        f"{_joined(right[i:j])} -> {_joined(wrong[k:m])}"
+        for kind, i, j, k, m in compared
+        if kind != "equal"
+    ]
+    return " // ".join(part for part in parts if part.strip() != "->")
 
 
-def _changed(right: Sequence[str], wrong: Sequence[str]) -> Iterator[str]:
-    for one, other in zip(right, wrong, strict=False):
-        if one != other:
-            yield f"{one.strip()} -> {other.strip()}"
-            return
+def _joined(lines: Sequence[str]) -> str:
+    return " ".join(line.strip() for line in lines if line.strip())
