@@ -41,6 +41,12 @@ def test_topk_margin_ranks_by_the_lead_in_the_nucleus():
     assert ORDERS["topk_margin"](CANDIDATES).tolist() == pytest.approx([lead, 1])
 
 
+def test_the_lead_of_one_of_two_tokens():
+    p = torch.tensor([[0.75, 0.25], [1.0, 0.0]])
+    two = Candidates(torch.tensor([0, 0]), p, p, p, TAU)
+    assert ORDERS["topk_margin"](two).tolist() == [0.5, 1.0]
+
+
 def test_anchor_ranks_by_the_guided_logit():
     assert ORDERS["anchor"](CANDIDATES).tolist() == [2.0, 0.0]
 

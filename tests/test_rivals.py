@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrgi_ref import GuidanceConfig, KeyedDraws, SamplingConfig, generate
+from entrgi_ref.draws import KeyedStepDraws
 from entrgi_ref.rivals import damped, lookahead, self_smc, smc
 from entrgi_ref.rivals.lookahead import queue
 from entrgi_ref.rivals.smc import rows_at, survivors
@@ -273,6 +274,13 @@ def test_survivors_are_as_many_copies_as_their_weight_says(weights, step):
         assert (copies <= (expected[p] + 1e-9).ceil()).all()
     same = survivors(torch.zeros(P * K, dtype=torch.float64), draws, step, P)
     assert same.tolist() == list(range(P * K))
+
+
+def test_a_last_rung_that_rounds_to_one_is_the_last_particle(monkeypatch):
+    last = torch.tensor([1 - 2**-53], dtype=torch.float64)
+    monkeypatch.setattr(KeyedStepDraws, "uniform", lambda *_: last)
+    chosen = survivors(torch.zeros(4, dtype=torch.float64), KeyedDraws.of(0, [7], 4), 0, 1)
+    assert chosen[-1] == 3
 
 
 def test_survivors_are_drawn_by_weight_on_average():
