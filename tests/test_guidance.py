@@ -485,11 +485,17 @@ def test_recorded_errors_are_not_rounded_to_the_embeddings_dtype(w):
     torch.testing.assert_close(records[0].D.double(), (1 - w) * length, rtol=1e-3, atol=0)
 
 
-def test_it_works_under_inference_mode():
+@pytest.mark.parametrize("switched_off", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_it_works_where_gradients_are_switched_off(in_parts, switched_off):
     logits, reward = random_problem()
-    expected = guide(logits, reward, **SETTINGS, draw=draw_first)
-    with torch.inference_mode():
-        guided = guide(logits.clone(), reward, **SETTINGS, draw=draw_first)
+    how = {"draw": draw_first}
+    if in_parts:
+        how = {"parts": [Part(slice(0, 1), draw_first), Part(slice(1, None), draw_first)]}
+    function = guide_in_parts if in_parts else guide
+    expected = function(logits, reward, **SETTINGS, **how)
+    with switched_off():
+        guided = function(logits.clone(), reward, **SETTINGS, **how)
     assert torch.equal(guided, expected)
 
 
