@@ -21,6 +21,7 @@ from entrgi_ref import (
     guide,
 )
 from entrgi_ref.checks import some
+from entrgi_ref.parts import Part, guide_in_parts
 
 SETTINGS = {
     "weight": WEIGHTS["entrgi"],
