@@ -5,10 +5,13 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from building import examples
 from entrgi_ref import ORDERS, Candidates, KeyedDraws, commit, nucleus, rank, token_distribution
 from entrgi_ref.orders import plackett_luce
+from properties import tried
 
 PHI = torch.tensor([[0.0, 0.0, 3.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
 PSI = torch.tensor([[0.3, 0.1, 2.0], [0.0, 5.0, 1.0]], dtype=torch.float64)
@@ -123,3 +126,30 @@ def test_among_equals_the_earlier_position_is_committed():
     masked = torch.ones(1, N, dtype=torch.bool)
     kept = commit(torch.arange(N), torch.zeros(N), torch.tensor([quota]), masked)
     assert kept[0].nonzero().flatten().tolist() == list(range(quota))
+
+
+@tried(200)
+@given(data=st.data(), put_last=st.none() | st.integers(0, 2))
+def test_commits_are_those_of_a_sort_in_words(data, put_last):
+    """One trajectory after another: ends last, then by confidence, then from left to right."""
+    S, N = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 5)))
+    row = st.lists(st.booleans(), min_size=N, max_size=N)
+    masked = torch.tensor(data.draw(st.lists(row, min_size=S, max_size=S)))
+    n = int(masked.sum())
+    some = st.sampled_from([-math.inf, -1.5, 0.0, 0.25, math.inf, math.nan])
+    confidence = data.draw(st.lists(some, min_size=n, max_size=n))
+    tokens = data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))
+    quota = data.draw(st.lists(st.integers(0, N), min_size=S, max_size=S))
+    given = (torch.tensor(tokens).long(), torch.tensor(confidence).double(), torch.tensor(quota))
+    found = commit(*given, masked, put_last)
+
+    expected, place = torch.zeros_like(masked), iter(range(n))
+    for s in range(S):
+        waiting = []
+        for position in masked[s].nonzero().flatten().tolist():
+            i = next(place)
+            value = -math.inf if math.isnan(confidence[i]) else confidence[i]
+            waiting.append((tokens[i] == put_last, -value, position))
+        for *_, position in sorted(waiting)[: quota[s]]:
+            expected[s, position] = True
+    assert torch.equal(found, expected)

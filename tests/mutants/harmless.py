@@ -47,7 +47,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ("entrgi_ref/fast/rows.py", r"first.numel\(\) < most|size = max", AT_ONCE),
     (
         "entrgi_ref/orders.py",
-        r"torch.where\(masked, (-1, 2|0, 3)\)",
+        r"torch.where\(masked, (-1, 2| 1, 2|0, 3)\)",
         "the order of the groups is the same",
     ),
     ("entrgi_ref/protocols.py", r"filler = ", "any token that is not the mask serves"),
