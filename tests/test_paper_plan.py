@@ -133,13 +133,12 @@ def taken(testbed, folder, base=BASE, batch_size=1, methods=()):
     return testbed.clock.now - before
 
 
-SLOWLY = [(1, MIXED), (2, UNEVEN), (2, MIXED), (4, UNEVEN)]
+SLOWLY = [(1, UNEVEN), (1, MIXED), (2, UNEVEN), (2, MIXED), (4, UNEVEN)]
 
 
 @pytest.mark.parametrize(
     ("batch_size", "prompts"),
     [
-        (1, UNEVEN),
         (4, MIXED),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOWLY),
     ],

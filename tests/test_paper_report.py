@@ -511,7 +511,7 @@ def test_the_main_figure_shows_mean_and_error_beside_the_methods_name(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("error-by-step", marks=draws),
+        pytest.param("error-by-step", marks=[draws, pytest.mark.slow]),
         pytest.param("error-vs-entropy", marks=draws_every_format),
     ],
 )
@@ -721,7 +721,9 @@ def with_variants(folder, experiment, **of):
     return written(folder, declaration=declaration, variants=found, methods=methods, **of)
 
 
-@pytest.mark.parametrize("experiment", ["reward-size", "gradient-steps"])
+@pytest.mark.parametrize(
+    "experiment", ["reward-size", pytest.param("gradient-steps", marks=pytest.mark.slow)]
+)
 def test_no_bar_hides_another(tmp_path, experiment):
     """Even if all methods have the same numbers, on the figure as it is drawn."""
     folder = with_variants(tmp_path, experiment, prompts=1)

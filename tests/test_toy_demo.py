@@ -806,6 +806,7 @@ def test_draws_are_those_of_guidance_and_one_draw_is_one_draw(quick, monkeypatch
         assert (one == pytest.approx(mean)) == (name == "expectation")
 
 
+@pytest.mark.slow
 def test_gradients_and_spread_run(tmp_path, monkeypatch):
     for name in ("QUICK_DENOISER", "QUICK_REWARD"):  # hardly trained, but trained
         recipe = dataclasses.replace(getattr(training, name), steps=60, examples=2000)
