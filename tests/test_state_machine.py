@@ -538,7 +538,8 @@ class Machine(RuleBasedStateMachine):
         before = whole(file)
         file.write_bytes(data)
         self.touched |= {line for line in whole(file) if line not in before}
-        there = {line for judged in (False, True) for line, _ in self.lines(judged)}
+        # A line without its end is a half-written one, which the next run may drop.
+        there = {line for judged in (False, True) for line, ends in self.lines(judged) if ends}
         self.touched &= there | self.dropped()
         self.settle()
 
