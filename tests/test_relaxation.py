@@ -391,3 +391,16 @@ def test_an_epsilon_that_float32_cannot_add_is_refused(epsilon):
     """Of 1e-46 it makes 0, and 0 log 0 would be nan."""
     with pytest.raises(ValueError, match=r"epsilon: got .*0 or a number in \[1e-30, 0.001\]"):
         entropy(torch.zeros(1, 2), epsilon=epsilon)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_rounding_takes_a_weight_out_of_its_range(dtype):
+    """Of a uniform row H / log V is often an ulp above 1; epsilon takes a certain one below 0."""
+    above = 0
+    for V in range(2, 70):
+        uniform, certain = torch.zeros(1, V, dtype=dtype), 1e4 * torch.eye(1, V, dtype=dtype)
+        above += bool(entropy(uniform) / math.log(V) > 1)
+        for epsilon in (0.0, 1e-3):
+            assert 0 <= entropy_weight(uniform, epsilon=epsilon) <= 1
+            assert entropy_weight(certain, epsilon=epsilon) == 0
+    assert above

@@ -283,6 +283,12 @@ def test_a_last_rung_that_rounds_to_one_is_the_last_particle(monkeypatch):
     assert chosen[-1] == 3
 
 
+def test_a_first_rung_of_zero_is_no_particle_without_weight(monkeypatch):
+    monkeypatch.setattr(KeyedStepDraws, "uniform", lambda *_: torch.zeros(1).double())
+    weights = torch.tensor([-math.inf, 0.0], dtype=torch.float64)
+    assert survivors(weights, KeyedDraws.of(0, [7], 2), 0, 1).tolist() == [1, 1]
+
+
 def test_survivors_are_drawn_by_weight_on_average():
     weights = torch.tensor([0.05, 0.5, 0.15, 0.3], dtype=torch.float64)
     draws = KeyedDraws.of(0, [7], 4)
