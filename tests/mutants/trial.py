@@ -24,9 +24,10 @@ from pathlib import Path
 from types import CodeType, FunctionType
 
 NOT_COPIED = (".venv*", ".*_cache", ".hypothesis", "__pycache__", "dist", "results", "site")
-PASSED, FAILED, INTERRUPTED, NOT_STARTED = 0, 1, 2, 4
+PASSED, FAILED = 0, 1
+UNREADABLE = (2, 3, 4)
 TOO_LONG = -signal.SIGKILL
-"""What pytest ends with: the third and fourth if tests cannot be read at all."""
+"""What pytest ends with: `UNREADABLE` if files of tests or of code cannot be imported."""
 NOT_PUT, CRASHED = 70, 71
 """What a fork ends with if it cannot put the change where it belongs, or if we made a mistake."""
 
@@ -102,7 +103,7 @@ class Copy:
             if code == right:
                 self._sound.update(tests)
             return False
-        if ended in (FAILED, TOO_LONG) or (ended in (INTERRUPTED, NOT_STARTED) and code != right):
+        if ended in (FAILED, TOO_LONG) or (ended in UNREADABLE and code != right):
             return True
         raise RuntimeError(f"{file}: pytest ended with {ended} on {', '.join(tests)}")
 
@@ -269,6 +270,8 @@ def _forked(work: Callable[[], int], limit: float) -> int:
         try:
             os.setsid()
             status = work()
+        except SystemExit:  # of what is imported
+            status = UNREADABLE[0]
         except Exception:  # the parent raises, for this status
             traceback.print_exc()
         finally:
