@@ -72,7 +72,7 @@ test-site: docs  ## the built site in a browser: needs Chromium
 bench: setup  ## time beside the networks alone, at the real vocabulary on small networks
 	$(BIN)/python -m entrgi_ref.paper bench --shape wide
 
-# In MUTANTS: --room ROOM, --share of the mutants, ... Hours of all of them: results/mutants keeps which test runs which line.
+# In MUTANTS: --room ROOM or ROOM=SHARE, --share of the mutants, --again to go on, ... Hours of all of them. results/mutants keeps which test runs which line.
 mutants: .venv/mutants-up-to-date  ## the code broken at each place: what share do the tests notice?
 	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)
 

@@ -47,7 +47,9 @@ copy: trial.Copy
 def main(arguments: Sequence[str] | None = None) -> None:
     """Try all mutants of the rooms, or a share of them."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
-    parser.add_argument("--room", action="append", choices=ROOMS, help="all by default")
+    parser.add_argument(
+        "--room", action="append", type=of_room, metavar="ROOM[=SHARE]", help="all by default"
+    )
     parser.add_argument("--share", type=float, default=1.0, help="of the mutants, drawn by --seed")
     parser.add_argument("--seed", type=int, default=14)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
@@ -67,17 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     outcomes = Outcomes(given.json.with_suffix(".jsonl"), again=given.again)
 
     rooms = {}
-    for room in given.room or ROOMS:
+    for room, share in given.room or [(room, None) for room in ROOMS]:
+        share = given.share if share is None else share
         found = [mutant for file in files(ROOT, room) for mutant in mutants(ROOT, file)]
-        drawn = [mutant for mutant in found if is_drawn(mutant, given.share, given.seed)]
+        drawn = [mutant for mutant in found if is_drawn(mutant, share, given.seed)]
         known = outcomes.caught.keys() | outcomes.survived
         left = [mutant for mutant in drawn if mutant not in known]
         random.Random(given.seed).shuffle(left)  # so that it can be told how long it takes
         try_all(left, chosen, imported, given.processes, outcomes)
-        rooms[room] = {
-            "of": len(found),
-            "coverage": covered.share(given.covered, files(ROOT, room)),
-        }
+        coverage = covered.share(given.covered, files(ROOT, room))
+        rooms[room] = {"share": share, "of": len(found), "coverage": coverage}
         rooms[room] |= summary(drawn, outcomes)
         print(f"{room}: {rooms[room]['killed']} of {rooms[room]['tried']} caught", flush=True)
     words = sys.argv[1:] if arguments is None else arguments
@@ -88,12 +89,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "versions": versions(),
         "machine": f"{platform.machine()}, {given.processes} processes of a CPU",
         "seconds": round(time.monotonic() - begun),
-        "settings": {"share": given.share, "seconds_of_tests": SECONDS},
+        "settings": {"seconds_of_tests": SECONDS},
         "seeds": [given.seed],
         "rooms": rooms,
     }
     given.json.write_text(json.dumps(record, indent=1) + "\n")
     print(given.json)
+
+
+def of_room(text: str) -> tuple[str, float | None]:
+    """The room, and the share of its mutants if one is said."""
+    room, _, share = text.partition("=")
+    if room not in ROOMS:
+        raise argparse.ArgumentTypeError(f"got {room!r}, expected one of {', '.join(ROOMS)}")
+    return room, float(share) if share else None
 
 
 def measure(folder: Path, processes: int) -> None:
