@@ -287,7 +287,7 @@ KINDS = (
 )
 
 
-@tried(400)
+@tried(100)
 @given(kind=st.sampled_from(KINDS), value=VALUES)
 def test_what_fits_is_what_is_not_refused(kind, value):
     """A quick question and a slow one with a reason have one answer."""
