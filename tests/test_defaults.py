@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import operator
 from dataclasses import MISSING, fields
 
 import pytest
@@ -37,6 +38,7 @@ DEFAULTS = {
         "vocabulary_batch": None,
     },
     "entrgi_ref.denoising:predict": {"dtype": None, "every_id": False, "n": None},
+    "entrgi_ref.draws:KeyedStepDraws.uniform": {"gradient_step": 0},
     "entrgi_ref.guidance:guide": {"optimiser": "adam", "observe": None, "trajectories": None},
     "entrgi_ref.orders:rank": {"order": "entropy", "order_temperature": 0.0},
     "entrgi_ref.orders:commit": {"put_last": None},
@@ -52,7 +54,7 @@ DEFAULTS = {
 @pytest.mark.parametrize("of", DEFAULTS)
 def test_defaults(of):
     module, name = of.split(":")
-    found = getattr(importlib.import_module(module), name)
+    found = operator.attrgetter(name)(importlib.import_module(module))
     if inspect.isclass(found):
         given = {field.name: field.default for field in fields(found)}
     else:

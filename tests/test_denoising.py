@@ -860,6 +860,31 @@ def test_an_order_may_return_infinities():
     assert not (generation.tokens == 13).any()
 
 
+class Counted(TinyDenoiser):
+    """It notes how many trajectories it reads."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.read = []
+
+    def __call__(self, tokens, valid, masked):
+        self.read.append(len(tokens))
+        return super().__call__(tokens, valid, masked)
+
+
+def test_only_boards_that_have_changed_are_read_and_logits_are_held_only_there(monkeypatch):
+    waiting = replace(SMALL, order="origin", order_temperature=0.0, trajectories=4)
+    denoiser = Counted(0)
+    _, records = observed(waiting, denoiser=denoiser)
+    assert min(denoiser.read) < max(denoiser.read) == 4 * len(PROMPTS)
+    # Steps at which chance commits nothing at all are skipped.
+    assert all(record.committed.any() for record in records)
+    monkeypatch.setattr("entrgi_ref.denoising.Unchanged", None)
+    together = Counted(0)
+    observed(replace(SMALL, order="entropy", trajectories=4), denoiser=together)
+    assert set(together.read) == {4 * len(PROMPTS)}
+
+
 def test_no_graph_is_kept_of_trainable_networks():
     class Trainable(TinyDenoiser):
         def __call__(self, tokens, valid, masked):

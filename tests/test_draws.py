@@ -242,3 +242,14 @@ def test_seeds_steps_and_keys_may_be_numpys(as_users_run_it, kind, recwarn):
 def test_a_key_beyond_64_bits_is_refused():
     with pytest.raises(ValueError, match=r"keys: got 9223372036854775808"):
         KeyedDraws.of(5, [2**63], 2)
+
+
+def test_what_random_numbers_are_for_has_a_number_that_stays():
+    """Records name seeds and keys: with others here they could not be computed again."""
+    assert {one.name: one.value for one in Purpose} == {
+        "HARD": 1,
+        "COMMIT": 2,
+        "ORDER": 3,
+        "ORIGIN": 4,
+        "RESAMPLE": 5,
+    }

@@ -500,6 +500,16 @@ def test_it_works_where_gradients_are_switched_off(in_parts, switched_off):
     assert torch.equal(guided, expected)
 
 
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_a_reward_that_does_not_read_its_embeddings_is_one_clear_line(in_parts, as_users_run_it):
+    logits, reward = random_problem()
+    weight = torch.ones((), dtype=torch.float64, requires_grad=True)
+    deaf = Reward(reward.embeddings, lambda mixed: weight)
+    how = {"parts": [Part(slice(None), draw_first)]} if in_parts else {"draw": draw_first}
+    with pytest.raises(ValueError, match="without a gradient, expected a function of `mixed`"):
+        (guide_in_parts if in_parts else guide)(logits, deaf, **SETTINGS, **how)
+
+
 def test_a_reward_made_under_inference_mode_is_one_clear_line():
     logits, reward = random_problem()
     with torch.inference_mode():

@@ -316,6 +316,9 @@ def test_the_queue_goes_through_the_committed_positions_by_confidence():
     committed = torch.tensor([[False, False, True, True], [False, True, False, True]])
     turns = [tuple(part.tolist() for part in turn) for turn in queue(confidence, committed, masked)]
     assert turns == [([0, 1], [2, 1], [1, 4]), ([0, 1], [3, 3], [2, 6])]
+    committed[0, 2] = False  # one trajectory is done before the other
+    turns = [tuple(part.tolist() for part in turn) for turn in queue(confidence, committed, masked)]
+    assert turns == [([0, 1], [3, 1], [2, 4]), ([1], [3], [6])]
 
 
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
