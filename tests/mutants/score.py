@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "commit": outcomes.commit,
         "caught_at": sorted({*outcomes.caught.values()}),
         "versions": versions(),
+        "testbed": "the tests of make test",
         "machine": f"{platform.machine()}, {given.processes} processes of a CPU",
         "seconds": round(time.monotonic() - begun),
         "settings": {"seconds_of_tests": SECONDS},
@@ -162,7 +163,7 @@ class Outcomes:
     """Which mutants were caught, and at which commit: a line of a file for each trial.
 
     `again` goes on with those of an earlier run, but for files that have changed since, and for
-    what survived the tests of another commit.
+    what survived if a test has.
     """
 
     def __init__(self, path: Path, *, again: bool) -> None:
@@ -176,9 +177,12 @@ class Outcomes:
         for line in path.read_text().splitlines() if path.exists() else ():
             found = json.loads(line)
             mutant = Mutant(**found["mutant"] | {"lines": tuple(found["mutant"]["lines"])})
-            if found["caught"] and mutant.file not in _changed_since(found["commit"]):
+            changed = _changed_since(found["commit"])
+            if mutant.file in changed:
+                continue
+            if found["caught"]:
                 self.caught[mutant] = found["commit"]
-            elif found["commit"] == self.commit:
+            elif not any(file.startswith("tests/") and "mutants/" not in file for file in changed):
                 self.survived.add(mutant)
 
     def note(self, mutant: Mutant, caught: bool) -> None:
