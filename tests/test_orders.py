@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 
 import pytest
 import torch
@@ -128,18 +129,15 @@ def test_among_equals_the_earlier_position_is_committed():
     assert kept[0].nonzero().flatten().tolist() == list(range(quota))
 
 
-@tried(200)
-@given(data=st.data(), put_last=st.none() | st.integers(0, 2))
-def test_commits_are_those_of_a_sort_in_words(data, put_last):
+@tried(100)
+@given(seed=st.integers(0, 2**31), put_last=st.none() | st.integers(0, 2))
+def test_commits_are_those_of_a_sort_in_words(seed, put_last):
     """One trajectory after another: ends last, then by confidence, then from left to right."""
-    S, N = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 5)))
-    row = st.lists(st.booleans(), min_size=N, max_size=N)
-    masked = torch.tensor(data.draw(st.lists(row, min_size=S, max_size=S)))
+    chance, S, N = random.Random(seed), 4, 6
+    masked = torch.tensor([[chance.random() < 0.8 for _ in range(N)] for _ in range(S)])
     n = int(masked.sum())
-    some = st.sampled_from([-math.inf, -1.5, 0.0, 0.25, math.inf, math.nan])
-    confidence = data.draw(st.lists(some, min_size=n, max_size=n))
-    tokens = data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))
-    quota = data.draw(st.lists(st.integers(0, N), min_size=S, max_size=S))
+    confidence = chance.choices([-math.inf, -1.5, 0.0, 0.25, math.inf, math.nan], k=n)
+    tokens, quota = chance.choices(range(3), k=n), chance.choices(range(N + 1), k=S)
     given = (torch.tensor(tokens).long(), torch.tensor(confidence).double(), torch.tensor(quota))
     found = commit(*given, masked, put_last)
 
