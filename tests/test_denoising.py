@@ -873,15 +873,15 @@ class Counted(TinyDenoiser):
 
 
 def test_only_boards_that_have_changed_are_read_and_logits_are_held_only_there(monkeypatch):
-    waiting = replace(SMALL, order="origin", order_temperature=0.0, trajectories=4)
+    unguided = replace(SMALL, guidance=GuidanceConfig(steps=0), trajectories=4)
     denoiser = Counted(0)
-    _, records = observed(waiting, denoiser=denoiser)
+    _, records = observed(replace(unguided, order="origin"), denoiser=denoiser)
     assert min(denoiser.read) < max(denoiser.read) == 4 * len(PROMPTS)
     # Steps at which chance commits nothing at all are skipped.
     assert all(record.committed.any() for record in records)
     monkeypatch.setattr("entrgi_ref.denoising.Unchanged", None)
     together = Counted(0)
-    observed(replace(SMALL, order="entropy", trajectories=4), denoiser=together)
+    observed(unguided, denoiser=together)
     assert set(together.read) == {4 * len(PROMPTS)}
 
 

@@ -31,7 +31,10 @@ from .places import ROOMS, Mutant, files, mutants
 ROOT = Path(__file__).parent.parent.parent
 TESTS = ("tests", *(f"--ignore=tests/test_{name}.py" for name in ("browse", "live", "site")))
 """All but those in a browser: these are of the site."""
-STRUCTURE = ("tests/test_equations.py", "tests/test_defaults.py", "tests/test_fast.py::test_sizes")
+STRUCTURE = (
+    *("tests/test_equations.py", "tests/test_defaults.py", "tests/test_fast.py::test_sizes"),
+    "tests/test_draws.py::test_what_random_numbers",
+)
 """Tests of what stands in a module, whether it runs or not."""
 SECONDS = 10.0
 """Of tests for each mutant, as they took without it."""
