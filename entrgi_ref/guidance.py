@@ -99,7 +99,7 @@ def guide(
         rewards = checks.rewards(reward(mixed, argmax(psi)), trajectories)
         if observe:
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))
-        slope = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)[0]
+        (slope,) = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)
         conditions.require_step(m, w, rewards, slope)
         psi.grad = logit_gradient(q, -slope, soft, reward.embeddings, temperature)
         climb.step()  # Eq. 6; torch's optimisers go down

@@ -101,7 +101,7 @@ def guide_in_parts(
         rewards = checks.rewards(reward(mixed, argmax(psi)), trajectories)
         if observe:
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))
-        slope = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)[0]
+        (slope,) = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)
         conditions.require_step(m, w, rewards, slope)
         for part, piece, climb in zip(parts, pieces, climbs, strict=True):
             q, g, e = token_distribution(piece, temperature), slope[part.rows], soft[part.rows]

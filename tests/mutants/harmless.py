@@ -14,7 +14,6 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     # The file, a pattern in the change, the reason.
     ("*", r"unflatten\(0, .* -> .*unflatten\( -1, ", ONE_AXIS),
     ("*", r"flatten\(\)\.cumsum\( -1\)", ONE_AXIS),
-    ("*", r"allow_unused=True\)\[ -1\]", ONE_ENTRY),
     ("*", r"range\(steps if len\(logits\) else -1\)", "a range up to -1 is empty too"),
     ("*", r"^@torch.enable_grad\(\) -> ", "`inference_mode(False)` turns gradients on, too"),
     ("entrgi_ref/checks.py", r"get_close_matches", "of the near names only the first is shown"),
@@ -61,7 +60,6 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ("entrgi_ref/fast/rows.py", r"not table.is_cpu", AT_ONCE),
     ("entrgi_ref/rivals/smc.py", r"reached \* reached", "the sum is 1 but for its rounding"),
     ("entrgi_ref/protocols.py", r"filler = ", "any token that is not the mask serves"),
-    ("entrgi_ref/protocols.py", r"^@property -> ", "a protocol is not run"),
     ("entrgi_ref/rivals/boards.py", r"self.steps\[ (-1|1)\]", "one precision for all steps"),
     ("entrgi_ref/rivals/lookahead.py", r"stable=False", "a CPU sorts small rows in a stable way"),
     ("entrgi_ref/rivals/lookahead.py", r"new_full", "all that is not masked is overwritten"),

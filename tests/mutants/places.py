@@ -111,9 +111,9 @@ def mutants(root: Path, file: str) -> Iterator[Mutant]:
 def _left_out(tree: parso.tree.NodeOrLeaf) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """From where to where nothing is changed.
 
-    Types, which nothing reads when the code runs; stars that multiply nothing; what says how a
-    dataclass is made; `strict=` of zip, which is an assertion; and the sign of a number, as the
-    number itself is changed too.
+    Types and protocols, which nothing reads when the code runs; stars that multiply nothing; what
+    says how a dataclass is made; `strict=` of zip, which is an assertion; and the sign of a number,
+    as the number itself is changed too.
     """
     found = []
     for node in ast_nodes(tree):
@@ -136,6 +136,9 @@ def _changes_nothing(node: parso.tree.NodeOrLeaf) -> bool:
         return node.value in ("*", "**") and node.parent.type not in ("term", "power")
     if node.type == "decorator":
         return "dataclass" in node.get_code()
+    if node.type == "classdef":
+        bases = node.get_super_arglist()
+        return bases is not None and "Protocol" in bases.get_code()
     return node.type == "argument" and node.get_code().strip().startswith("strict=")
 
 
