@@ -84,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rooms[room] = {"share": share, "of": len(found), "coverage": coverage}
         rooms[room] |= summary(drawn, outcomes)
         print(f"{room}: {rooms[room]['killed']} of {rooms[room]['tried']} caught", flush=True)
+    from entrgi_ref.commands.provenance import versions
+
     words = sys.argv[1:] if arguments is None else arguments
     record = {
         "command": " ".join(["python -m mutants", *words]),
