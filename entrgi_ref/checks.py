@@ -80,7 +80,7 @@ def choice(name: str, value: object, allowed: Iterable[str]) -> None:
     allowed = list(allowed)
     if value not in allowed:
         near = difflib.get_close_matches(str(value), allowed, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = "".join(f"; did you mean {one!r}?" for one in near)
         names = ", ".join(map(repr, allowed))
         raise ValueError(f"{name}: got {value!r}, expected one of {names}{hint}")
 

@@ -89,19 +89,19 @@ def generate(
 
     for step, guidance in steps:
         masked = response == denoiser.mask_id
-        slots = masked.nonzero(as_tuple=True)
-        chance = draws.at(step.index, *slots)
+        row, position = masked.nonzero(as_tuple=True)
+        chance = draws.at(step.index, row, position)
         quota = how_many(step, masked, chance, config.order)
         if config.left_to_chance and config.skip_empty_steps and not quota.any():
             continue
 
         fixed, tokens = bound.at(response, masked), torch.cat([prompt, response], 1)
         dtype, every_id = DTYPES[guidance.dtype], config.write_every_id
-        logits = predict(reader, tokens, valid, masked, dtype, every_id, n=len(slots[0]))
+        logits = predict(reader, tokens, valid, masked, dtype, every_id, n=len(row))
         records: list[GradientRecord] = []
-        with checks.naming(step.index, slots[0], prompts, K):
+        with checks.naming(step.index, row, prompts, K):
             size = vocabulary_batch
-            climb = guide if size is None else in_parts(size, draws, step.index, *slots)
+            climb = in_parts(size, draws, step.index, row, position) if size else guide
             guided_logits = climb(
                 logits,
                 fixed,
@@ -122,7 +122,7 @@ def generate(
         response = torch.where(committed, response.masked_scatter(masked, drawn.tokens), response)
         outer = (logits, guided_logits, drawn.tokens, confidence, committed, response)
         if observe:
-            inner = stacked(records, len(slots[0]), len(response), response.device)
+            inner = stacked(records, len(row), len(response), response.device)
             observe(DenoisingRecord(step.index, step.t, masked, *inner, *outer))
         del logits, guided_logits, drawn, outer  # the next prediction needs the memory
 

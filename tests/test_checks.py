@@ -74,6 +74,10 @@ def test_one_of_several():
         "order: got 'entropi', expected one of 'entropy', 'margin'; did you mean 'entropy'?",
         *(checks.choice, "order", "entropi", iter(["entropy", "margin"])),
     )
+    refused(
+        "order: got 'abcd', expected one of 'abcde', 'abcdf'; did you mean 'abcdf'?",
+        *(checks.choice, "order", "abcd", ["abcde", "abcdf"]),
+    )
     message = "order: got 3, expected one of 'entropy', 'margin'"
     refused(message, checks.choice, "order", 3, ("entropy", "margin"))
     refused(message, checks.choice_or_function, "order", 3, ("entropy", "margin"))

@@ -873,16 +873,17 @@ class Counted(TinyDenoiser):
 
 
 def test_only_boards_that_have_changed_are_read_and_logits_are_held_only_there(monkeypatch):
-    unguided = replace(SMALL, guidance=GuidanceConfig(steps=0), trajectories=4)
+    few = {"trajectories": 4, "new_tokens": 4, "denoising_steps": 4}
+    unguided = replace(SMALL, guidance=GuidanceConfig(steps=0), **few)
     denoiser = Counted(0)
-    _, records = observed(replace(unguided, order="origin"), denoiser=denoiser)
-    assert min(denoiser.read) < max(denoiser.read) == 4 * len(PROMPTS)
+    _, records = observed(replace(unguided, order="origin"), ["12"], denoiser=denoiser)
+    assert min(denoiser.read) < max(denoiser.read) == 4
     # Steps at which chance commits nothing at all are skipped.
     assert all(record.committed.any() for record in records)
     monkeypatch.setattr("entrgi_ref.denoising.Unchanged", None)
     together = Counted(0)
-    observed(unguided, denoiser=together)
-    assert set(together.read) == {4 * len(PROMPTS)}
+    observed(unguided, ["12"], denoiser=together)
+    assert set(together.read) == {4}
 
 
 def test_no_graph_is_kept_of_trainable_networks():

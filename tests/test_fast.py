@@ -316,6 +316,19 @@ def test_a_draw_is_by_shares_of_the_sum(width):
         assert torch.equal(inverse_cdf(p, uniform), inverse_cdf(scale * p, uniform))
 
 
+def test_draws_of_a_large_vocabulary_are_in_two_levels(monkeypatch):
+    asked, original = [], draw.inverse_cdf
+
+    def noted(probabilities, uniform):
+        asked.append(probabilities.shape[1])
+        return original(probabilities, uniform)
+
+    monkeypatch.setattr(draw, "inverse_cdf", noted)
+    for width in (4095, 4096, 4097):
+        inverse_cdf(random_rows("spread", 2, width, 0), torch.rand(2).double())
+    assert asked == [4096, 4097]
+
+
 def test_the_ends_of_a_draw():
     p = torch.zeros(2, draw.LARGE + 3)
     p[:, [draw.BLOCK - 1, draw.LARGE + 1]] = 0.5
