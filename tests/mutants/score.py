@@ -36,7 +36,7 @@ STRUCTURE = (
     "tests/test_draws.py::test_what_random_numbers",
 )
 """Tests of what stands in a module, whether it runs or not."""
-SECONDS = 10.0
+SECONDS = 20.0
 """Of tests for each mutant, as they took without it."""
 LONGER, STARTING = 5, 3.0
 """Times as long may tests take with a mutant, and the seconds before the first: then it hangs, and
