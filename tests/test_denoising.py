@@ -876,9 +876,12 @@ def test_only_boards_that_have_changed_are_read_and_logits_are_held_only_there(m
     few = {"trajectories": 4, "new_tokens": 4, "denoising_steps": 4}
     unguided = replace(SMALL, guidance=GuidanceConfig(steps=0), **few)
     denoiser = Counted(0)
-    _, records = observed(replace(unguided, order="origin"), ["12"], denoiser=denoiser)
+    observed(replace(unguided, order="origin"), ["12"], denoiser=denoiser)
     assert min(denoiser.read) < max(denoiser.read) == 4
     # Steps at which chance commits nothing at all are skipped.
+    alone = replace(unguided, order="origin", trajectories=1, denoising_steps=12)
+    _, records = observed(alone, ["12"])
+    assert len(records) < 12
     assert all(record.committed.any() for record in records)
     monkeypatch.setattr("entrgi_ref.denoising.Unchanged", None)
     together = Counted(0)
