@@ -182,6 +182,8 @@ class Outcomes:
         for line in path.read_text().splitlines() if path.exists() else ():
             found = json.loads(line)
             mutant = Mutant(**found["mutant"] | {"lines": tuple(found["mutant"]["lines"])})
+            if "-dirty" in found["commit"]:
+                continue  # of code that nobody knows
             changed = _changed_since(found["commit"])
             if mutant.file in changed:
                 continue
