@@ -1,4 +1,4 @@
-"""Tables of the page on testing: twenty mistakes, as the tests have them, and what `make mutants` found."""
+"""Tables of the page on testing: twenty mistakes, and what `make mutants` found."""
 
 from __future__ import annotations
 
