@@ -34,7 +34,7 @@ from entrgi_ref import (
 from entrgi_ref.draws import KeyedStepDraws
 from entrgi_ref.schedule import floor_share
 from properties import tried
-from tiny import TinyDenoiser, TinyReward, stand_in
+from tiny import TinyDenoiser, TinyReward, Trainable, stand_in
 
 ORDERS = ["entropy", "maskgit_plus", "topk_margin", "anchor", "origin"]
 FLOAT64 = GuidanceConfig(dtype="float64", steps=2)
@@ -890,13 +890,6 @@ def test_only_boards_that_have_changed_are_read_and_logits_are_held_only_there(m
 
 
 def test_no_graph_is_kept_of_trainable_networks():
-    class Trainable(TinyDenoiser):
-        def __call__(self, tokens, valid, masked):
-            self.head.requires_grad_()
-            logits = super().__call__(tokens, valid, masked)
-            assert not logits.requires_grad
-            return logits
-
     reward = TinyReward(50)
     reward.head.requires_grad_()
     generation, _ = observed(denoiser=Trainable(0), reward=reward)

@@ -16,7 +16,7 @@ from entrgi_ref.rivals import damped, lookahead, self_smc, smc
 from entrgi_ref.rivals.lookahead import queue
 from entrgi_ref.rivals.smc import rows_at, survivors
 from properties import tried
-from tiny import TinyDenoiser
+from tiny import TinyDenoiser, Trainable
 
 V, N = 5, 3
 """The last id is the mask."""
@@ -357,13 +357,6 @@ def test_rewards_that_are_not_finite_are_refused(rival):
 
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
 def test_no_graph_is_kept_of_trainable_networks(rival):
-    class Trainable(TinyDenoiser):
-        def __call__(self, tokens, valid, masked):
-            self.head.requires_grad_()
-            logits = super().__call__(tokens, valid, masked)
-            assert not logits.requires_grad
-            return logits
-
     reward, scores = Table(), Table().score
     scale = torch.ones((), dtype=torch.float64, requires_grad=True)
     reward.score = lambda prompts, responses: scale * scores(prompts, responses)

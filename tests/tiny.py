@@ -73,6 +73,16 @@ class TinyDenoiser:
         return [" ".join(map(str, row)) for row in response.tolist()]
 
 
+class Trainable(TinyDenoiser):
+    """Its weights want gradients, and none is kept of what it says."""
+
+    def __call__(self, tokens, valid, masked):
+        self.head.requires_grad_()
+        logits = super().__call__(tokens, valid, masked)
+        assert not logits.requires_grad
+        return logits
+
+
 @dataclass
 class TinyReward:
     """A nonlinear function of all embeddings, of their order and of the prompt."""
