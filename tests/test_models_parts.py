@@ -1,0 +1,976 @@
+"""The parts that checkpoints are read by, one by one: borders, messages, what the hub is asked."""
+
+import io
+import json
+import math
+import os
+import random
+import types
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from checkpoints import DREAM, REWARD
+from entrgi_ref.models import checkpoints, families, loading, reading, templates, tokenizers
+from entrgi_ref.models import listed as listing
+from entrgi_ref.models.combined import examine_reward, require_weights
+from entrgi_ref.models.denoiser import _check_special_tokens, _mask_of
+from entrgi_ref.models.likelihood import LikelihoodCheckpoint
+from entrgi_ref.models.sequence import (
+    RewardCheckpoint,
+    _require_full_attention,
+    fallback_of,
+    require_all,
+    tokens_of,
+)
+from entrgi_ref.models.vocabulary import VocabularyMap
+
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
+
+
+def refused(pattern):
+    return pytest.raises(ValueError, match=pattern)
+
+
+# --- templates: the second process
+
+
+class Limits:
+    """`resource`, whose limits are written down and not set."""
+
+    RLIM_INFINITY, RLIMIT_CORE, RLIMIT_AS, RLIMIT_CPU, RUSAGE_SELF = -1, "core", "space", "cpu", 0
+
+    def __init__(self, hard=-1, user=3.25, system=1.5):
+        self.hard, self.used, self.set = hard, (user, system), []
+
+    def getrlimit(self, what):
+        return 7, self.hard
+
+    def setrlimit(self, what, limits):
+        self.set.append((what, *limits))
+
+    def getrusage(self, who):
+        return namedtuple("Usage", "ru_utime ru_stime")(*self.used)
+
+    def getpagesize(self):
+        return 4096
+
+
+def served(requests, monkeypatch, limits):
+    monkeypatch.setattr(templates, "resource", limits)
+    answers = io.StringIO()
+    lines = [r if isinstance(r, str) else json.dumps(r) for r in requests]
+    templates.serve(io.StringIO("".join(f"{line}\n" for line in lines)), answers)
+    return [json.loads(line) for line in answers.getvalue().splitlines()]
+
+
+def asked(template, content="hello", **options):
+    return [template, [{"role": "user", "content": content}], options]
+
+
+def test_a_template_has_two_seconds_and_half_a_gibibyte(monkeypatch, tmp_path):
+    """Beside what the process has used before it."""
+    statm = tmp_path / "statm"
+    statm.write_text("1000 20 3 4")
+    monkeypatch.setattr(templates, "TAKEN", str(statm))
+    limits = Limits()
+    assert served([asked("a"), asked("b")], monkeypatch, limits) == [{"text": "a"}, {"text": "b"}]
+    space = 1000 * 4096 + 2**29
+    assert limits.set == [("core", 0, -1), ("space", space, -1), *[("cpu", 7, -1)] * 2]
+    assert math.ceil(3.25 + 1.5) + templates.SECONDS == 7
+
+
+@pytest.mark.parametrize("hard", [3, 5000])
+def test_no_limit_is_above_that_of_the_system(monkeypatch, hard, tmp_path):
+    (tmp_path / "statm").write_text("1 1")
+    monkeypatch.setattr(templates, "TAKEN", str(tmp_path / "statm"))
+    limits = Limits(hard)
+    served([asked("a")], monkeypatch, limits)
+    assert limits.set == [("core", 0, hard), ("space", hard, hard), ("cpu", min(7, hard), hard)]
+
+
+def test_what_the_system_does_not_bound_is_not_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(templates, "TAKEN", str(tmp_path / "nowhere"))
+    limits = Limits()
+    served([asked("a")], monkeypatch, limits)
+    assert [what for what, *_ in limits.set] == ["core", "cpu"]
+    assert served([asked("a")], monkeypatch, None) == [{"text": "a"}]
+
+
+def test_what_a_process_has_taken_is_what_the_system_says():
+    assert templates._taken() == pytest.approx(os_says("VmSize"), rel=0.02)
+    used = os.times()
+    assert templates._computed() == pytest.approx(used.user + used.system, abs=0.1)
+
+
+def os_says(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024
+
+
+def test_a_text_may_be_as_long_as_is_said(monkeypatch):
+    monkeypatch.setattr(templates, "LONGEST", 5)
+    found = served([asked("12345"), asked("123456")], monkeypatch, None)
+    assert found == [
+        {"text": "12345"},
+        {"error": "ValueError: it makes 6 characters of a conversation"},
+    ]
+
+
+def test_the_longest_text_has_four_million_characters():
+    assert templates.LONGEST == 4 * 1024 * 1024
+    assert (templates.SECONDS, templates.MEMORY) == (2, 512 * 1024 * 1024)
+
+
+def test_an_answer_names_what_went_wrong(monkeypatch):
+    """In one line that is not long; half a character is no text."""
+    monkeypatch.setattr(templates, "json", _Exhausted)
+    assert served(["exhausted", "other"], monkeypatch, None) == [
+        {"error": "it takes more than 512 MB of memory"},
+        {"error": f"KeyError: '{'x' * 299}"},
+    ]
+    monkeypatch.undo()
+    half, good = served(
+        [asked("{{ messages[0].content }}", "\ud800"), asked("b")], monkeypatch, None
+    )
+    assert half["error"].startswith("UnicodeEncodeError: ")
+    assert good == {"text": "b"}
+
+
+class _Exhausted:
+    dumps = staticmethod(json.dumps)
+
+    @staticmethod
+    def loads(line):
+        if line.startswith("exhausted"):
+            raise MemoryError
+        raise KeyError("x" * 400)
+
+
+def test_chance_in_a_template_begins_anew_for_each_text(monkeypatch):
+    numbers = list(range(1000))
+    template = f"{{{{ {numbers} | random }}}}"
+    random.seed(0)
+    first = str(random.choice(numbers))
+    found = served([asked(template), asked(template)], monkeypatch, None)
+    assert found == [{"text": first}] * 2
+
+
+# --- tokenizers
+
+
+class Words:
+    """A tokenizer of words: their ids are their lengths."""
+
+    all_special_ids = (9,)
+
+    def __call__(self, text, add_special_tokens):
+        assert add_special_tokens is False
+        return {"input_ids": [len(word) for word in text.split()]}
+
+    def convert_ids_to_tokens(self, index):
+        return f"<{index}>"
+
+    def get_vocab(self):
+        return {"a": 0, "b": 2, "c": 3}
+
+
+def test_texts_are_filled_up_on_the_left():
+    tokens, real = tokenizers.padded(Words(), ["a bb ccc", "dd"], 8, torch.device("cpu"), "it", 4)
+    assert tokens.tolist() == [[1, 2, 3], [8, 8, 2]]
+    assert real.tolist() == [[True] * 3, [False, False, True]]
+    assert (tokens.dtype, real.dtype) == (torch.int64, torch.bool)
+    with refused("^it has 3 tokens, its tokenizer more: the id 3$"):
+        tokenizers.padded(Words(), ["a bb ccc", "dd"], 8, torch.device("cpu"), "it", 3)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_tokenizer_does_not_hide_that_it_is_to_end(error):
+    def interrupted(*args, **options):
+        raise error
+
+    with pytest.raises(error):
+        tokenizers.padded(interrupted, ["a"], 0, torch.device("cpu"), "it", 9)
+
+
+def test_a_tokenizer_that_fails_is_one_line():
+    def broken(*args, **options):
+        raise BaseException("a  panic\nof " + "x" * 400)
+
+    said = f"^checkpoint: the tokenizer of it does not work: a panic of {'x' * 289}$"
+    with refused(said):
+        tokenizers.padded(broken, ["a"], 0, torch.device("cpu"), "it", 9)
+
+
+def test_a_blank_is_one_token_for_each_underscore():
+    found = tokenizers.with_blanks(Words(), "__ a my_name  ___ bb, _", 8)
+    assert found.tolist() == [8, 8, 1, 7, 8, 8, 8, 3, 8]
+    assert tokenizers.with_blanks(Words(), "_", 8).tolist() == [8]
+    for none in ("no blank", "a_b", "_a a_"):
+        with refused("^template: got .*, expected at least one blank: underscores"):
+            tokenizers.with_blanks(Words(), none, 8)
+    for special in ("_ wwwwwwwww", "wwwwwwwww _", "_ wwwwwwww"):
+        with refused(r"^template: got the special token '<[89]>' in ' ?w+ ?'$"):
+            tokenizers.with_blanks(Words(), special, 8)
+
+
+def test_spaces_before_a_blank_belong_to_the_words_that_fill_it():
+    class Characters(Words):
+        all_special_ids = ()
+
+        def __call__(self, text, add_special_tokens):
+            return {"input_ids": [ord(c) for c in text]}
+
+    found = tokenizers.with_blanks(Characters(), " a  _ b", 7)
+    assert found.tolist() == [*map(ord, " a"), 7, *map(ord, " b")]
+
+
+def test_each_id_has_the_string_of_its_token():
+    assert tokenizers.token_strings(Words(), 5) == ("a", None, "b", "c", None)
+    assert tokenizers.token_strings(Words(), 3) == ("a", None, "b")
+
+
+# --- vocabularies
+
+
+def test_a_vocabulary_without_tokens_matches_nothing():
+    with refused(
+        r"^vocabulary: the reward model has 0 of the diffusion model's 0 tokens \(0\.0%\)"
+    ):
+        VocabularyMap.by_string([None, None], {"a": 0}, 0)
+    empty = VocabularyMap(torch.zeros(1, dtype=torch.int64), torch.zeros(1).bool(), 0, ())
+    assert empty.overlap == 0
+
+
+def test_a_report_names_what_is_lacking_and_what_has_no_token():
+    tokens = [*"abcdefghij", None, None]
+    found = VocabularyMap.by_string(tokens, {t: i for i, t in enumerate("abcdefghi")}, 4)
+    assert found.report() == (
+        "the reward model has 9 of the diffusion model's 10 tokens (90.0%), it lacks 'j'; "
+        "2 further ids have no token"
+    )
+    assert found.ids.tolist() == [*range(9), 4, 4, 4]
+    assert found.unmatched == ("j",)
+    assert found.overlap == pytest.approx(0.9)
+    q = torch.arange(12.0)[None]
+    assert found.unmatched_mass(q).item() == 9 + 10 + 11
+    moved = found.to(torch.device("meta"))
+    assert (moved.ids.device.type, moved.matched.device.type) == ("meta", "meta")
+    assert moved.report() == found.report()
+
+
+# --- checkpoints
+
+
+def test_numbers_of_a_configuration_have_borders():
+    for name in checkpoints.NUMBERS:
+        for good in (1e-30, 1, 1e30):
+            checkpoints.require_numbers({name: good})
+        for bad in (0, -1, 1.1e30, math.inf, math.nan):
+            with refused(
+                rf"^{name}: got {bad!r}, expected a number in \(0, 1e30\]$".replace("+", ".")
+            ):
+                checkpoints.require_numbers({name: bad})
+        for bad in (True, "1", None):
+            with refused(f"^{name}: got {bad!r}, expected a number$"):
+                checkpoints.require_numbers({name: bad})
+    checkpoints.require_numbers({"num_hidden_layers": 1000, "layers": "2000", "other": 2000})
+    for written in ({"n_layers": 1001}, {"text_config": {"n_layers": 1001}}):
+        with refused("^n_layers: got 1001, expected at most 1000 layers$"):
+            checkpoints.require_numbers(written)
+
+
+def test_a_configuration_that_names_no_last_position_has_many():
+    class Config:
+        def __init__(self, **fields):
+            self.__dict__.update(fields)
+
+        def get_text_config(self):
+            return self
+
+    assert checkpoints.positions_of(Config()) == 2**31
+    assert checkpoints.positions_of(Config(max_position_embeddings=None)) == 2**31
+    assert checkpoints.positions_of(Config(max_position_embeddings=7)) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("a/b", True),
+        ("Dream-org/Dream-v0.1_x", True),
+        ("a", False),
+        ("a/b/c", False),
+        ("-a/b", False),
+        ("a/.b", False),
+        ("./b", False),
+        ("~/b", False),
+        ("a/b ", False),
+        ("a/", False),
+    ],
+)
+def test_what_has_the_form_of_a_hub_id(name, is_one):
+    assert checkpoints.is_hub_id(name) is is_one
+
+
+def test_a_copy_in_the_hubs_cache_is_known_by_its_id_and_commit(tmp_path):
+    cached = tmp_path / "models--some--model--b" / "snapshots" / "abc"
+    cached.mkdir(parents=True)
+    assert checkpoints.name_of(cached) == "some/model/b"
+    assert checkpoints.identity(cached) == {"name": "some/model/b", "commit": "abc"}
+    assert checkpoints.name_of(cached.parent) == "snapshots"
+
+
+def test_contents_are_known_by_both_ends_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SAMPLED", 3)
+    file = tmp_path / "a.json"
+
+    def known(content):
+        file.write_bytes(content)
+        return checkpoints.identity(tmp_path)["contents"]
+
+    first = known(b"0123456789")
+    assert len(first) == 16
+    assert known(b"012xxxx789") == first  # the middle is not read
+    assert len({first, known(b"01x3456789"), known(b"0123456x89"), known(b"01234567899")}) == 4
+    assert known(b"01") != known(b"0")
+    (tmp_path / "code.py").write_text("x")
+    assert known(b"0123456789") == first
+
+
+def test_a_text_file_may_be_as_large_as_is_said(tmp_path, monkeypatch):
+    assert checkpoints.LARGEST_TEXT == 256 * 1024 * 1024
+    monkeypatch.setattr(checkpoints, "LARGEST_TEXT", 4)
+    (tmp_path / "a.json").write_text("1234")
+    (tmp_path / "a.safetensors").write_text("123456")
+    assert checkpoints.locate(tmp_path) == tmp_path
+    (tmp_path / "b.txt").write_text("12345")
+    with refused(r"b\.txt has 5 bytes, expected at most 4$"):
+        checkpoints.locate(tmp_path)
+
+
+def test_a_hub_that_says_nothing_is_one_line_too(monkeypatch):
+    import huggingface_hub
+
+    def silent(*args, **options):
+        raise ConnectionError
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", silent)
+    said = (
+        r"^checkpoint: 'a/b' is no folder here, and could not be fetched from the hub "
+        r"\(ConnectionError: ConnectionError\); give a folder, or connect to the network$"
+    )
+    with refused(said):
+        checkpoints.locate("a/b")
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ({}, {"rope_theta": None, "rope_type": "default"}),
+        ({"rope_theta": 5.0}, {"rope_theta": 5.0, "rope_type": "default"}),
+        (
+            {"rope_theta": 5.0, "rope_parameters": {"rope_theta": 7.0, "rope_type": "yarn"}},
+            {"rope_theta": 7.0, "rope_type": "yarn"},
+        ),
+        (
+            {"rope_theta": 5.0, "rope_scaling": {"type": "linear"}},
+            {"rope_theta": 5.0, "rope_type": "linear"},
+        ),
+        (
+            {"rope_parameters": {"rope_theta": 1.0}, "rope_scaling": {"rope_theta": 2.0}},
+            {"rope_theta": 1.0, "rope_type": "default"},
+        ),
+    ],
+)
+def test_rotations_are_read_as_old_and_new_versions_write_them(written, found):
+    assert checkpoints.rope(written) == found
+
+
+def test_rotations_that_are_no_object_are_named():
+    for field in ("rope_parameters", "rope_scaling"):
+        with refused(f"^{field}: got 'x', expected an object$"):
+            checkpoints.rope({field: "x"})
+
+
+def test_kinds_of_rotations_are_those_of_every_layer_type():
+    written = {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "yarn"},
+            "sliding_attention": {"type": "linear"},
+        },
+        "rope_scaling": {"rope_theta": 1.0},
+        "other": {"rope_type": "dynamic"},
+    }
+    assert list(checkpoints.rope_types(written)) == ["default", "yarn", "linear", "default"]
+    assert list(checkpoints.rope_types({"rope_scaling": None, "rope_parameters": "x"})) == []
+
+
+def test_a_message_is_one_short_line():
+    assert checkpoints.one_line(KeyError()) == "KeyError: "
+    assert checkpoints.one_line(ValueError(" a\n b " + "x" * 400)) == f"ValueError: a b {'x' * 296}"
+
+
+def test_devices_are_named_as_they_were_given(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert checkpoints.device_of("cuda:1") == torch.device("cuda:1")
+    assert checkpoints.device_of("cuda") == torch.device("cuda")
+    assert checkpoints.device_of(torch.device("cpu")) == torch.device("cpu")
+    with refused("^there: got 'cuda:2', but this machine has 2 CUDA devices; use cpu$"):
+        checkpoints.device_of("cuda:2", "there")
+    with refused("^there: got 'meta', expected auto, cpu, cuda, cuda:1, ...$"):
+        checkpoints.device_of("meta", "there")
+    with refused("^there: got 'x y', expected auto, cpu, cuda, cuda:1, ...$"):
+        checkpoints.device_of("x y", "there")
+    with refused("^there: got 'mps', which lacks float64, in which tokens are drawn; use cpu$"):
+        checkpoints.device_of("mps", "there")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert checkpoints.device_of("auto").type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert checkpoints.device_of("auto").type == "cpu"
+
+
+def test_precisions_are_named_or_given():
+    names = ("float32", "bfloat16", "float16", "float64")
+    for name in names:
+        dtype = getattr(torch, name)
+        assert checkpoints.dtype_of(name, torch.device("cuda")) == dtype
+        assert checkpoints.dtype_of(dtype, torch.device("cpu")) == dtype
+    assert {*checkpoints.DTYPES} == {*names}
+
+
+def test_bars_that_were_off_stay_off():
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        with checkpoints.quiet():
+            assert logging.get_verbosity() == logging.ERROR
+        assert not logging.is_progress_bar_enabled()
+    finally:
+        logging.enable_progress_bar()
+
+
+def test_norms_in_double_precision_are_exact():
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
+
+    network = nn.Module()
+    network.add_module("norm", Qwen3RMSNorm(4, eps=0.5).double())
+    network.add_module("other", nn.LayerNorm(4).double())
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    network.norm.weight.data = weight
+    checkpoints._normalise_in_double(network)
+    x = torch.tensor([[1e-3, 2, -3, 4]], dtype=torch.float64)
+    expected = x / (x.pow(2).mean() + 0.5).sqrt() * weight
+    torch.testing.assert_close(network.norm(x), expected, atol=1e-15, rtol=1e-15)
+    assert type(network.other) is nn.LayerNorm
+
+
+# --- how a network is loaded
+
+
+def test_what_follows_the_layers_is_not_rounded():
+    config = Qwen3Config(
+        vocab_size=8,
+        hidden_size=4,
+        intermediate_size=4,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=4,
+    )
+    assert loading.heads(checkpoints.blank(Qwen3ForCausalLM, config)) == ["lm_head"]
+    assert loading.Loading.of("float32", "cpu").options == {
+        "dtype": torch.float32,
+        "device": torch.device("cpu"),
+        "quantize": None,
+        "offload": False,
+        "max_memory": None,
+        "attention": "sdpa",
+    }
+
+
+def test_room_that_is_too_little_is_said_in_gibibytes():
+    network = nn.Module()
+    network.add_module("table", nn.Linear(2**10, 2**9, bias=False, device="meta"))
+    network.add_module("layers", nn.ModuleList([nn.Linear(2, 2, device="meta")]))
+    said = "^offload: all but the layers takes 0.00195 GiB of a GPU, for which there are 0.000977$"
+    with refused(said):
+        loading.spread(network, "cuda", torch.float32, 2**20)
+    places = loading.spread(network, "cuda", torch.float32, 2**21)
+    assert places == {"table": "cuda", "layers.0": "cpu"}
+
+
+def test_the_room_is_what_is_said_or_half_of_what_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    where = torch.device("cuda")
+    free = loading.Loading(torch.float16, where, offload=True)
+    assert free._room() == (where, torch.float16, 50)
+    said = loading.Loading(torch.float16, where, offload=True, max_memory=3.0)
+    assert said._room() == (where, torch.float16, 3 * 2**30)
+
+
+def test_memory_of_offload_has_borders(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(loading, "find_spec", lambda package: True)
+    for good in (1e-6, 2**20):
+        found = loading.Loading.of(device="cuda", offload=True, max_memory=good)
+        assert found.max_memory == good
+    for bad in (-1e-6, 2**20 + 1):
+        with refused("^max_memory: got "):
+            loading.Loading.of(device="cuda", offload=True, max_memory=bad)
+
+
+def test_networks_are_loaded_together_or_apart(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(loading, "find_spec", lambda package: True)
+    both = loading.Together.of("float16", "cuda:1", quantize={"reward": "8bit"}, attention="eager")
+    where = torch.device("cuda:1")
+    assert both.denoiser == loading.Loading(torch.float16, where, attention="eager")
+    assert both.reward == loading.Loading(torch.float16, where, "8bit", attention="eager")
+    apart = loading.Together.of("float32", "cpu", "cuda:0", quantize={})
+    assert (apart.denoiser.device.type, apart.reward.device) == ("cpu", torch.device("cuda:0"))
+    with refused("^reward_device: got 'cuda:2'"):
+        loading.Together.of("float32", "cpu", "cuda:2", quantize={})
+    with refused("^device: got 'cuda:2'"):
+        loading.Together.of("float32", "cuda:2", quantize={})
+    for of_denoiser in ({"compiled": True}, {}):
+        for of_reward in ({"cuda_graphs": True}, {"adapter": "x"}, {}):
+            asked_for = {"quantize": {"denoiser": "8bit"}} | of_denoiser | of_reward
+            if of_denoiser:
+                with refused("^compiled: cannot be combined with quantize$"):
+                    loading.Together.of("float32", "cpu", **asked_for)
+            else:
+                loading.Together.of("float32", "cpu", **asked_for)
+    for of_reward in ("cuda_graphs", "adapter"):
+        with refused(f"^{of_reward}: cannot be combined with quantize$"):
+            loading.Together.of("float32", "cpu", quantize={"reward": "8bit"}, **{of_reward: True})
+    offloaded = loading.Together.of("float16", "cuda", quantize={}, offload=True)
+    assert offloaded.denoiser.offload
+    assert offloaded.reward.offload
+
+
+def test_four_bits_are_those_of_nf4_in_the_precision_of_the_network():
+    found = loading.Loading(torch.float16, torch.device("cuda"), "4bit")._rounding(["head"])
+    assert found.load_in_4bit is True
+    assert found.bnb_4bit_quant_type == "nf4"
+    assert found.bnb_4bit_compute_dtype == torch.float16
+    assert found.llm_int8_skip_modules == ["head"]
+
+
+# --- families
+
+
+def family_fields(family):
+    return {
+        "model_type": family.model_type,
+        "rope_theta": 1e4,
+        **{theirs: 8 for theirs, ours in family.fields.items() if ours in families.REQUIRED},
+    }
+
+
+@pytest.mark.parametrize("family", families.FAMILIES, ids=lambda one: one.name)
+def test_numbers_of_a_network_are_positive_integers(family):
+    written = family_fields(family)
+    assert family.translated(written).hidden_size == 8
+    needed = {theirs: ours for theirs, ours in family.fields.items() if ours in families.REQUIRED}
+    least = family.translated(written | dict.fromkeys(needed, 1))
+    assert {getattr(least, ours) for ours in needed.values()} == {1}
+    for theirs in {ours: theirs for theirs, ours in reversed(needed.items())}.values():
+        for bad in (0, -1, True, 1.0, "8"):
+            with refused(rf"^{theirs}: got {bad!r}, expected a positive integer$"):
+                family.translated(written | {theirs: bad})
+
+
+@pytest.mark.parametrize("family", families.FAMILIES, ids=lambda one: one.name)
+def test_what_is_not_known_is_refused_unless_it_says_nothing(family):
+    written = family_fields(family)
+    for silent in ({"new": None}, {"new": False}, {"_new": 3}, {"trust_remote": True}):
+        family.translated(written | silent)
+    for loud in ({"new": 0.5}, {"new": "x"}, {"new": True}, {"trus": 1}):
+        with refused(f"but what it means for {family.name} is not known$"):
+            family.translated(written | loud)
+    for name in families.WITHOUT_EFFECT - {"model_type"}:
+        family.translated(written | {name: "x"})
+    with refused(f"^model_type: got 'other', expected {family.model_type!r}$"):
+        family.translated(written | {"model_type": "other"})
+    for name, values in family.neutral.items():
+        for value in values:
+            family.translated(written | {name: value})
+        with refused(f"^{name}: got 'x', which is not supported$"):
+            family.translated(written | {name: "x"})
+
+
+@pytest.mark.parametrize("family", families.FAMILIES, ids=lambda one: one.name)
+def test_layers_all_attend_in_full(family):
+    written = family_fields(family)
+    (layers,) = (t for t, ours in family.fields.items() if ours == "num_hidden_layers")
+    written[layers] = 2
+    for good in ([], None, ["full_attention"] * 2):
+        family.translated(written | {"layer_types": good})
+    for bad in (["full_attention"], ["full_attention"] * 3, ["full_attention", "sliding"]):
+        with refused(r"^layer_types: got \[.*\], expected full_attention, once per layer$"):
+            family.translated(written | {"layer_types": bad})
+
+
+def test_positions_are_plain_rotations():
+    written = family_fields(families.DREAM)
+    for field in ("rope_scaling", "rope_parameters"):
+        value = {"rope_type": "yarn", "rope_theta": 1.0}
+        with refused(f"^{field}: got .*yarn.*, which is not supported$"):
+            families.DREAM.translated(written | {field: value})
+    for bad in ("x", None):
+        with refused(f"^rope_theta: got {bad!r}, expected a number$"):
+            families.DREAM.translated(written | {"rope_theta": bad})
+    found = families.DREAM.translated(written | {"rope_theta": 3})
+    assert found.rope_parameters["rope_theta"] == 3
+    assert found.use_cache is False
+
+
+def test_what_each_family_is():
+    """Read without its shift a model prints nonsense, and nothing fails."""
+    facts = {
+        family.name: (
+            family.model_type,
+            family.network.__name__,
+            family.shifted,
+            family.tokenizer,
+            family.mask_token,
+            family.configured_mask,
+            dict(family.template),
+            family.mark,
+        )
+        for family in families.FAMILIES
+    }
+    qwen2, qwen3 = "Qwen2ForCausalLM", "Qwen3ForCausalLM"
+    tokenizer = "Qwen2Tokenizer"
+    mask, thinks = "<|mask|>", {"enable_thinking": False}
+    assert facts == {
+        "Dream": ("Dream", qwen2, True, tokenizer, None, False, {}, None),
+        "A2D on Qwen3": ("a2d-qwen3", qwen3, False, tokenizer, mask, False, thinks, None),
+        "A2D on Qwen2": ("a2d-qwen2", qwen2, False, tokenizer, mask, False, {}, None),
+        "open-dcoder": ("qwen2", qwen2, True, tokenizer, "<M>", False, {}, "<M>"),
+        "LLaDA": (
+            *("llada", "LlamaForCausalLM", False, "PreTrainedTokenizerFast"),
+            *(None, True, {}, None),
+        ),
+    }
+
+
+def test_llada_falls_back_on_what_is_not_null():
+    written = family_fields(families.LLADA)
+    written |= {"embedding_size": 16, "n_heads": 4, "n_kv_heads": None}
+    found = families.LLADA.translated(written)
+    assert (found.vocab_size, found.num_key_value_heads) == (16, 4)
+    assert families.LLADA.translated(written | {"embedding_size": None}).vocab_size == 8
+
+
+@pytest.mark.parametrize("part", families.BLOCKWISE_NAMES)
+def test_blockwise_models_are_known_by_their_names(part):
+    """Wherever the name stands, and however it is written."""
+    for written, name in (
+        ({"model_type": "Dream"}, f"My-{part.upper()}-7B"),
+        ({"model_type": "Dream", "_name_or_path": f"org/{part}-7b"}, "copy"),
+    ):
+        with refused(f"^model_type: got 'Dream' in {name}, which is not supported: a later block"):
+            families.family_of(written, name)
+    assert families.family_of({"model_type": "Dream"}, "Dream-7B") is families.DREAM
+
+
+def test_a_reason_is_given_for_each_kind_that_is_refused():
+    for kind, reason in families.REFUSED.items():
+        with refused(f"^model_type: got {kind!r} in x, which is not supported: {reason}$"):
+            families.family_of({"model_type": kind}, "x")
+    known = "'Dream', 'a2d-qwen3', 'a2d-qwen2', 'qwen2', 'llada'"
+    with refused(f"^model_type: got None, expected one of {known}$"):
+        families.family_of({}, "x")
+
+
+# --- the mask and other special tokens of a denoiser
+
+
+class Marked:
+    """A tokenizer that declares these special tokens."""
+
+    def __init__(self, mask=None, eos=None, pad=None, vocabulary=None):
+        self.mask_token_id, self.eos_token_id, self.pad_token_id = mask, eos, pad
+        self.vocabulary = vocabulary or {}
+
+    def get_vocab(self):
+        return self.vocabulary
+
+    def convert_ids_to_tokens(self, index):
+        return {i: token for token, i in self.vocabulary.items()}.get(index)
+
+
+def test_where_the_mask_token_is_declared():
+    here = Path("folder")
+    dream, a2d, dcoder, llada = (
+        families.DREAM,
+        families.A2D_QWEN3,
+        families.OPEN_DCODER,
+        families.LLADA,
+    )
+    assert _mask_of(Marked(mask=0), {}, dream, here) == 0
+    assert _mask_of(Marked(mask=4), {"mask_token_id": 5}, llada, here) == 4
+    assert _mask_of(Marked(), {"mask_token_id": 5}, llada, here) == 5
+    assert _mask_of(Marked(mask=4), {}, llada, here) == 4
+    assert _mask_of(Marked(vocabulary={"<|mask|>": 6}), {"mask_token_id": 5}, a2d, here) == 6
+    assert _mask_of(Marked(mask=3, vocabulary={"<|mask|>": 6}), {}, a2d, here) == 3
+    assert _mask_of(Marked(vocabulary={"<M>": 6}), {}, dcoder, here) == 6
+    for family, said in ((dream, "tokenizer"), (llada, "configuration")):
+        with refused(f"^checkpoint: the {said} of folder has no mask token$"):
+            _mask_of(Marked(), {}, family, here)
+    for bad in (-1, True, "3", 3.0):
+        with refused("has no mask token$"):
+            _mask_of(Marked(), {"mask_token_id": bad}, llada, here)
+    with refused("^model_type: got 'qwen2' with the mask token 'x', expected '<M>', that of open"):
+        _mask_of(Marked(mask=1, vocabulary={"x": 1}), {}, dcoder, here)
+
+
+def test_special_tokens_of_tokenizer_and_configuration_agree(recwarn):
+    last = Marked(mask=1, eos=4, pad=4)
+    _check_special_tokens(last, {"eos_token_id": 4, "pad_token_id": 4, "mask_token_id": 1}, 1, 5)
+    _check_special_tokens(Marked(), {"eos_token_id": 4}, 4, 5)
+    for name, ids in {"mask": (5, 4, 4), "eos": (1, 5, 4), "pad": (1, 4, 5)}.items():
+        mask, eos, pad = ids
+        with refused(f"^checkpoint: the {name} token has the id 5, but vocab_size is 5$"):
+            _check_special_tokens(Marked(mask, eos, pad), {}, mask, 5)
+    for name in ("mask", "eos"):
+        said = f"^{name}_token_id: got 0 in config.json, but {1 if name == 'mask' else 4} in the to"
+        with refused(said):
+            _check_special_tokens(last, {f"{name}_token_id": 0}, 1, 5)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="^pad_token_id: got 0 in config.json, but 4 .* counts$"):
+        _check_special_tokens(last, {"pad_token_id": 0}, 1, 5)
+
+
+# --- rewards
+
+
+def test_what_unmatched_tokens_are_read_as():
+    class Ends:
+        def __init__(self, unk, eos):
+            self.unk_token_id, self.eos_token_id = unk, eos
+
+    here = Path("folder")
+    assert fallback_of(Ends(0, 2), here, 3) == 0
+    assert fallback_of(Ends(None, 2), here, 3) == 2
+    for ends, kind in ((Ends(3, 2), "unk"), (Ends(None, 3), "eos")):
+        said = f"^checkpoint: the {kind} token of folder has the id 3, but its table of embeddings"
+        with refused(f"{said} has 3 rows$"):
+            fallback_of(ends, here, 3)
+    with refused("^checkpoint: the tokenizer of folder has neither unknown nor end token$"):
+        fallback_of(Ends(None, None), here, 3)
+
+
+def test_tokens_beyond_the_table_are_none_of_the_reward_models():
+    class Tokens:
+        unk_token_id, eos_token_id = None, 0
+
+        def get_vocab(self):
+            return {"a": 0, "b": 1, "c": 2, "d": 3}
+
+    config = Qwen3Config(vocab_size=3)
+    checkpoint = RewardCheckpoint(Path("x"), config, Tokens(), None, "eos")
+    with pytest.warns(UserWarning, match="it lacks 'd'$"):
+        found = checkpoint.vocabulary(list("abcd"))
+    assert found.ids.tolist() == [0, 1, 2, 0]
+    assert found.unmatched == ("d",)
+
+
+def test_strings_are_those_of_the_denoiser():
+    given = types.SimpleNamespace(tokens=("a",), writable=torch.ones(2))
+    assert tokens_of(given) == ("a",)
+    told = types.SimpleNamespace(tokens=None, tokenizer=Words(), writable=torch.ones(4))
+    assert tokens_of(told) == ("a", None, "b", "c")
+    with refused("^denoiser: SimpleNamespace has neither `tokens` nor a `tokenizer`, by which"):
+        tokens_of(types.SimpleNamespace(writable=torch.ones(2)))
+    require_all(["a", None], given)
+    for count in (1, 3):
+        with refused(f"^tokens: got {count}, expected one for each of the denoiser's 2 ids$"):
+            require_all(["a"] * count, given)
+
+
+def test_what_hides_tokens_is_refused_by_name():
+    plain = {"layer_types": ["full_attention"], "use_sliding_window": False, "alibi": False}
+    for good in ({}, {"layer_types": None}, {"use_sliding_window": None}, {"sliding_window": None}):
+        _require_full_attention(types.SimpleNamespace(**plain | good))
+    _require_full_attention(types.SimpleNamespace())
+    for bad, said in (
+        ({"layer_types": ["full_attention", "b", "a", "b"]}, "^layer_types: got a, b, expected fu"),
+        ({"use_sliding_window": True}, "^use_sliding_window: got True, which is not supported$"),
+        ({"sliding_window": 0}, "^sliding_window: got 0, which is not supported$"),
+        ({"alibi": True}, "^alibi: got True, which is not supported: positions by distance"),
+    ):
+        with refused(said):
+            _require_full_attention(types.SimpleNamespace(**plain | bad))
+
+
+@pytest.mark.parametrize(
+    ("architectures", "kind"),
+    [
+        (["Qwen3ForCausalLM"], LikelihoodCheckpoint),
+        ([3, "Qwen3ForCausalLM"], LikelihoodCheckpoint),
+        (["Qwen3ForSequenceClassification"], RewardCheckpoint),
+        (["ForCausalLMHead"], RewardCheckpoint),
+        ("Qwen3ForCausalLM", RewardCheckpoint),
+        (None, RewardCheckpoint),
+    ],
+)
+def test_the_architecture_says_which_kind_of_reward_it_is(
+    architectures, kind, tmp_path, monkeypatch
+):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": architectures}))
+    for each in (LikelihoodCheckpoint, RewardCheckpoint):
+        found = lambda *args, kind=each, **options: (kind, args, options)  # noqa: E731
+        monkeypatch.setattr(each, "examine", found)
+    expected = kind, (tmp_path,), {"unmatched": "zero", "adapter": "y"}
+    assert examine_reward(tmp_path, unmatched="zero", adapter="y") == expected
+
+
+def test_weights_of_a_sum():
+    require_weights(1, [-1e-300])
+    require_weights(2, [1, 2.5])
+    for rewards, weights in ((0, []), (1, []), (1, [1, 2]), (0, [1])):
+        said = f"^reward_weight: got {len(weights)} for {rewards} rewards, expected one for each$"
+        with refused(said):
+            require_weights(rewards, weights)
+    for bad in (0, -0.0, math.inf, math.nan):
+        with refused(f"^reward_weight: got {bad!r}, expected a finite number, not 0$"):
+            require_weights(2, [1.0, bad])
+
+
+# --- reading
+
+
+@pytest.mark.parametrize(("width", "pad"), [(100, 19), (7, 1), (7, 0), (100, None), (2, 1)])
+def test_tokens_on_which_networks_are_compared_are_no_padding(width, pad):
+    config = Qwen2Config(pad_token_id=pad, vocab_size=width)
+    embed = nn.Embedding(width, 2)
+    network = types.SimpleNamespace(config=config, get_input_embeddings=lambda: embed)
+    found = reading._probe(network)
+    assert found.shape == (1, 12)
+    plain = [(i * 7919) % width for i in range(1, 13)]
+    assert found[0].tolist() == [(i + 1) % width if i == pad else i for i in plain]
+    assert pad not in found[0].tolist()
+    config.max_position_embeddings = 5
+    assert reading._probe(network).shape == (1, 5)
+
+
+def test_a_network_is_compared_in_two_halves(monkeypatch):
+    """Two positions of padding and half of the tokens are read first."""
+    from checkpoints import pair
+
+    network = pair("float32")[1].network
+    read = []
+    real = reading.read_prefix
+    monkeypatch.setattr(
+        reading, "read_prefix", lambda n, x, valid, K: read.append(valid) or real(n, x, valid, K)
+    )
+    reading.require_own_scores(network)
+    (valid,) = read
+    assert valid.tolist() == [[False, False, *[True] * 6]]
+
+
+def test_a_mask_is_handed_over_as_attention_takes_it():
+    mask = torch.tensor([[True, False]])
+    eager, sdpa = (
+        types.SimpleNamespace(config=Qwen2Config(attn_implementation=kind))
+        for kind in ("eager", "sdpa")
+    )
+    assert reading.as_attended(sdpa, mask, torch.float16) is mask
+    added = reading.as_attended(eager, mask, torch.float16)
+    assert added.dtype == torch.float16
+    assert added.tolist() == [[0.0, torch.finfo(torch.float16).min]]
+
+
+# --- what a checkpoint is, without its weights
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub with one checkpoint; what is asked of it is written down."""
+    import huggingface_hub
+
+    (tmp_path / "config.json").write_text('{"model_type": "x"}')
+    state = types.SimpleNamespace(asked=[], error=None, cached=None)
+    names = {"config.json": 18, "a.safetensors": 100, "b.safetensors": None, "code.py": 5}
+    siblings = [types.SimpleNamespace(rfilename=name, size=size) for name, size in names.items()]
+
+    def model_info(self, hub_id, **options):
+        state.asked.append((hub_id, options))
+        if state.error:
+            raise state.error
+        return types.SimpleNamespace(sha="abc", siblings=state.siblings)
+
+    def download(hub_id, file, **options):
+        state.asked.append((hub_id, file, options))
+        return str(tmp_path / file)
+
+    def cached(hub_id, file, **options):
+        state.asked.append((hub_id, file, options))
+        return state.cached
+
+    state.siblings, state.folder = siblings, tmp_path
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
+    return state
+
+
+def test_of_the_hub_the_configuration_alone_is_fetched(hub):
+    found = listing.listed("some/model@v2")
+    assert found == listing.Listed(
+        {"model_type": "x"}, {"config.json": 18, "a.safetensors": 100, "b.safetensors": 0}, True
+    )
+    assert found.weights == 100
+    options = {"revision": "v2", "files_metadata": True, "timeout": 10}
+    assert hub.asked == [
+        ("some/model", options),
+        ("some/model", "config.json", {"revision": "abc"}),
+    ]
+    hub.siblings = None
+    assert listing.listed("some/model").files == {}
+    assert hub.asked[2] == ("some/model", options | {"revision": None})
+
+
+def test_without_a_hub_what_was_fetched_is_listed(hub):
+    hub.error = ConnectionError()
+    for nothing in (None, object()):
+        hub.cached = nothing
+        assert listing.listed("some/model@v2") is None
+    assert hub.asked[-1] == ("some/model", "config.json", {"revision": "v2"})
+    hub.cached = str(hub.folder / "config.json")
+    found = listing.listed("some/model")
+    assert hub.asked[-1] == ("some/model", "config.json", {"revision": None})
+    assert found == listing.Listed({"model_type": "x"}, {"config.json": 19}, False)
+
+
+def test_what_the_hub_does_not_have_is_refused(hub):
+    from huggingface_hub.errors import EntryNotFoundError
+
+    hub.error = EntryNotFoundError("x")
+    with refused("^checkpoint: the hub has no 'some/model' with a config.json$"):
+        listing.listed("some/model@v2")
+    for name in ("nowhere", "a/b/c"):
+        with refused(f"^checkpoint: there is no folder '{name}'$"):
+            listing.listed(name)
+
+
+def test_a_folder_is_listed_by_its_files():
+    found = listing.listed(DREAM)
+    sizes = {file.name: file.stat().st_size for file in DREAM.iterdir()}
+    data = {name: size for name, size in sizes.items() if not name.endswith((".py", ".md"))}
+    assert found.files == data
+    assert found.weights == sizes["model.safetensors"]
+    assert found.on_hub is False
+    assert found.config == json.loads((DREAM / "config.json").read_text())
+    assert listing.listed(REWARD).weights == (REWARD / "model.safetensors").stat().st_size
