@@ -1,5 +1,7 @@
 """The parts that checkpoints are read by, one by one: borders, messages, what the hub is asked."""
 
+import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -18,8 +20,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from checkpoints import DREAM, REWARD
-from entrgi_ref.models import checkpoints, families, loading, reading, templates, tokenizers
+from checkpoints import DREAM, LONG, REWARD, SHORT, pair, response_tokens
+from entrgi_ref.models import causal, checkpoints, families, loading, reading, templates, tokenizers
 from entrgi_ref.models import listed as listing
 from entrgi_ref.models.combined import examine_reward, require_weights
 from entrgi_ref.models.denoiser import _check_special_tokens, _mask_of
@@ -220,6 +222,8 @@ def test_a_blank_is_one_token_for_each_underscore():
     for special in ("_ wwwwwwwww", "wwwwwwwww _", "_ wwwwwwww"):
         with refused(r"^template: got the special token '<[89]>' in ' ?w+ ?'$"):
             tokenizers.with_blanks(Words(), special, 8)
+    with refused("^template: got the special token '<9>'"):
+        tokenizers.with_blanks(Words(), "_ wwwwwwwww wwwwwwww", 8)
 
 
 def test_spaces_before_a_blank_belong_to_the_words_that_fill_it():
@@ -343,6 +347,60 @@ def test_contents_are_known_by_both_ends_of_a_file(tmp_path, monkeypatch):
     assert known(b"01") != known(b"0")
     (tmp_path / "code.py").write_text("x")
     assert known(b"0123456789") == first
+
+
+def test_contents_are_known_by_a_mebibyte_at_either_end(tmp_path):
+    """By the hash that the records of earlier runs hold."""
+    assert checkpoints.SAMPLED == 1024 * 1024
+    content = random.Random(0).randbytes(3 * 2**20)
+    (tmp_path / "b.safetensors").write_bytes(content)
+    (tmp_path / "a.json").write_bytes(b"{}")
+    digest = hashlib.blake2b(b"a.json 2 {}{}b.safetensors 3145728 ", digest_size=8)
+    digest.update(content[: 2**20] + content[2 * 2**20 :])
+    expected = {"name": tmp_path.name, "contents": digest.hexdigest()}
+    assert checkpoints.identity(tmp_path) == expected
+
+
+def test_a_network_of_twice_the_weights_and_a_million_numbers_is_too_large(monkeypatch):
+    """An embedding may count twice, and small ones may be made."""
+    config = types.SimpleNamespace(get_text_config=lambda: types.SimpleNamespace())
+
+    def check(numbers, stored):
+        blank = types.SimpleNamespace(parameters=lambda: [torch.empty(numbers, device="meta")])
+        monkeypatch.setattr(checkpoints, "blank", lambda *args: blank)
+        checkpoints._require_size(object, Path("folder"), config, stored)
+
+    check(2 * 7 + 2**20, {"a": 3, "b": 4})
+    with refused("^config.json: it is of a network of 1048591 numbers, but folder has 7$"):
+        check(2 * 7 + 2**20 + 1, {"a": 3, "b": 4})
+    config.get_text_config = lambda: types.SimpleNamespace(num_hidden_layers=2)
+    check(1, {"a": 3, "b": 4})
+    with refused("^num_hidden_layers: got 2, but folder has 1 weights$"):
+        check(1, {"a": 3})
+
+
+@pytest.mark.parametrize("place", [None, "text_config"])
+def test_a_causal_model_may_say_that_it_is_one(place, tmp_path):
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING as MODELS
+
+    plain = json.loads(Qwen3Config(num_hidden_layers=1).to_json_string())
+    for value, fits in ((True, True), (None, True), (False, False), (0, False), ("x", False)):
+        said = {"is_causal": value}
+        written = plain | (said if place is None else {place: said})
+        (tmp_path / "config.json").write_text(json.dumps(written))
+        if fits:
+            found = checkpoints.known_config(tmp_path, MODELS, "causal models")
+            assert found.num_hidden_layers == 1
+        else:
+            with refused(f"^is_causal: got {value!r}, expected a causal model: tokens that see"):
+                checkpoints.known_config(tmp_path, MODELS, "causal models")
+    for kind, said in ((3, "3"), ("new", "'new'"), (None, "None")):
+        (tmp_path / "config.json").write_text(json.dumps(plain | {"model_type": kind}))
+        with refused(f"^model_type: got {said}, which transformers does not know$"):
+            checkpoints.known_config(tmp_path, MODELS, "causal models")
+    (tmp_path / "config.json").write_text(json.dumps(plain | {"model_type": "t5"}))
+    with refused("^model_type: got 't5', of which there are no causal models$"):
+        checkpoints.known_config(tmp_path, MODELS, "causal models")
 
 
 def test_a_text_file_may_be_as_large_as_is_said(tmp_path, monkeypatch):
@@ -515,6 +573,16 @@ def test_the_room_is_what_is_said_or_half_of_what_is_free(monkeypatch):
     assert free._room() == (where, torch.float16, 50)
     said = loading.Loading(torch.float16, where, offload=True, max_memory=3.0)
     assert said._room() == (where, torch.float16, 3 * 2**30)
+
+
+def test_what_offload_needs_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(loading, "find_spec", lambda package: None)
+    needs = "which needs the package"
+    with refused(f"^offload: got True, {needs} accelerate; pip install accelerate$"):
+        loading.Loading.of(device="cuda", offload=True)
+    with refused(f"^quantize: got '8bit', {needs} torchao; pip install torchao$"):
+        loading.Loading.of(device="cpu", quantize="8bit")
 
 
 def test_memory_of_offload_has_borders(monkeypatch):
@@ -739,6 +807,8 @@ def test_special_tokens_of_tokenizer_and_configuration_agree(recwarn):
     last = Marked(mask=1, eos=4, pad=4)
     _check_special_tokens(last, {"eos_token_id": 4, "pad_token_id": 4, "mask_token_id": 1}, 1, 5)
     _check_special_tokens(Marked(), {"eos_token_id": 4}, 4, 5)
+    with refused("^checkpoint: the pad token has the id 5"):
+        _check_special_tokens(Marked(mask=1, pad=5), {}, 1, 5)
     for name, ids in {"mask": (5, 4, 4), "eos": (1, 5, 4), "pad": (1, 4, 5)}.items():
         mask, eos, pad = ids
         with refused(f"^checkpoint: the {name} token has the id 5, but vocab_size is 5$"):
@@ -865,19 +935,126 @@ def test_tokens_on_which_networks_are_compared_are_no_padding(width, pad):
     assert reading._probe(network).shape == (1, 5)
 
 
-def test_a_network_is_compared_in_two_halves(monkeypatch):
-    """Two positions of padding and half of the tokens are read first."""
-    from checkpoints import pair
+@pytest.fixture(scope="module")
+def both():
+    return pair("float32")
 
-    network = pair("float32")[1].network
-    read = []
-    real = reading.read_prefix
-    monkeypatch.setattr(
-        reading, "read_prefix", lambda n, x, valid, K: read.append(valid) or real(n, x, valid, K)
+
+def test_a_network_is_compared_in_two_halves(both, monkeypatch):
+    """Two positions of padding and half of the tokens are read first; no graph is kept."""
+    read, graphs = [], []
+    real, read_on = reading.read_prefix, reading.hidden_states
+
+    def prefix(network, embedded, valid, K):
+        read.append((valid.tolist(), K))
+        return real(network, embedded, valid, K)
+
+    def hidden(*args, **options):
+        graphs.append(torch.is_grad_enabled())
+        return read_on(*args, **options)
+
+    monkeypatch.setattr(reading, "read_prefix", prefix)
+    monkeypatch.setattr(reading, "hidden_states", hidden)
+    reading.require_own_scores(both[1].network)
+    reading.require_own_logits(both[0].network)
+    assert read == [([[False, False, *[True] * 6]], 1)]
+    assert graphs == [False, False, False]
+
+
+@pytest.mark.parametrize("which", ["scores", "logits"])
+def test_a_network_may_differ_by_a_thousandth(both, which, monkeypatch):
+    """In float32, of what it makes itself."""
+    network = both[which == "scores"].network
+    require = getattr(reading, f"require_own_{which}")
+    real = reading.hidden_states
+    for factor, fits in ((1 + 0.9e-3, True), (1 - 0.9e-3, True), (1 + 1.2e-3, False)):
+
+        def scaled(*args, factor=factor, **options):
+            return real(*args, **options) * factor
+
+        monkeypatch.setattr(reading, "hidden_states", scaled)
+        if fits:
+            require(network)
+        else:
+            with refused("it is not supported$"):
+                require(network)
+
+
+def test_a_score_that_is_off_is_noticed_where_hidden_states_are_not(both, monkeypatch):
+    network = both[1].network
+    largest = network.score.weight.norm()
+    score = network.score.forward
+    for share, fits in ((0.5e-3, True), (3e-3, False)):
+
+        def off(hidden, share=share):
+            # In a forward pass of its own the head is given the whole sequence.
+            more = share * largest * hidden.norm() if hidden.dim() == 2 else 0
+            return score(hidden) + more
+
+        monkeypatch.setattr(network.score, "forward", off)
+        if fits:
+            reading.require_own_scores(network)
+        else:
+            with refused("of a few tokens, but .* of their embeddings, read in two parts"):
+                reading.require_own_scores(network)
+
+
+@pytest.mark.parametrize("which", ["scores", "logits"])
+def test_a_gpu_without_room_is_not_taken_for_a_network_that_cannot_be_read(
+    both, which, monkeypatch
+):
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(reading, "hidden_states", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        getattr(reading, f"require_own_{which}")(both[which == "scores"].network)
+
+    def broken(*args, **options):
+        raise TypeError("built otherwise")
+
+    monkeypatch.setattr(reading, "hidden_states", broken)
+    kind = type(both[which == "scores"].network).__name__
+    said = f"^checkpoint: {kind} cannot be read from embeddings.*: TypeError: built otherwise$"
+    with refused(said):
+        getattr(reading, f"require_own_{which}")(both[which == "scores"].network)
+
+
+def test_padding_is_the_mask_where_a_denoiser_has_no_other(both):
+    for pad, filler in ((None, both[0].mask_id), (5, 5)):
+        found = dataclasses.replace(both[0], pad_id=pad).encode([SHORT, LONG])
+        assert found.tokens[~found.valid].unique().tolist() == [filler]
+        assert (~found.valid).any(1).tolist() == [True, False]
+
+
+def test_a_denoiser_keeps_no_keys_and_values(both):
+    """It reads all positions anew at each step."""
+    denoiser, kept = both[0], []
+    hook = denoiser.network.model.register_forward_hook(
+        lambda module, inputs, output: kept.append(output.past_key_values)
     )
-    reading.require_own_scores(network)
-    (valid,) = read
-    assert valid.tolist() == [[False, False, *[True] * 6]]
+    tokens = torch.full((1, 4), denoiser.mask_id)
+    logits = denoiser(tokens, torch.ones_like(tokens).bool(), torch.ones(1, 2).bool())
+    hook.remove()
+    assert logits.shape == (2, len(denoiser.writable))
+    assert kept == [None]
+
+
+def test_trajectories_that_fit_are_read_together(both, monkeypatch):
+    """Nothing is read again for the backward pass, unless there are more of them."""
+    denoiser, reward = both
+    again = []
+    monkeypatch.setattr(
+        causal, "checkpoint", lambda function, *args, **options: again.append(1) or function(*args)
+    )
+    response = response_tokens(denoiser, 3, 4)
+    masked = torch.ones_like(response).bool()
+    mixed = reward.embeddings[response[masked]]
+    for size, parts in ((None, 0), (4, 0), (3, 0), (2, 2), (1, 3)):
+        again.clear()
+        step = dataclasses.replace(reward, micro_batch=size).bind([SHORT], 3).at(response, masked)
+        step(mixed, response[masked])
+        assert len(again) == parts
 
 
 def test_a_mask_is_handed_over_as_attention_takes_it():
