@@ -172,7 +172,7 @@ QWEN = {
 QWEN2 = {name: name for name in QWEN if name != "head_dim"}
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "use_sliding_window": (False, None),
-    "attention_dropout": (0.0, 0, None),
+    "attention_dropout": (0.0, None),
     "use_mrope": (False, None),
 }
 WINDOW = frozenset({"max_window_layers", "sliding_window"})
@@ -254,20 +254,20 @@ LLADA = Family(
     neutral={
         "activation_type": ("silu",),
         "alibi": (False,),
-        "attention_dropout": (0.0, 0, None),
+        "attention_dropout": (0.0, None),
         "attention_layer_norm": (False,),
         "bias_for_layer_norm": (False, None),
         "block_group_size": (1,),
         "block_type": ("llama",),
         "clip_qkv": (None,),
-        "embedding_dropout": (0.0, 0, None),
+        "embedding_dropout": (0.0, None),
         "include_bias": (False,),
         "include_qkv_bias": (False, None),
         "input_emb_norm": (False,),
         "layer_norm_type": ("rms",),
         "layer_norm_with_affine": (True,),
         "multi_query_attention": (False, None),
-        "residual_dropout": (0.0, 0, None),
+        "residual_dropout": (0.0, None),
         "rope": (True,),
         "rope_full_precision": (True,),
         "scale_logits": (False,),
