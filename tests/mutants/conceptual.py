@@ -174,7 +174,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Copy(ROOT, Path(folder) / "copy", tests)
         right = (ROOT / CORE / "relaxation.py").read_text()
-        if copy.killed(f"{CORE}relaxation.py", right, tests, LIMIT * 5):
+        if copy.killed(f"{CORE}relaxation.py", right, tests, LIMIT * 5, imported=False):
             raise SystemExit("the tests fail without any mistake")
         for name, mistake in MISTAKES.items():
             caught = copy.killed(mistake.file, mistake.code(ROOT), mistake.tests, LIMIT)
