@@ -1,5 +1,6 @@
 """The parts that checkpoints are read by, one by one: borders, messages, what the hub is asked."""
 
+import copy
 import dataclasses
 import hashlib
 import io
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import (
     Qwen2Config,
@@ -21,7 +23,16 @@ from transformers import (
 )
 
 from checkpoints import DREAM, LONG, REWARD, SHORT, pair, response_tokens
-from entrgi_ref.models import causal, checkpoints, families, loading, reading, templates, tokenizers
+from entrgi_ref.models import (
+    causal,
+    checkpoints,
+    families,
+    likelihood,
+    loading,
+    reading,
+    templates,
+    tokenizers,
+)
 from entrgi_ref.models import listed as listing
 from entrgi_ref.models.combined import examine_reward, require_weights
 from entrgi_ref.models.denoiser import _check_special_tokens, _mask_of
@@ -476,6 +487,206 @@ def test_a_message_is_one_short_line():
     assert checkpoints.one_line(ValueError(" a\n b " + "x" * 400)) == f"ValueError: a b {'x' * 296}"
 
 
+class Architecture:
+    """A class of transformers, of which the calls are written down."""
+
+    def __init__(self, error=None, **report):
+        self.asked, self.error, self.report = [], error, report
+
+    def from_pretrained(self, folder, **options):
+        self.asked.append((folder, options))
+        if self.error:
+            raise self.error
+        report = dict.fromkeys(("missing_keys", "unexpected_keys", "mismatched_keys"), ())
+        return nn.Linear(2, 2), report | self.report
+
+
+@pytest.fixture
+def loaded(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoints, "_require_size", lambda *args: None)
+    monkeypatch.setattr(checkpoints, "require_weights", lambda folder: {})
+
+    def load(architecture, dtype=torch.float32, device="meta", **options):
+        return checkpoints.load(
+            architecture,
+            tmp_path,
+            dtype=dtype,
+            device=torch.device(device),
+            config="config",
+            **options,
+        )
+
+    return load
+
+
+def test_a_network_is_loaded_frozen_from_its_folder_alone(loaded, tmp_path):
+    made = Architecture(unexpected_keys=("a.rotary_emb.inv_freq", "lm_head.weight"))
+    network = loaded(made, key_mapping={"a": "b"})
+    assert made.asked == [
+        (
+            tmp_path,
+            {
+                "dtype": torch.float32,
+                "use_safetensors": True,
+                "output_loading_info": True,
+                "ignore_mismatched_sizes": True,
+                "local_files_only": True,
+                "attn_implementation": "sdpa",
+                "config": "config",
+                "key_mapping": {"a": "b"},
+            },
+        )
+    ]
+    assert not network.training
+    assert not any(p.requires_grad for p in network.parameters())
+    assert network.weight.device.type == "meta"
+    loaded(made, attn_implementation="eager")
+    assert made.asked[1][1]["attn_implementation"] == "eager"
+    assert loaded(made, device_map={"": "cpu"}).weight.device.type == "cpu"
+
+
+def test_weights_that_do_not_fit_are_named(loaded, tmp_path):
+    for report, said in (
+        ({"missing_keys": {"b", "a"}}, "lacks a, b"),
+        ({"unexpected_keys": {"c"}}, "has weights that the architecture does not: c"),
+        ({"mismatched_keys": {"d"}}, "has weights of another shape: d"),
+    ):
+        with refused(f"^checkpoint: {tmp_path} {said}$"):
+            loaded(Architecture(**report))
+
+
+def test_a_network_that_does_not_load_is_one_line(loaded, tmp_path):
+    said = f"^checkpoint: the weights of {tmp_path} do not load: KeyError: 'x'$"
+    with refused(said):
+        loaded(Architecture(KeyError("x")))
+    with pytest.raises(torch.OutOfMemoryError):
+        loaded(Architecture(torch.OutOfMemoryError("no room")))
+
+
+def test_norms_are_exact_in_double_precision_alone(loaded, monkeypatch):
+    changed = []
+    monkeypatch.setattr(checkpoints, "_normalise_in_double", changed.append)
+    for dtype in checkpoints.DTYPES.values():
+        network = loaded(Architecture(), dtype)
+        assert changed == ([network] if dtype == torch.float64 else [])
+        changed.clear()
+
+
+def test_files_of_weights_are_the_whole_or_the_shards(tmp_path):
+    def found():
+        return [file.name for file in checkpoints._weight_files(tmp_path)]
+
+    with refused("has no weights in the safetensors format, none at all; convert them"):
+        found()
+    for name in ("b.bin", "a.bin"):
+        (tmp_path / name).touch()
+    with refused(r"format, only pickled ones \(a\.bin\), which are not read; convert them"):
+        found()
+    for name in ("y.safetensors", "x.safetensors"):
+        (tmp_path / name).touch()
+    assert found() == ["x.safetensors", "y.safetensors"]
+    (tmp_path / "model.safetensors").touch()
+    assert found() == ["model.safetensors"]
+    index = tmp_path / "model.safetensors.index.json"
+    for empty in ({}, {"weight_map": {}}, {"weight_map": ["x"]}):
+        index.write_text(json.dumps(empty))
+        with refused("model.safetensors.index.json has no weight_map$"):
+            found()
+
+    def of(*names):
+        index.write_text(json.dumps({"weight_map": dict(enumerate(names))}))
+        return found()
+
+    assert of("model.safetensors", "model.safetensors") == ["model.safetensors"]
+    with refused("has model.safetensors beside model.safetensors.index.json, expected one of"):
+        of("x.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    assert of("y.safetensors", "x.safetensors", "y.safetensors") == [
+        "x.safetensors",
+        "y.safetensors",
+    ]
+    for bad in ("../x.safetensors", "x.bin", "/x.safetensors"):
+        with refused(f"names the shard '{bad}', expected files in the safetensors format beside"):
+            of("x.safetensors", bad)
+    with refused("lacks the shards u.safetensors, z.safetensors$"):
+        of("x.safetensors", "z.safetensors", "u.safetensors")
+
+
+def test_weights_are_counted_and_each_is_there_once(tmp_path):
+    """Of what is read: masks of older networks are stored as they like."""
+    first = {
+        "a.weight": torch.zeros(2, 3),
+        "b.bias": torch.zeros(4, dtype=torch.bfloat16),
+        "c.weight": torch.zeros(1, dtype=torch.float64),
+        "d.weight": torch.zeros(1, dtype=torch.float16),
+        "h.attn.bias": torch.zeros(2, 2, dtype=torch.uint8),
+        "h.attention.bias": torch.zeros(2, 2, dtype=torch.bool),
+        "h.attn.masked": torch.zeros(1, dtype=torch.int64),
+    }
+    save_file(first, tmp_path / "x.safetensors")
+    sizes = {name: tensor.numel() for name, tensor in first.items()}
+    assert checkpoints.require_weights(tmp_path) == sizes
+    save_file({"z": torch.zeros(5)}, tmp_path / "y.safetensors")
+    assert checkpoints.require_weights(tmp_path) == sizes | {"z": 5}
+    save_file({"b.bias": torch.zeros(4)}, tmp_path / "y.safetensors")
+    with refused(r"has the weight b\.bias twice, in x\.safetensors and in y\.safetensors$"):
+        checkpoints.require_weights(tmp_path)
+    for name in ("e.weight", "e.bias", "cross_attn.bias", "attn.bias.weight"):
+        save_file({name: torch.zeros(1, dtype=torch.int32)}, tmp_path / "y.safetensors")
+        said = (
+            rf"^checkpoint: {name} in .*y\.safetensors is stored as I32, expected one of F64, F32"
+        )
+        with refused(f"{said}, F16, BF16$"):
+            checkpoints.require_weights(tmp_path)
+    (tmp_path / "y.safetensors").write_text("x")
+    with refused(r"^checkpoint: the weights of .*y\.safetensors do not load: SafetensorError: "):
+        checkpoints.require_weights(tmp_path)
+
+
+def test_a_weight_is_found_by_its_name_here_or_there(tmp_path):
+    save_file({"old.a": torch.zeros(2, 3)}, tmp_path / "x.safetensors")
+    save_file({"b": torch.zeros(4)}, tmp_path / "y.safetensors")
+    renamed = {r"^old\.": "new."}
+    checkpoints.require_shape(tmp_path, "new.a", (2, 3), renamed)
+    checkpoints.require_shape(tmp_path, "b", (4,), {})
+    checkpoints.require_shape(tmp_path, "old.a", (1,), renamed, needed=False)
+    for needed in (True, False):
+        with refused(r"has weights of another shape: new\.a, \[2, 3\], expected \[3, 2\]$"):
+            checkpoints.require_shape(tmp_path, "new.a", (3, 2), renamed, needed=needed)
+    with refused(f"^checkpoint: {tmp_path} lacks old.a$"):
+        checkpoints.require_shape(tmp_path, "old.a", (2, 3), renamed)
+
+
+def test_a_tied_output_layer_is_the_table_or_is_not_stored(tmp_path):
+    table = torch.arange(6.0).reshape(2, 3)
+    save_file({"table": table}, tmp_path / "x.safetensors")
+    checkpoints.require_tied(tmp_path, table, {})
+    checkpoints.require_tied(tmp_path, table.half(), {"table": "lm_head.weight"})
+    with refused("^tie_word_embeddings: got True, but the checkpoint has an output layer of its"):
+        checkpoints.require_tied(tmp_path, table + 1, {"table": "lm_head.weight"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1]", "holds no JSON object$"),
+        ("{", r"is not JSON \("),
+        ('{"a": NaN}', r"is not JSON \(NaN is no number\)$"),
+        ('{"a": -Infinity}', r"is not JSON \(-Infinity is no number\)$"),
+        ('{"a": 1e400}', r"is not JSON \(1e400 is no number\)$"),
+        ('{"a":' * 10000, r"is not JSON \(.*recursion"),
+    ],
+)
+def test_what_is_no_object_of_json_is_refused(text, said, tmp_path):
+    (tmp_path / "a.json").write_text(text)
+    with refused(f"^checkpoint: {tmp_path}/a.json {said}"):
+        checkpoints.read_json(tmp_path / "a.json")
+    with refused(f"^checkpoint: {tmp_path} has no b.json$"):
+        checkpoints.read_json(tmp_path / "b.json")
+    (tmp_path / "b.json").write_text('{"a": 1.5, "b": [1e300]}')
+    assert checkpoints.read_json(tmp_path / "b.json") == {"a": 1.5, "b": [1e300]}
+
+
 def test_devices_are_named_as_they_were_given(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert checkpoints.device_of("cuda:1") == torch.device("cuda:1")
@@ -732,6 +943,19 @@ def test_what_each_family_is():
     }
 
 
+@pytest.mark.parametrize("family", families.FAMILIES, ids=lambda one: one.name)
+def test_nothing_is_dropped_by_chance(family):
+    """A checkpoint may say so in any of these ways."""
+    dropouts = [name for name in family.neutral if name.endswith("dropout")]
+    assert dropouts
+    for name in dropouts:
+        for nothing in (0, 0.0, None):
+            family.translated(family_fields(family) | {name: nothing})
+        for some in (-1, 0.1, 1, 1.0):
+            with refused(f"^{name}: got {some}, which is not supported$"):
+                family.translated(family_fields(family) | {name: some})
+
+
 def test_llada_falls_back_on_what_is_not_null():
     written = family_fields(families.LLADA)
     written |= {"embedding_size": 16, "n_heads": 4, "n_kv_heads": None}
@@ -978,6 +1202,43 @@ def test_a_network_may_differ_by_a_thousandth(both, which, monkeypatch):
         else:
             with refused("it is not supported$"):
                 require(network)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_sixteen_bits_only_what_is_far_off_is_noticed(both, dtype, monkeypatch):
+    network = copy.deepcopy(both[0].network).to(dtype)
+    reading.require_own_logits(network)
+    real = reading.hidden_states
+    for factor, fits in ((1.2, True), (0.8, True), (1.3, False)):
+        scaled = lambda *args, factor=factor, **o: real(*args, **o) * factor  # noqa: E731
+        monkeypatch.setattr(reading, "hidden_states", scaled)
+        if fits:
+            reading.require_own_logits(network)
+        else:
+            with refused("it is not supported$"):
+                reading.require_own_logits(network)
+
+
+def test_a_likelihood_is_the_mean_over_what_has_something_before_it(both):
+    """Of one token, of all of them, of none."""
+    denoiser, reward = both
+    network = denoiser.network
+    one = likelihood.LikelihoodReward(
+        network, denoiser.tokenizer, reward.vocabulary, reward.embeddings, None, None
+    )
+    tokens = torch.tensor([[3, 50, 7, 9]]).expand(4, -1)
+    counted = torch.tensor(
+        [[False, False, False, True], [True] * 4, [False] * 4, [True, False, False, False]]
+    )
+    with torch.no_grad():
+        embedded = network.get_input_embeddings()(tokens)
+        read = causal.Conversations(embedded, torch.ones_like(counted), tokens, counted)
+        found = one.rewards(read)
+        causal_mask = torch.ones(4, 4).tril().bool()[None, None]
+        logits = network(inputs_embeds=embedded[:1], attention_mask=causal_mask).logits[0]
+    log_p = [logits[i].log_softmax(-1)[tokens[0, i + 1]].item() for i in range(3)]
+    expected = [log_p[2], sum(log_p) / 3, 0, 0]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=1e-5)
 
 
 def test_a_score_that_is_off_is_noticed_where_hidden_states_are_not(both, monkeypatch):
