@@ -8,6 +8,9 @@ import json
 import math
 import os
 import random
+import signal
+import subprocess
+import sys
 import types
 from collections import namedtuple
 from pathlib import Path
@@ -175,6 +178,123 @@ def test_chance_in_a_template_begins_anew_for_each_text(monkeypatch):
     first = str(random.choice(numbers))
     found = served([asked(template), asked(template)], monkeypatch, None)
     assert found == [{"text": first}] * 2
+
+
+# --- templates: the first process
+
+
+class Running:
+    """A second process that answers as it is told to."""
+
+    def __init__(self, answer='{"text": "x"}\n', code=None):
+        self.answer, self.code, self.killed, self.waited = answer, code, 0, 0
+        self.asked = []
+        self.stdin = types.SimpleNamespace(write=self.asked.append, flush=lambda: None)
+        self.stdout = types.SimpleNamespace(readline=self.readline)
+
+    def readline(self):
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+    def poll(self):
+        return self.code
+
+    def wait(self):
+        self.waited += 1
+        return self.code
+
+    def kill(self):
+        self.killed += 1
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Processes to be started, in turn, and how each was."""
+    state = types.SimpleNamespace(waiting=[], calls=[])
+
+    def start(command, **options):
+        state.calls.append((command, options))
+        return state.waiting.pop(0)
+
+    monkeypatch.setattr(templates.subprocess, "Popen", start)
+    return state
+
+
+def test_one_process_renders_all_texts_of_a_process(started, monkeypatch):
+    first, second, third = started.waiting = [Running(), Running(), Running()]
+    process = templates.Process()
+    process.start()
+    assert len(started.calls) == 1
+    assert process.render("{}", [{"role": "user", "content": "é"}], a=1) == "x"
+    assert process.render("t", []) == "x"
+    turns = '[{"role": "user", "content": "\\u00e9"}]'
+    assert first.asked == [f'["{{}}", {turns}, {{"a": 1}}]\n', '["t", [], {}]\n']
+    first.code = 0  # it has ended by itself
+    process.render("t", [])
+    monkeypatch.setattr(os, "getpid", lambda: -5)  # in a fork
+    process.render("t", [])
+    assert [len(one.asked) for one in (first, second, third)] == [2, 1, 1]
+    ((command, options), *_) = started.calls
+    assert command == [sys.executable, "-P", templates.__file__]
+    assert (
+        options.pop("env").items() >= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}.items()
+    )
+    assert options == {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+        "text": True,
+        "encoding": "ascii",
+        "start_new_session": True,
+    }
+
+
+def test_a_process_that_ends_is_told_why_and_followed_by_another(started):
+    seconds = "^it takes more than 2 seconds$"
+    for answer, code, said in (
+        ("", -signal.SIGXCPU, seconds),
+        ("", 3, "^it has ended its process, with the exit code 3$"),
+        ('{"text": "cut', -9, "^it has ended its process, with the exit code -9$"),
+        (BrokenPipeError(), -signal.SIGXCPU, seconds),
+    ):
+        ending = Running(answer)
+        started.waiting = [ending, Running()]
+        process = templates.Process()
+        process.start()
+        ending.wait = lambda code=code: code
+        with refused(said):
+            process.render("t", [])
+        assert process.render("t", []) == "x"
+        assert not ending.killed
+
+
+def test_what_a_template_raises_is_raised_here(started):
+    started.waiting = [Running('{"error": "KeyError: x"}\n')]
+    with refused("^KeyError: x$"):
+        templates.Process().render("t", [])
+
+
+def test_after_an_interruption_nobody_reads_the_answer(started, monkeypatch):
+    interrupted, other = started.waiting = [Running(KeyboardInterrupt()), Running()]
+    process = templates.Process()
+    with pytest.raises(KeyboardInterrupt):
+        process.render("t", [])
+    assert (interrupted.killed, interrupted.waited) == (1, 1)
+    assert process.render("t", []) == "x"
+    process.close()
+    assert (other.killed, other.waited) == (1, 1)
+    process.close()
+    assert other.killed == 1
+
+
+def test_a_fork_does_not_end_the_process_of_its_parent(started, monkeypatch):
+    (parents,) = started.waiting = [Running()]
+    process = templates.Process()
+    process.start()
+    monkeypatch.setattr(os, "getpid", lambda: -5)
+    process.close()
+    assert (parents.killed, parents.waited) == (0, 0)
 
 
 # --- tokenizers
