@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from checkpoints import DREAM, REWARD, SHORT, changed, pair
 from corpus import TEXTS, bounded, refusal
 from entrgi_ref.models import Dream, templates
 from entrgi_ref.models.tokenizers import conversation, load_tokenizer
+from entrgi_ref.paper.judged.backends import LMUnitJudge
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 CONTENT = "{{ messages[0].content }}"
@@ -55,6 +57,16 @@ def test_it_is_refused_in_one_line(name, tokenizer):
     said = refusal(lambda: conversation(tokenizer, SHORT))
     assert said.startswith("checkpoint: its chat template does not work: ")
     assert any(part in said for part in reason.split("|")), said
+
+
+def test_lmunits_template_is_bounded_too(tokenizer):
+    model = SimpleNamespace(tokenizer=tokenizer, llm=SimpleNamespace(generate=lambda *a: []))
+    judge = LMUnitJudge({}, model, None)
+    tokenizer.chat_template = CONTENT
+    assert judge.answer([SHORT]) == []
+    tokenizer.chat_template = "{{ 'a' * 10**10 }}"
+    said = refusal(lambda: judge.answer([SHORT]))
+    assert TOO_LARGE in said
 
 
 def test_what_follows_a_hostile_one_is_rendered(tokenizer):

@@ -155,12 +155,9 @@ class LMUnitJudge:
 
     def answer(self, questions: Sequence[str]) -> list[Generated]:
         """Greedy, with the log-probabilities of the 20 likeliest tokens."""
-        texts = [
-            self.model.tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-            )
-            for text in questions
-        ]
+        from ...models.tokenizers import conversation
+
+        texts = [conversation(self.model.tokenizer, text) for text in questions]
         answers: list[Generated] = []
         for output in self.model.llm.generate(texts, self.parameters):
             first = output.outputs[0]
