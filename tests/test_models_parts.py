@@ -1421,6 +1421,19 @@ def test_a_denoiser_keeps_no_keys_and_values(both):
     assert kept == [None]
 
 
+def test_an_answer_takes_the_positions_of_prompt_response_and_suffix(both, monkeypatch):
+    denoiser, reward = both
+    bound = reward.bind([SHORT], 1)
+    response = response_tokens(denoiser, 1, 4)
+    masked = torch.ones_like(response).bool()
+    taken = bound.tokens.shape[1] + 4 + len(bound.suffix)
+    monkeypatch.setattr(reward.network.config, "max_position_embeddings", taken)
+    bound.at(response, masked)
+    monkeypatch.setattr(reward.network.config, "max_position_embeddings", taken - 1)
+    with refused(f"takes {taken} positions, the reward model has {taken - 1}; shorten"):
+        bound.at(response, masked)
+
+
 def test_trajectories_that_fit_are_read_together(both, monkeypatch):
     """Nothing is read again for the backward pass, unless there are more of them."""
     denoiser, reward = both
