@@ -2,8 +2,11 @@
 
 import gc
 import json
-from dataclasses import replace
+import random
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import product
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from transformers import (
 )
 
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
-from entrgi_ref.fast import nucleus, rows
+from entrgi_ref.fast import adam, gradient, nucleus, rows
 from entrgi_ref.models import Dream, SequenceReward, VocabularyMap, causal
 from entrgi_ref.models.reading import backbone_of, hidden_states, read_prefix
 from entrgi_ref.paper.declared import memory
@@ -303,3 +306,328 @@ def test_what_is_not_known_is_said():
         Sizes.of({"model_type": "gemma"})
     with pytest.raises(ValueError, match="it lacks vocab_size, inter"):
         Sizes.of({"model_type": "qwen3", "hidden_size": 4})
+
+
+# Everything to the byte, on the sizes of any network: what is alive, tensor by tensor
+
+
+def numbers(*shapes):
+    return sum(map(prod, shapes))
+
+
+def kept_for_the_backward_pass(s, S, read, seen, b):
+    t, wide = S * read, max(b, 4)
+    norm = [(t, s.width), (t,)]
+    heads = [(t, s.queries), (t, s.keys), (t, s.heads), (t, s.kv_heads)]
+    attention = [(t, s.queries), (S, seen, s.repeated), (S, seen, s.repeated), (t, s.queries)]
+    gated, rotations, mask = [(t, s.inner)] * 3, [(t, s.head)] * 2, (t, seen)
+    in_full = [*norm, *norm, (t, s.heads), *(heads if s.kind == "qwen3" else [])]
+    layer = wide * numbers(*in_full) + b * numbers(*attention, mask, *gated)
+    last_tokens = 8 * numbers((2, S))
+    return s.layers * layer + wide * numbers(*norm) + b * numbers(*rotations) + last_tokens
+
+
+def taken_by_the_backward_pass(s, S, read, seen, b):
+    t, states, gates = S * read, [(S * read, s.width)] * 2, [(S * read, s.inner)] * 3
+    keys = [(S, seen, s.repeated)] * 2
+    after_gates = numbers(*[(t, s.queries)] * 2, *states, *keys) - numbers(*gates)
+    return b * max(numbers(*gates, *states), after_gates)
+
+
+def taken_by_a_forward_pass(s, S, read, seen, b, padding=False):
+    t = S * read
+    around = [(t, s.width)] * 3 + [(t, s.head)] * 2
+    queries, keys, seen_keys = (t, s.queries), (t, s.keys), (S, seen, s.keys)
+    gated = [(t, s.width), *[(t, s.inner)] * 3]
+    rotated = [*[queries] * 4, keys, keys], [queries, queries, *[keys] * 5]
+    copied = [(S, seen, s.queries)] * 2 if 1 < s.kv_heads < s.heads else []
+    mask = [] if padding else [(t, seen)]
+    attention = [*[seen_keys] * 2, *[queries] * 2, *copied, *mask]
+    most = max(numbers(*some) for some in (gated, *rotated, attention))
+    return b * (numbers(*around) + most) + numbers(*mask)  # the mask also as bool
+
+
+def saved_by_rounding(s, b, bits):
+    """Less than the layers' products take with b bytes a number."""
+    products = [
+        (s.queries, s.width),
+        (s.keys, s.width),
+        (s.keys, s.width),
+        (s.width, s.queries),
+        (s.inner, s.width),
+        (s.inner, s.width),
+        (s.width, s.inner),
+    ]
+    whole, rows = numbers(*products), sum(rows for rows, _ in products)
+    layer = {
+        None: whole * b,
+        "8bit": whole + rows * b,  # a scale for each row
+        "4bit": whole // 2 + 4 * whole // 64,  # and for each 64 numbers
+    }[bits]
+    return s.layers * (whole * b - layer)
+
+
+def some_sizes(chance, heads=(1, 2, 3, 6)):
+    kv_heads = chance.choice(heads)
+    return Sizes(
+        kind=chance.choice(["qwen2", "qwen3", "llama"]),
+        vocabulary=chance.randint(40, 90),
+        width=8 * chance.randint(1, 9),
+        inner=8 * chance.choice([1, 2, 30]),
+        layers=chance.randint(1, 5),
+        heads=kv_heads * chance.choice([1, 2]),
+        kv_heads=kv_heads,
+        head=8 * chance.randint(1, 4),
+        tied=chance.random() < 0.5,
+    )
+
+
+def test_the_tensors_of_a_pass_are_counted_to_the_byte():
+    chance = random.Random(0)
+    for _ in range(300):
+        sizes, b = some_sizes(chance), chance.choice([2, 4, 8])
+        S, read = chance.randint(1, 9), chance.randint(1, 40)
+        case = sizes, S, read, read + chance.choice([0, 1, 50, 500]), b
+        assert activations(*case) == kept_for_the_backward_pass(*case), case
+        assert memory.backward(*case) == taken_by_the_backward_pass(*case), case
+        for padding in (False, True):
+            expected = taken_by_a_forward_pass(*case, padding)
+            assert memory.forward(*case, padding) == expected, case
+        assert memory.forward(*case) == taken_by_a_forward_pass(*case)
+        for bits in (None, "8bit", "4bit"):
+            assert memory.saved(sizes, b, bits) == saved_by_rounding(sizes, b, bits), (case, bits)
+
+
+def config_of(sizes, tied):
+    """That config.json which says so."""
+    assert sizes.kind != "llama"
+    return {
+        "model_type": sizes.kind,
+        "vocab_size": sizes.vocabulary,
+        "hidden_size": sizes.width,
+        "intermediate_size": sizes.inner,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "num_key_value_heads": sizes.kv_heads,
+        "head_dim": sizes.head,
+        "tie_word_embeddings": tied,
+    }
+
+
+DENOISER = Sizes("qwen2", 101, 24, 56, 3, 4, 2, 8)
+JUDGE = Sizes("qwen3", 97, 40, 32, 5, 6, 3, 16)
+LENGTHS, K, N = [5, 13, 2], 2, 7
+BATCH = {  # options of `predicted_memory` -> those of the counts by hand
+    "as a run has it": ({}, {}),
+    "without gradients": ({"gradient_steps": 0}, {"M": 0}),
+    "one gradient step": ({"gradient_steps": 1}, {"M": 1}),
+    "two": ({"gradient_steps": 2}, {"M": 2}),
+    "some trajectories at a time": ({"micro_batch": 4}, {"rows": 4}),
+    "all of them and more": ({"micro_batch": 7}, {"rows": 6}),
+    "some positions at a time": ({"vocabulary_batch": 5}, {"n": 5}),
+    "all positions and more": ({"vocabulary_batch": 50}, {"n": 42}),
+    "logits that are held": ({"pauses": True}, {"held": 42 * 101}),
+    "a rounded reward model": ({"quantize": {"reward": "4bit"}}, {"bits": (None, "4bit")}),
+    "a rounded mask predictor": ({"quantize": {"denoiser": "8bit"}}, {"bits": ("8bit", None)}),
+    "another template": ({"suffix": 5}, {"suffix": 5}),
+}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "b", "guidance_dtype", "g"),
+    [("bfloat16", 2, "float32", 4), ("float32", 4, "float32", 4), ("float64", 8, "bfloat16", 2)],
+)
+@pytest.mark.parametrize("name", BATCH)
+def test_the_tensors_at_each_moment_are_counted_to_the_byte(
+    monkeypatch, name, dtype, b, guidance_dtype, g
+):
+    options, by_hand = BATCH[name]
+    M, suffix, S = by_hand.get("M", 3), by_hand.get("suffix", 2), len(LENGTHS) * K
+    V, n, part, micro = 101, S * N, by_hand.get("n", S * N), by_hand.get("rows", S)
+    monkeypatch.setattr(memory, "SCORED", 4)
+    monkeypatch.setitem(gradient.TOKENS, "cuda", 20)
+    bits = by_hand.get("bits", (None, None))
+    found = predicted_memory(
+        *(config_of(DENOISER, False), config_of(JUDGE, True), LENGTHS, K, N),
+        *(dtype, guidance_dtype),
+        **options,
+    )
+
+    table, q = n * V * g, part * V * g
+    read, whole = N + suffix, 13 + N + suffix
+    copies = {
+        "denoiser": 24 * 56 * b if bits[0] else 0,
+        "reward": 40 * (6 * 16) * b if bits[1] else 0,
+    }
+    reading = taken_by_a_forward_pass(DENOISER, S, 13 + N, 13 + N, b, padding=True)
+    reading += copies["denoiser"]
+    keys_and_values = 5 * 2 * S * 13 * (3 * 16) * b if M else 0
+    sorting = {some: some * V * (5 * g + 16) for some in (n, part)}
+    moments = {
+        "the draw of candidates": 3 * table + max(sorting[n], table + 8 * n * V),
+        "the order": 3 * table + 4 * table,
+        "the mask predictor": reading,
+    }
+    kept = 0
+    if M:
+        kept = kept_for_the_backward_pass(JUDGE, micro, read, 13 + read, b)
+        backward = taken_by_the_backward_pass(JUDGE, micro, read, 13 + read, b)
+        vectors = b * numbers(*[(n, 40)] * 4, *[(S * read, 40)] * 2)
+        tables = (2 if M == 1 else 4) * table + q
+        moments |= {
+            "the nucleus in guidance": tables + sorting[part],
+            "the draw of hard tokens": tables + q + 8 * part * V,
+            "the weight": tables + 3 * q,
+            "the soft embedding": tables + (part * V * b if b != g else 0),
+            "the reward model's gradient": tables + vectors + kept + copies["reward"] + backward,
+            "the gradient of the logits": tables + 3 * part * 20 * g + vectors,
+            "the optimiser's step": 4 * table + q + 2 * q,
+            "reading the prompts": 2 * table
+            + q
+            + keys_and_values // K
+            + copies["reward"]
+            + taken_by_a_forward_pass(JUDGE, 3, 13, 13, b),
+        }
+    moments = {moment: most + by_hand.get("held", 0) * b for moment, most in moments.items()}
+    moments["the prediction"] = 2 * table
+    scoring = taken_by_a_forward_pass(JUDGE, 4, whole, whole, b)
+    moments["the final scores"] = copies["reward"] + scoring
+    assert found.moments == {name: keys_and_values + most for name, most in moments.items()}
+    without_moments = {key: size for key, size in asdict(found).items() if key != "moments"}
+    assert without_moments == {
+        "denoiser": DENOISER.as_denoiser * b - saved_by_rounding(DENOISER, b, bits[0]),
+        "reward": JUDGE.as_reward * b - saved_by_rounding(JUDGE, b, bits[1]),
+        "embeddings": V * 40 * b,
+        "table": table,
+        "cache": keys_and_values,
+        "activations": kept,
+        "reading": reading,
+    }
+    assert found.weights == found.denoiser + found.reward + found.embeddings
+    assert found.working == found.moments[found.fullest] == max(found.moments.values())
+    assert found.peak == found.weights + found.working
+
+
+def test_a_single_answer_is_scored_alone(monkeypatch):
+    config = config_of(JUDGE, True)
+    for S in (1, 16, 17):
+        found = predicted_memory(config, config, [9], S, 4, gradient_steps=0)
+        scoring = taken_by_a_forward_pass(JUDGE, min(S, 16), 15, 15, 2)
+        assert found.moments["the final scores"] == scoring
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_parts_of_tables_are_those_that_the_code_works_on(monkeypatch, device):
+    """The rows at a time, and from which size on a table is sorted, or stepped, another way."""
+    monkeypatch.setitem(rows.AT_A_TIME, device, 24)
+    for name in ("cpu", "cuda"):
+        monkeypatch.setitem(rows.AT_A_TIME, name, 24)
+    monkeypatch.setattr(nucleus, "LARGE", 6)
+    monkeypatch.setattr(adam, "LARGE", 24)
+    seen = []
+
+    @rows.by_rows
+    def noted(table):
+        seen.append(table.numel())
+        return table
+
+    for n, V in product((1, 2, 4, 5), (1, 5, 6, 12, 13, 24, 25)):
+        noted(torch.zeros(n, V))
+        tables = memory._Tables(n, V, 4, device)
+        assert tables.part == max(seen), (n, V)
+        if nucleus._large(torch.zeros(n, V)):
+            assert tables.nucleus == 4 * n * V
+        else:
+            assert tables.nucleus > 4 * n * V
+        fused = adam.adam([torch.zeros(n, V)], lr=1).defaults["fused"]
+        assert tables.adam == (0 if fused else 2 * 4 * n * V), (n, V)
+        assert memory._Tables(n, V, 2, device).adam == 2 * 2 * n * V
+        seen.clear()
+
+
+def test_sorting_takes_the_tables_that_are_alive_at_once(monkeypatch):
+    """Of what is sorted at a time values, their ids, and sums; beside them the table that parts are
+    put into, and the part before.
+    """
+    monkeypatch.setitem(rows.AT_A_TIME, "cuda", 100)
+    monkeypatch.setitem(rows.AT_A_TIME, "cpu", 100)
+    of_a_number = {2: 5 * 2 + 16, 4: 5 * 4 + 16, 8: 5 * 8 + 16}
+    for g, each in of_a_number.items():
+        assert memory._Tables(10, 10, g, "cuda").nucleus == 100 * each
+        # Ten rows of eleven: nine are a part, and one is left.
+        assert memory._Tables(10, 11, g, "cuda").nucleus == max(
+            99 * each, (110 + 99) * g + 11 * each
+        )
+        assert memory._Tables(40, 10, g, "cuda").nucleus == max(
+            100 * each, (400 + 100) * g + 100 * each
+        )
+        assert memory._Tables(40, 10, g, "cpu").nucleus == 400 * (g + 16)
+        parted = memory._Tables(40, 11, g, "cuda")
+        assert (parted.draw, parted.entropy, parted.weight) == (8 * 99, 4 * 99 * g, 3 * 99 * g)
+    assert memory._Tables(2, nucleus.LARGE - 1, 4, "cpu").nucleus == 20 * 2 * (nucleus.LARGE - 1)
+    for g, device in ((2, "cpu"), (8, "cpu")):
+        assert memory._Tables(2, nucleus.LARGE, g, device).nucleus == (g + 16) * 2 * nucleus.LARGE
+    for device in ("cpu", "cuda"):
+        monkeypatch.setitem(gradient.TOKENS, device, 7)
+        assert [memory._Tables(3, V, 4, device).gradient for V in (6, 7, 8)] == [
+            3 * 3 * 6 * 4,
+            3 * 3 * 7 * 4,
+            3 * 3 * 7 * 4,
+        ]
+
+
+def test_sizes_are_read_from_a_configuration():
+    qwen = config_of(JUDGE, False)
+    assert Sizes.of(qwen) == JUDGE
+    assert Sizes.of(qwen | {"tie_word_embeddings": True}) == replace(JUDGE, tied=True)
+    assert not Sizes.of({key: qwen[key] for key in qwen if key != "tie_word_embeddings"}).tied
+    for missing in ({"head_dim": None}, {"head_dim": 0}):
+        assert Sizes.of(qwen | missing) == replace(JUDGE, head=128)
+        heads = {"hidden_size": 51, "num_attention_heads": 6}
+        assert Sizes.of(qwen | missing | heads | {"model_type": "Dream"}).head == 8
+    kinds = {"Dream": "qwen2", "a2d-qwen2": "qwen2", "a2d-qwen3": "qwen3", "llada": "llama"}
+    for kind, layers in kinds.items():
+        assert Sizes.of(qwen | {"model_type": kind}).kind == layers
+    theirs = {
+        "model_type": "llada",
+        "embedding_size": 99,
+        "vocab_size": 90,
+        "d_model": 48,
+        "mlp_hidden_size": 64,
+        "n_layers": 3,
+        "n_heads": 6,
+        "n_kv_heads": None,
+        "weight_tying": True,
+    }
+    llada = Sizes("llama", 99, 48, 64, 3, 6, 6, 8, tied=True)
+    assert Sizes.of(theirs) == llada
+    assert Sizes.of(theirs | {"embedding_size": None, "n_kv_heads": 2}) == replace(
+        llada, vocabulary=90, kv_heads=2
+    )
+    kinds = "Dream, a2d-qwen2, a2d-qwen3, llada, qwen2, qwen3"
+    with pytest.raises(ValueError, match=f"^model_type: got 'gemma', expected one of {kinds}: of "):
+        Sizes.of({"model_type": "gemma"})
+    for field in qwen.keys() - {"model_type", "head_dim", "tie_word_embeddings"}:
+        with pytest.raises(ValueError, match=f"^config.json: it lacks {field}$"):
+            Sizes.of(qwen | {field: "8"})
+
+
+def test_parameters_and_operations_are_counted_by_hand():
+    """Of two heads of queries and one of keys, four wide; in layers six wide, ten inside."""
+    products = 2 * 6 * 8 + 2 * 6 * 4 + 3 * 6 * 10
+    for kind, more in (("llama", 0), ("qwen2", 8 + 4 + 4), ("qwen3", 4 + 4)):
+        sizes = Sizes(kind, 50, 6, 10, 3, 2, 1, 4)
+        assert (sizes.queries, sizes.keys, sizes.repeated) == (8, 4, 4)
+        assert replace(sizes, kv_heads=2).repeated == 8
+        assert sizes.in_layers == 3 * (products + 2 * 6 + more) + 6
+        assert sizes.as_denoiser == sizes.in_layers + 2 * 50 * 6
+        assert replace(sizes, tied=True).as_denoiser == sizes.in_layers + 50 * 6
+        assert sizes.as_reward == sizes.in_layers + 50 * 6 + 6
+        assert sizes.products == {
+            "numbers": products,
+            "rows": 8 + 4 + 4 + 6 + 10 + 10 + 6,
+            "largest": 6 * 10,
+        }
+        assert replace(sizes, inner=7).products["largest"] == 6 * 8
+        attention = 2 * (2 * 3 * 5 * 8)  # with keys and values, 5 seen, in 3 layers
+        assert sizes.operations(7, 5) == 7 * (2 * sizes.in_layers + attention)
