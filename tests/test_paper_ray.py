@@ -12,9 +12,11 @@ import socket
 import sys
 import threading
 import warnings
+from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ from entrgi_ref.commands.options import StoppedError
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.declared.testbed import DreamTestbed
 from entrgi_ref.paper.run import batches, cluster, start
-from entrgi_ref.paper.run.cluster import Actors, Cluster, cluster_of
+from entrgi_ref.paper.run.cluster import Actor, Actors, Cluster, cluster_of
 from entrgi_ref.paper.run.folder import RunFolder
 from entrgi_ref.paper.run.records import key_of
 from entrgi_ref.paper.run.runner import Runner
@@ -335,3 +337,292 @@ def test_ray_is_imported_late():
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 assert "ray" not in ast.unparse(node).replace(".", " ").split(), path
+
+
+class Noted:
+    """In the place of Ray: notes what it is asked for. A call is done at once."""
+
+    def __init__(self, monkeypatch, *, connected=False, gpus=None):
+        monkeypatch.setitem(sys.modules, "ray", self)
+        monkeypatch.setattr(cluster, "made_with", lambda: {"commit": "c0ffee"})
+        monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")  # so that it is put back
+        monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+        self.connected, self.gpus = connected, gpus
+        self.asked, self.started, self.calls, self.killed, self.waits = [], [], [], [], []
+        self.answers = {}
+        self.exceptions = SimpleNamespace(RayError=OSError, RayTaskError=LookupError)
+
+    def is_initialized(self):
+        return self.connected
+
+    def init(self, **options):
+        self.asked.append(("init", options))
+
+    def shutdown(self):
+        self.asked.append("shutdown")
+
+    def cluster_resources(self):
+        return {"CPU": 4} if self.gpus is None else {"CPU": 4, "GPU": self.gpus}
+
+    def remote(self, **options):
+        self.asked.append(("remote", options))
+        return lambda kind: SimpleNamespace(remote=self._start)
+
+    def _start(self, *given):
+        def call(batch):
+            self.calls.append((actor, batch))
+            return len(self.calls) - 1
+
+        actor = SimpleNamespace(given=given, records=SimpleNamespace(remote=call))
+        self.started.append(actor)
+        return actor
+
+    def wait(self, returned, *, num_returns, timeout):
+        assert num_returns == 1
+        self.waits.append(timeout)
+        return returned[:1], returned[1:]
+
+    def get(self, returned):
+        answer = self.answers.get(returned, ([f"record {returned}"], []))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def kill(self, actor):
+        self.killed.append(actor)
+
+
+def actors_of(one=ONE):
+    return Actors(one, plan_of(), Watched())
+
+
+WITHOUT_A_GPU = {"num_cpus": 1, "num_gpus": 0, "max_restarts": 8, "max_task_retries": -1}
+
+
+def test_a_cluster_of_this_machine_ends_with_the_run(monkeypatch):
+    ray = Noted(monkeypatch)
+    with actors_of():
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    quiet = {"log_to_driver": False, "logging_level": "WARNING"}
+    start = ("init", {"address": "local", "include_dashboard": False, **quiet})
+    assert ray.asked == [start, ("remote", WITHOUT_A_GPU), "shutdown"]
+
+
+def test_a_cluster_that_a_program_has_connected_to_stays(monkeypatch):
+    ray = Noted(monkeypatch, connected=True)
+    with actors_of():
+        pass
+    assert ray.asked == [("remote", WITHOUT_A_GPU)]
+
+
+def test_a_cluster_elsewhere_is_asked_before_it_is_connected_to(monkeypatch):
+    ray, order = Noted(monkeypatch), []
+    monkeypatch.setattr(cluster, "_require_answer", order.append)
+    with actors_of(Cluster("there:1")):
+        pass
+    assert order == ["there:1"]
+    quiet = {"log_to_driver": False, "logging_level": "WARNING"}
+    assert ray.asked[0] == ("init", {"address": "there:1", **quiet})
+    assert "RAY_USAGE_STATS_ENABLED" not in os.environ  # it is not ours
+
+    def fails(**options):
+        raise ConnectionError("two\n  lines")
+
+    ray.init = fails
+    with pytest.raises(ValueError, match=r"^ray_address: 'there:1': two lines$"):
+        actors_of(Cluster("there:1")).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "wanted", "each", "started"),
+    [
+        (3, Cluster(), 1, 3),
+        (1.0, Cluster(), 1, 1),
+        (0.5, Cluster(), 0, 1),
+        (None, Cluster(), 0, 1),
+        (3, Cluster(gpus=False), 0, 1),
+        (3, Cluster(actors=2), 1, 2),
+        (None, Cluster(actors=2), 0, 2),
+    ],
+)
+def test_each_gpu_has_an_actor_if_nothing_else_is_said(monkeypatch, gpus, wanted, each, started):
+    ray = Noted(monkeypatch, connected=True, gpus=gpus)
+    with actors_of(wanted) as actors:
+        assert ray.asked == [("remote", WITHOUT_A_GPU | {"num_gpus": each})]
+        actors.load()
+        assert len(ray.started) == started
+        assert ray.calls == [(actor, None) for actor in ray.started]  # they load the networks
+        assert ray.waits == [None]  # for one of them, as long as it takes
+        actors._ask()
+        assert len(ray.started) == started  # idle and busy ones count
+    assert len(ray.killed) == started
+    plan, testbed, expected, threads = ray.started[0].given
+    assert (plan, threads) == (plan_of(), torch.get_num_threads())
+    assert expected == {**plan.declaration(testbed), "made_with": {"commit": "c0ffee"}}
+
+
+def test_nodes_that_join_later_have_actors_too(monkeypatch):
+    ray = Noted(monkeypatch, connected=True, gpus=1)
+    with actors_of(Cluster()) as actors:
+        actors.load()
+        ray.gpus = 4
+        actors._ask()
+        assert len(ray.started) == 4
+        ray.gpus = 2  # a lost node takes no actor with it that answers
+        actors._ask()
+        assert len(ray.started) == 4
+
+
+class Handing:
+    """In the place of a `Runner`: hands out batches, and notes what is written, and if it is held
+    meanwhile.
+    """
+
+    def __init__(self, *batches):
+        self.batches, self.held = batches, set()
+        self.written, self.said = [], []
+
+    def take(self):
+        for taken in self.batches:
+            if taken is None:
+                yield None
+                continue
+            lock = ExitStack()
+            lock.callback(self.held.discard, taken)
+            self.held.add(taken)
+            yield taken, lock
+
+    def write(self, records):
+        self.written.append((records, set(self.held)))
+
+    def say(self, message):
+        self.said.append(message)
+
+
+def test_what_an_actor_returns_is_written_while_its_batch_is_held(monkeypatch):
+    ray, runner = Noted(monkeypatch, connected=True), Handing("A", "B", None)
+    ray.answers = {1: (["of A"], ["slow"]), 2: (["of B"], [])}
+    with actors_of() as actors:
+        actors.load()
+        actors.run(runner)
+        (actor,) = ray.started
+        assert ray.calls == [(actor, None), (actor, "A"), (actor, "B")]
+        assert runner.written == [(["of A"], {"A", "B"}), (["of B"], {"B"})]
+        assert runner.said == ["slow"]
+        assert runner.held == set()
+        # While others hold what is left, as long as a runner waits.
+        assert ray.waits == [None, None, cluster.POLL_SECONDS]
+        assert ray.killed == []
+        slept = []
+        monkeypatch.setattr(cluster.time, "sleep", slept.append)
+        actors.run(Handing(None))
+        assert ray.killed == [actor]
+        assert slept == [cluster.POLL_SECONDS]
+        actors._collect(None)
+        assert slept == [cluster.POLL_SECONDS, 0]
+        actors._ask()  # another takes its place
+        assert len(ray.started) == 2
+
+
+def test_what_is_in_hand_is_given_back_when_a_run_ends(monkeypatch):
+    ray, runner = Noted(monkeypatch, connected=True), Handing("A", "B")
+    with actors_of(Cluster(actors=2)) as actors:
+        actors.load()
+        actors.run(runner)
+        assert runner.held == {"A", "B"}
+        assert len(actors._busy) == 2
+    assert runner.held == set()
+    assert len(ray.killed) == len(ray.started) == 2
+
+
+def test_what_an_actor_raises_is_raised_by_the_driver(monkeypatch):
+    ray, cause = Noted(monkeypatch, connected=True), ValueError("no weights")
+    raised = LookupError("in an actor")
+    raised.cause = cause
+    for error, message in (
+        (raised, "^no weights$"),
+        (
+            OSError("the actor\n died"),
+            "^ray: an actor died and is not started again: the actor died$",
+        ),
+    ):
+        ray.answers = {len(ray.calls): error}
+        with actors_of() as actors, pytest.raises(ValueError, match=message):
+            actors.load()
+
+
+def test_an_actor_computes_what_a_single_process_would(monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "made_with", lambda: {"commit": "c0ffee"})
+    plan, testbed = (
+        plan_of(methods=["bon"], seeds=[1]),
+        Watched(judge=FailingReward(2, dislikes=("22",))),
+    )
+    expected = cluster._declared(plan, testbed)
+    used = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    actor = Actor(plan, testbed, expected, 3)
+    assert used == [3]
+    assert testbed.loads == 0
+    assert actor.records(None) == ([], [])
+    assert testbed.loads == 1
+    said = []
+    alone = batches.Answerer(plan, testbed, said.append)
+
+    def timeless(records):
+        return [
+            {key: value for key, value in record.items() if key != "timing"} for record in records
+        ]
+
+    for batch in batches.batches(plan, testbed):
+        records, heard = actor.records(batch)
+        assert timeless(records) == timeless(alone.records(batch))
+        assert heard == said  # of this batch alone
+        said.clear()
+
+    def lost(batch):
+        raise torch.AcceleratorError("an illegal memory access")
+
+    actor._answerer = SimpleNamespace(records=lost)
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    actor.records(batch)
+    assert left == [1]
+    assert capsys.readouterr().err == "the device is lost: an illegal memory access\n"
+    other = Actor(plan, testbed, expected | {"batch_size": 7, "experiment": "?"}, 3)
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-7")
+    with pytest.raises(ValueError, match="another run") as error:
+        other.records(None)
+    assert str(error.value) == (
+        "ray: an actor on node-7 would compute another run (experiment: '?' at the driver, 'main' "
+        "here; batch_size: 7 at the driver, 2 here); give every node the same code, checkpoints "
+        "and --dtype"
+    )
+
+
+def test_an_address_is_tried_if_it_is_a_host_and_a_port(monkeypatch):
+    tried = []
+
+    def connect(address, timeout):
+        tried.append((address, timeout))
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    for address in ("auto", "ray://there:10001", "there", ":6379", "there:6379a", "there:"):
+        cluster._require_answer(address)
+    assert tried == []
+    cluster._require_answer("there:6379")
+    cluster._require_answer("[::1]:1")
+    assert tried == [(("there", 6379), 10.0), (("::1", 1), 10.0)]
+    for error in (OSError("no route"), OverflowError("too large")):
+
+        def fails(address, timeout, error=error):
+            raise error
+
+        monkeypatch.setattr(socket, "create_connection", fails)
+        with pytest.raises(ValueError, match=rf"^ray_address: nothing answers at a:1 \({error}\)$"):
+            cluster._require_answer("a:1")
+
+
+def test_options_of_an_engine_that_are_just_allowed():
+    assert Cluster() == Cluster(None, None, True)
+    assert cluster_of("ray", None, 1, gpus=True) == Cluster(None, 1, True)
