@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import datasets
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrgi_ref.paper.declared import benchmarks
-from entrgi_ref.paper.declared.testbed import reward_paths
+from entrgi_ref.paper.declared import benchmarks, published
+from entrgi_ref.paper.declared.costs import Costs
+from entrgi_ref.paper.declared.testbed import DreamTestbed, reward_paths
 from entrgi_ref.paper.run.records import fingerprint
 from entrgi_ref.paper.run.start import pinned
 
@@ -203,3 +205,129 @@ def test_names_of_reward_models(tmp_path, monkeypatch):
 def test_a_reward_model_is_named_by_what_files_can_be_named_by(given):
     with pytest.raises(ValueError, match=r"^reward: got the name .* expected one without /$"):
         reward_paths([given])
+
+
+def test_the_numbers_are_those_that_were_published():
+    """Of the authors' project page."""
+    assert published.TOP1 == {
+        ("reward-bench-2", "entrgi"): 3.91,
+        ("reward-bench-2", "bon"): 2.99,
+        ("judge-bench", "entrgi"): 2.44,
+        ("judge-bench", "bon"): 1.65,
+        ("rm-bench", "entrgi"): 5.70,
+        ("rm-bench", "bon"): 5.11,
+    }
+    assert published.published("rm-bench", "bon", "top1") == 5.11
+    assert published.published("rm-bench", "aps", "top1") is None
+    assert published.published("rm-bench", "bon", "avg4") is None
+    assert (published.PROMPTS, published.SEEDS) == (64, (1, 2, 3))
+
+
+class Network:
+    """Of three weights, of which the first is a table of embeddings; one is packed."""
+
+    def __init__(self, rows):
+        self.table = SimpleNamespace(weight=torch.zeros(100, 3))
+        packed = torch.zeros(2)
+        packed.quant_state = SimpleNamespace(shape=(rows, 5))
+        self.weights = [self.table.weight, torch.zeros(7), packed]
+
+    def get_input_embeddings(self):
+        return self.table
+
+    def parameters(self):
+        return iter(self.weights)
+
+
+def test_costs_are_tokens_times_parameters():
+    """Also of packed weights, and of all rewards of a sum."""
+    testbed = DreamTestbed("dream", {"a": "b"}, [])
+    lengths = {"short": 2, "longer": 5}
+    testbed._denoiser = SimpleNamespace(
+        network=Network(10),
+        encode=lambda prompts: SimpleNamespace(
+            valid=torch.arange(5) < torch.tensor([[lengths[prompt]] for prompt in prompts])
+        ),
+    )
+    testbed._reward = ("a", "the reward", [Network(2), Network(4)])
+    length, judged = 3.5 + 6, (7 + 2 * 5) + (7 + 4 * 5)
+    found = testbed.costs("a", ["short", "longer"], 6)
+    assert found == Costs(length * (7 + 50), 6 * judged, length * judged)
+
+
+def test_a_testbed_of_dream_is_loaded_as_it_is_unless_something_is_said():
+    testbed = DreamTestbed("dream", {"0.6B": "a", "1.7B": "b"}, [])
+    assert testbed.__getstate__() == {
+        "path": "dream",
+        "reward_paths": {"0.6B": "a", "1.7B": "b"},
+        "benchmarks": [],
+        "dtype": "auto",
+        "requested_device": "auto",
+        "unmatched": "eos",
+        "compiled": False,
+        "cuda_graphs": False,
+        "micro_batch": None,
+        "vocabulary_batch": None,
+        "reward_device": None,
+        "offload": False,
+        "attention": "sdpa",
+        "quantize": {},
+        "reward_weights": (),
+    }
+    assert (testbed.rewards, testbed.main_reward) == (("0.6B", "1.7B"), "1.7B")
+    assert testbed != DreamTestbed("dream", {"0.6B": "a", "1.7B": "b"}, [])
+    assert testbed.gold("a", "b") is None
+    summed = DreamTestbed("dream", {"a": "x", "b": "y"}, [], reward_weights=(0.5, -1))
+    assert (summed.rewards, summed.main_reward) == (("sum",), "sum")
+
+
+def test_one_reward_is_held_until_another_is_wanted(monkeypatch):
+    loaded = []
+
+    def load(self, name):
+        loaded.append((name, self._reward))
+        return SimpleNamespace(network=f"network of {name}")
+
+    monkeypatch.setattr(DreamTestbed, "_loaded", load)
+    testbed = DreamTestbed("dream", {"a": "x", "b": "y"}, [])
+    testbed._denoiser = "denoiser"
+    first = testbed.reward("a")
+    assert testbed.reward("a") is first
+    assert testbed.reward("b") is not first
+    assert loaded == [("a", None), ("b", None)]  # the one before has left by then
+    assert testbed._reward[2] == ["network of b"]
+    with pytest.raises(ValueError, match="reward: got 'c', expected one of 'a', 'b'"):
+        testbed.reward("c")
+
+    def full(self, name):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(DreamTestbed, "_loaded", full)
+    with pytest.raises(ValueError, match="out of memory: the networks do not fit; load them by"):
+        testbed.reward("a")
+
+
+def test_a_surrogate_is_refused_and_its_neighbours_are_read(tmp_path):
+    file = tmp_path / "a.jsonl"
+    for code, good in ((0xD7FF, True), (0xD800, False), (0xDFFF, False), (0xE000, True)):
+        file.write_text(json.dumps({"prompt": f"a{chr(code)}"}))
+        if good:
+            assert benchmarks.load(str(file)).prompts == (f"a{chr(code)}",)
+        else:
+            with pytest.raises(ValueError, match=r"a\.jsonl, row 1: half a character \(a surr"):
+                benchmarks.load(str(file))
+
+
+def test_a_row_is_counted_from_one_and_a_file_is_known_by_its_prompts(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "a"}\n\n{"prompt": "b", "question": "c"}\n')
+    found = benchmarks.load(str(file))
+    assert found == benchmarks.Benchmark("mine", ("a", "b"), "2 prompts, ffc151170352baa3")
+    assert repr(found) == "Benchmark(name='mine', source='2 prompts, ffc151170352baa3')"
+    file.write_text('{"prompt": "a"}\n{"answer": "b"}\n')
+    with pytest.raises(ValueError, match=r"mine\.jsonl, row 2: has no text in"):
+        benchmarks.load(str(file))
+    with pytest.raises(ValueError, match=r"^benchmark: there is no file"):
+        benchmarks.load(str(tmp_path / "none.jsonl"))
+    with pytest.raises(ValueError, match=r"^benchmark \(or a .*\): got 'rm', expected one of 'rew"):
+        benchmarks.load("rm")

@@ -10,8 +10,8 @@ from paper_runs import PROMPTS, TINY_BASE, arguments, benchmark_file, by_key, in
 
 from checkpoints import pair
 from entrgi_ref import GuidanceConfig, SamplingConfig
-from entrgi_ref.paper.declared.costs import Costs
-from entrgi_ref.paper.declared.experiments import LABELS, METHODS, RIVALS
+from entrgi_ref.paper.declared.costs import Costs, gradient_steps_of
+from entrgi_ref.paper.declared.experiments import EXPERIMENTS, LABELS, METHODS, RIVALS
 from entrgi_ref.paper.declared.methods import BETA, Method
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.run import estimate
@@ -212,3 +212,154 @@ def test_rivals_run_on_dream(tmp_path):
         assert re.search(
             rf"\n  {LABELS[method]}, K = \d+{more}, without gradients: +[\d.]+ GiB", output
         )
+
+
+def test_what_an_answer_costs_is_counted_by_hand():
+    """Seven of the eight steps commit a token; a gradient step reads there and back."""
+    costs, base = Costs(denoiser=10, reward=7), based(M=3, K=4)
+    assert gradient_steps_of(base) == [3] * 7
+    assert gradient_steps_of(replace(base, skip_empty_steps=False)) == [3] * 8
+    unguided = base.guided(steps=0)
+    assert costs.per_trajectory(unguided) == 7 * 10 + 7
+    assert costs.per_trajectory(base) == 7 * 10 + 7 * 3 * 2 * 7 + 7
+    assert costs.per_trajectory(unguided, texts=5) == 7 * 10 + 5 * 7 + 7
+    assert replace(costs, text=0.5).per_trajectory(unguided, texts=5) == 7 * 10 + 5 * 0.5 + 7
+    assert (costs.of_text, replace(costs, text=0).of_text) == (7, 0)
+    assert costs.equal_trajectories(base, unguided) == math.ceil(4 * 371 / 77)
+    assert costs.equal_trajectories(base, unguided, texts=5) == math.ceil(4 * 371 / 112)
+
+
+@pytest.mark.parametrize(("more", "K"), [(0, 8), (1e-11, 8), (1e-5, 9), (-1e-5, 8)])
+def test_equal_trajectories_are_rounded_up_but_for_errors_of_rounding(more, K):
+    """A guided answer costs twice an unguided one, or a little more."""
+    base = based(M=1, K=4)
+    costs = Costs(denoiser=13 / 7 * (1 - more), reward=1)
+    assert costs.equal_trajectories(base, base.guided(steps=0)) == K
+
+
+@pytest.mark.parametrize(
+    ("text", "candidates"),
+    [(1.0, 5), (42 / 48, 6), (42 / 48 + 1e-12, 6), (42 / 48 + 1e-6, 5), (3, 2)],
+)
+def test_lookahead_has_as_many_candidates_as_guidance_would_buy(text, candidates):
+    """Guidance costs 42; eight tokens have as many candidates each."""
+    found = Method.of("lookahead", based(M=3), lambda: Costs(10, 1, text=text))
+    assert found.options == {"beta": 1.0, "candidates": candidates}
+    assert found.texts == 8 * candidates
+
+
+def test_texts_that_cost_nothing_are_no_reason_for_more():
+    found = Method.of("lookahead", based(), lambda: Costs(10, 0, text=0))
+    assert found.options["candidates"] == 2
+
+
+def test_other_methods_score_no_texts_and_ask_for_no_costs():
+    for name in ("bon", "expectation", "aps", "entrgi", "damped"):
+        method = Method.of(name, based(), lambda: pytest.fail("costs are not asked for"))
+        assert (method.texts, dict(method.options), method.takes_draws) == (0, {}, True)
+        guidance = method.config.guidance
+        assert (guidance.steps, method.config.trajectories) == (0 if name == "bon" else 3, 4)
+        weight = {"bon": "entrgi", "damped": "entrgi"}.get(name, name)
+        assert guidance.weight == weight
+    of = {name: Method.of(name, based(), lambda: Costs(10, 7)) for name in RIVALS}
+    assert [of[name].texts for name in ("smc", "self_smc")] == [7, 0]
+    assert [of[name].takes_draws for name in RIVALS] == [True, False, False, False]
+    assert BETA == {"smc": 0.1, "self_smc": 1.0, "lookahead": 1.0}
+
+
+def test_what_each_experiment_varies():
+    rewards, models, steps = ("small", "large"), ("aps", "entrgi"), (1, 2, 3, 4, 6, 8)
+    guided = ("expectation", *models)
+    sizes = [{"reward": size} for size in rewards]
+    varied = [{**size, "gradient_steps": M} for size in sizes for M in steps]
+    assert {
+        name: (one.methods, one.observed, one.beside, one.variants(rewards, "large"))
+        for name, one in EXPERIMENTS.items()
+    } == {
+        "main": (METHODS, False, RIVALS, [{}]),
+        "error-by-step": (models, True, (), [{}]),
+        "error-vs-entropy": (models, True, (), [{}]),
+        "reward-size": (("bon", *guided), False, (), sizes),
+        "gradient-steps": (guided, False, (), varied),
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad", "message"),
+    [
+        ("prompts", (1, 2), (0, -1), "prompts: got {}, expected an integer of at least 1"),
+        (
+            "gradient_steps",
+            (0, 1),
+            (-1,),
+            "gradient_steps: got {}, expected an integer of at least 0",
+        ),
+        (
+            "batch_size",
+            (1, "2", "auto"),
+            (0, "0", "-1", "many"),
+            "batch_size: got {!r}, expected auto or an integer of at least 1",
+        ),
+    ],
+)
+def test_a_plan_of_numbers_that_can_be(field, good, bad, message):
+    usual = {"name": "main", "base": TINY_BASE, "seeds": [1], "prompts": 3, "batch_size": 2}
+    for value in good:
+        plan = Plan.of(**usual | {field: value})
+        if field == "gradient_steps":
+            assert plan.base == TINY_BASE.guided(steps=value)
+        else:
+            assert getattr(plan, field) == (None if value == "auto" else int(value))
+    for value in bad:
+        with pytest.raises(ValueError, match=f"^{re.escape(message.format(value))}$"):
+            Plan.of(**usual | {field: value})
+
+
+def test_gradient_steps_take_the_place_of_those_that_are_varied():
+    plan = Plan.of("gradient-steps", TINY_BASE, [1], 1, 1, gradient_steps=0)
+    assert plan.experiment.gradient_steps == (0,)
+    assert plan.base == TINY_BASE
+    for experiment in ("error-by-step", "error-vs-entropy"):
+        assert Plan.of(experiment, TINY_BASE, [1], 1, 1, gradient_steps=1).methods == (
+            "aps",
+            "entrgi",
+        )
+        message = f"gradient_steps: got 0, expected 1 or more: {experiment} shows their errors"
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            Plan.of(experiment, TINY_BASE, [1], 1, 1, gradient_steps=0)
+
+
+def test_costs_are_asked_once_for_each_method_of_all_prompts():
+    asked = []
+
+    class Asked(TinyTestbed):
+        def costs(self, *given):
+            asked.append(given)
+            return Costs(10, 7)
+
+    plan, testbed = Plan.of("main", TINY_BASE, [3], 2, 1, ["bon", "lookahead"]), Asked()
+    bon, lookahead = plan.cells(testbed)
+    assert plan.method(testbed, bon).config.seed == 3
+    assert asked == []
+    plan.method(testbed, lookahead)
+    assert asked == [("large", testbed.prompts, TINY_BASE.new_tokens)]
+    steps = Plan.of("gradient-steps", TINY_BASE, [3], 2, 1, ["aps"])
+    for cell in steps.cells(testbed):
+        assert steps.settings(testbed, cell).guidance.steps == cell.variant["gradient_steps"]
+    assert plan.asked(testbed) == {
+        "methods": ["bon", "lookahead"],
+        "seeds": [3],
+        "variants": [{}],
+        "prompts": {"digits": 2},
+    }
+    settings = json.loads(TINY_BASE.to_json())
+    del settings["seed"]
+    assert plan.declaration(testbed) == {
+        "experiment": "main",
+        "settings": settings,
+        "batch_size": 1,
+        **testbed.declaration,
+    }
+    auto = Plan.of("main", TINY_BASE, [3], 9, "auto", ["bon"])
+    assert auto.declaration(testbed)["batch_size"] == "auto"
+    assert auto.asked(testbed)["prompts"] == {"digits": 5}
