@@ -430,6 +430,7 @@ BATCH = {  # options of `predicted_memory` -> those of the counts by hand
     "a rounded reward model": ({"quantize": {"reward": "4bit"}}, {"bits": (None, "4bit")}),
     "a rounded mask predictor": ({"quantize": {"denoiser": "8bit"}}, {"bits": ("8bit", None)}),
     "another template": ({"suffix": 5}, {"suffix": 5}),
+    "a large vocabulary": ({}, {"large": 101}),
 }
 
 
@@ -445,6 +446,7 @@ def test_the_tensors_at_each_moment_are_counted_to_the_byte(
     M, suffix, S = by_hand.get("M", 3), by_hand.get("suffix", 2), len(LENGTHS) * K
     V, n, part, micro = 101, S * N, by_hand.get("n", S * N), by_hand.get("rows", S)
     monkeypatch.setattr(memory, "SCORED", 4)
+    monkeypatch.setattr(nucleus, "LARGE", by_hand.get("large", 102))
     monkeypatch.setitem(gradient.TOKENS, "cuda", 20)
     bits = by_hand.get("bits", (None, None))
     found = predicted_memory(
@@ -462,7 +464,8 @@ def test_the_tensors_at_each_moment_are_counted_to_the_byte(
     reading = taken_by_a_forward_pass(DENOISER, S, 13 + N, 13 + N, b, padding=True)
     reading += copies["denoiser"]
     keys_and_values = 5 * 2 * S * 13 * (3 * 16) * b if M else 0
-    sorting = {some: some * V * (5 * g + 16) for some in (n, part)}
+    each = g if "large" in by_hand and g == 4 else 5 * g + 16
+    sorting = {some: some * V * each for some in (n, part)}
     moments = {
         "the draw of candidates": 3 * table + max(sorting[n], table + 8 * n * V),
         "the order": 3 * table + 4 * table,

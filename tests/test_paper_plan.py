@@ -371,6 +371,7 @@ def test_a_batch_that_cannot_be_computed_is_another_from_then_on(monkeypatch):
     jobs = [batch(prompts, length=9 + BASE.new_tokens) for prompts in ("1234567", "2")]
     for error, job, fits, left in (
         (full, jobs[0], {(2, False): 3}, "123"),
+        (full, batch("12", length=9 + BASE.new_tokens), {(2, False): 1}, "123"),
         (full, jobs[1], {}, "13"),
         (ValueError("too long"), jobs[0], {}, "13"),
     ):
