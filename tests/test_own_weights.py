@@ -2,8 +2,10 @@
 
 import json
 import pickle
+import re
 import sys
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
@@ -132,6 +134,157 @@ def test_what_is_wrong_is_one_line(module, given, code, message):
     with pytest.raises(ValueError, match=message) as error:
         named([given], ["bon"], LABELS)
     assert "\n" not in str(error.value)
+
+
+def test_numbers_outside_are_named_and_the_borders_are_inside(module):
+    module("half = lambda l: l.new_tensor([0.0, 1.0, -0.5, 1.25])")
+    with pytest.raises(ValueError, match=r"my_weights:half gives -0.5, 1.25, expected finite"):
+        OwnWeight.load("my_weights:half")
+    module("half = lambda l: l.new_tensor([0.0, 1.0, 0.0, 1.0])")
+    assert OwnWeight.load("my_weights:half").function == "half"
+
+
+def test_a_function_is_tried_out_on_logits_of_each_kind(module):
+    """Middling ones, nearly certain ones, even ones, and some of which half are banned."""
+    module("seen = []\ndef half(l):\n    seen.append(l)\n    return l.softmax(1).amax(1)")
+    OwnWeight.load("my_weights:half")
+    (logits,) = sys.modules["my_weights"].seen
+    middling, certain, even, half = logits
+    assert 0.9 < middling.std() < 1.1
+    assert certain.softmax(0).max() > 0.95
+    assert not even.any()
+    assert half.isinf().sum() == 2048
+    assert (half[half.isinf()] < 0).all()
+    assert 0.9 < half[half.isfinite()].std() < 1.1
+    assert middling.isfinite().all()
+    assert certain.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("code", "functions"),
+    [
+        ("from entrgi_ref import entropy_weight\nSHARE = 1", "none"),
+        ("from entrgi_ref import entropy_weight\ndef a(l): ...\ndef b(l): ...", "a, b"),
+    ],
+)
+def test_a_modules_own_functions_are_named(module, code, functions):
+    module(code)
+    with pytest.raises(ValueError, match=f"my_weights has no half; its functions: {functions}$"):
+        OwnWeight.load("my_weights:half")
+
+
+def test_the_current_folder_comes_first_unless_somebody_has_put_it_elsewhere(
+    module, tmp_path, monkeypatch
+):
+    module(HALF)
+    here, other = str(tmp_path), tmp_path / "other"
+    other.mkdir()
+    (other / "my_weights.py").write_text(HALF.replace("0.5", "0.25"))
+    base = [str(other), *filter(None, sys.path)]
+    for path, share, times in ((base, 0.5, 1), (["", *base], 0.5, 0), ([*base, here], 0.25, 1)):
+        monkeypatch.setattr(sys, "path", list(path))
+        sys.modules.pop("my_weights", None)
+        OwnWeight.load("my_weights:half_of_entrgi")
+        assert share == sys.modules["my_weights"].SHARE
+        assert sys.path.count(here) == times
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("my_weights.part:half", "my_weights"), ("my_package.part:half", "my_package.part")],
+)
+def test_what_is_not_there_of_a_package_is_named(given, missing, module):
+    module("", "my_package")
+    with pytest.raises(ValueError, match=f"but there is no module {missing}, neither in"):
+        OwnWeight.load(given)
+    sys.modules.pop("my_package", None)
+
+
+def test_a_function_without_a_source_is_refused(module, monkeypatch):
+    """As of a module that is made while it runs, or whose file is gone."""
+    made = ModuleType("my_weights")
+    exec("half = lambda l: l.new_ones(4)", vars(made))
+    for file in (None, "/nowhere/my_weights.py"):
+        if file:
+            made.__file__ = file
+        monkeypatch.setitem(sys.modules, "my_weights", made)
+        with pytest.raises(
+            ValueError, match=r"^method: the source of my_weights:half cannot be read"
+        ):
+            OwnWeight.load("my_weights:half")
+    module("globals()['half'] = lambda l: l.new_ones(4)")
+    with pytest.raises(ValueError, match="my_weights:half is not defined in the source of my_w"):
+        OwnWeight.load("my_weights:half")
+
+
+KINDS = """\
+import math as m
+import os.path
+from entrgi_ref import entropy_weight as entrgi
+
+if True:
+    def scaled(weight):
+        return weight * RATE
+
+RATE: float = 0.5
+for factor in (1.0,):
+    FACTOR = factor
+UNUSED = 2
+
+class Kind:
+    value = 1.0
+
+class Other:
+    value = 0.9
+
+def other():
+    RATE = 3.0
+
+def half(logits):
+    assert os.path.sep
+    return scaled(entrgi(logits)) * m.sqrt(FACTOR) * Kind.value
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (("math as m", "numpy as m"), False),
+        (("os.path", "os.path, sys"), False),
+        (("as entrgi", "as entrgi, entropy"), False),
+        (("weight * RATE", "weight * RATE**2"), False),
+        (("RATE: float = 0.5", "RATE: float = 0.25"), False),
+        (("(1.0,)", "(0.5,)"), False),
+        (("value = 1.0", "value = 0.5"), False),
+        (("value = 0.9", "value = 0.5"), True),
+        (("UNUSED = 2", "UNUSED = 3"), True),
+        (("RATE = 3.0", "RATE = 4.0"), True),
+        (("logits)) *", "logits)) * 1 *"), False),
+        (("scaled(entrgi(logits))", "scaled( entrgi( logits ) )"), True),
+    ],
+)
+def test_the_hash_is_of_all_that_gives_its_names_a_value(module, change, same):
+    module(KINDS)
+    before = OwnWeight.load("my_weights:half")
+    assert re.fullmatch("[0-9a-f]{16}", before.source)
+    assert repr(before) == (
+        f"OwnWeight(module='my_weights', function='half', source='{before.source}')"
+    )
+    assert change[0] in KINDS
+    module(KINDS.replace(*change))
+    after = OwnWeight.load("my_weights:half")
+    assert (after.source == before.source) == same
+    assert (after == before) == same  # of another function object
+
+
+def test_a_function_may_be_named_twice_and_settings_of_others_are_refused(module):
+    module(HALF)
+    own = "my_weights:half_of_entrgi"
+    assert named([own, own], [])[0] == ["half_of_entrgi"] * 2
+    assert settings_of(SamplingConfig()) == json.loads(SamplingConfig().to_json())
+    for one in (SamplingConfig(lambda step: None), SamplingConfig().guided(weight=lambda l: l)):
+        with pytest.raises(ValueError, match="JSON cannot hold code"):
+            settings_of(one)
 
 
 def test_two_modules_may_not_have_one_name(module):
