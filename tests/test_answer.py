@@ -1,12 +1,14 @@
 """`python -m entrgi_ref`: several prompts, methods and rewards, templates, tables."""
 
 import csv
+import inspect
 import json
 import re
 import sys
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from typer.testing import CliRunner
 from checkpoints import DREAM, LONG, REWARD, SHORT, causal, other_tokenizer, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, __main__, generate
 from entrgi_ref.__main__ import app
+from entrgi_ref.commands import answer as answering
+from entrgi_ref.commands.asked import Asked
 from entrgi_ref.models import (
     LikelihoodReward,
     SequenceReward,
@@ -324,3 +328,76 @@ def test_prompts_that_would_command_a_terminal_or_break_a_table(tmp_path):
 def test_a_mark_at_the_start_of_standard_input_is_no_prompt(tmp_path):
     invoke("-", *FEW, "--method", "bon", "--out", tmp_path, stdin=f"\ufeff{SHORT}\n")
     assert read(tmp_path)["prompt"] == SHORT
+
+
+# What is decided before anything is loaded
+
+
+def test_what_is_taken_where_nothing_is_said_is_what_generate_takes():
+    """And a bug is shown as Python shows it."""
+    parameters = inspect.signature(answering.answer).parameters.values()
+    found = {one.name: one.default for one in parameters if one.default is not None}
+    del found["context"]
+    settings = SamplingConfig()
+    assert found == {
+        "size": "small",
+        "method": settings.guidance.weight,
+        "device": "auto",
+        "dtype": "auto",
+        "gradient_steps": settings.guidance.steps,
+        "step_size": settings.guidance.step_size,
+        "optimiser": settings.guidance.optimiser,
+        **{
+            name: getattr(settings, name)
+            for name in ("new_tokens", "temperature", "top_p", "trajectories", "order", "seed")
+        },
+        "unmatched": "eos",
+        "attention": "sdpa",
+        "offload": False,
+        "authors": False,
+        "watch": False,
+    }
+    assert not app.pretty_exceptions_enable
+
+
+def test_weights_of_rewards():
+    weights = answering._weights
+    assert weights(["a"], None, None, None) == [1]
+    assert weights(["a", "b"], None, None, None) == [1, 1]
+    assert weights(["a"], [2.0], "main", "adapter") == [2]
+    for words, name in (((None, "x"), "reward_adapter"), (("x", None), "reward_revision")):
+        with pytest.raises(ValueError, match=f"^{name}: got one for 2 rewards, expected a single"):
+            weights(["a", "b"], None, *words)
+    with pytest.raises(ValueError, match=r"^reward: got one of them twice, expected each once"):
+        weights(["a", "b", "a"], [1.0, 2.0, 3.0], None, None)
+
+
+def test_the_guidance_of_methods_with_commas():
+    found = answering._guidances("bon, aps", 2, 0.25, "sgd", "float64", False)
+    base = GuidanceConfig("aps", 2, 0.25, dtype="float64", optimiser="sgd")
+    assert found == {"aps": base, "bon": replace(base, weight="entrgi", steps=0)}
+    assert list(found) == ["bon", "aps"]
+    for methods in ("", ",", "aps,aps"):
+        with pytest.raises(ValueError, match=f"^method: got '{methods}', expected names with comm"):
+            answering._guidances(methods, 2, 0.5, "adam", "auto", False)
+    assert list(answering._guidances("bon", 2, 0.5, "adam", "float16", True)) == ["bon"]
+    for methods in ("bon,aps", "aps"):
+        with pytest.raises(ValueError, match=r"^dtype: got 'float16' with --authors"):
+            answering._guidances(methods, 2, 0.5, "adam", "float16", True)
+
+
+@pytest.mark.parametrize(("own_steps", "steps"), [(False, 2), (True, 6)])
+def test_a_template_has_its_own_length_and_steps(own_steps, steps):
+    row = torch.tensor([9, 1, 9, 2, 3])
+    checkpoint = SimpleNamespace(template=lambda text: row, mask_id=9)
+    guidances = {"bon": GuidanceConfig(steps=0), "aps": GuidanceConfig("aps")}
+    base = config(new_tokens=4)
+    plain = answering._case(Asked("why"), checkpoint, base, guidances, False, own_steps)
+    assert plain.start is None
+    assert plain.configs == {name: replace(base, guidance=g) for name, g in guidances.items()}
+    case = answering._case(Asked("why", "a _"), checkpoint, base, guidances, True, own_steps)
+    assert (case.prompt, case.template, case.start.tolist()) == ("why", "a _", [row.tolist()])
+    base = replace(base, new_tokens=5, denoising_steps=steps)
+    assert case.configs == {
+        name: replace(base, guidance=g).authors() for name, g in guidances.items()
+    }
