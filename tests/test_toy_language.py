@@ -1,11 +1,14 @@
 """The toy's language: what its corpus is like, and its gold score by hand."""
 
+import itertools
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from building import records
 from toy.language import (
     ADJECTIVES,
     CATEGORY,
@@ -13,6 +16,9 @@ from toy.language import (
     LENGTH,
     NOUNS,
     PROMPTS,
+    STYLE,
+    TOPIC,
+    VERBS,
     VOCABULARY,
     Prompt,
     explain_gold,
@@ -20,6 +26,7 @@ from toy.language import (
     indefinite_article,
     is_valid,
     parse_prompt,
+    roles,
     sample_answer,
     split_prompts,
 )
@@ -95,6 +102,39 @@ def test_an_answer_must_end_within_its_length():
     assert not is_valid(words(f"the whale finds the knight {EOS} the"))
 
 
+def test_one_end_of_sequence_is_enough():
+    full = "the royal whale finds the knight and the bleak sailor loses the tiny tower again"
+    full = full.replace("tiny", "little").split()
+    assert len(full) == LENGTH - 1
+    assert is_valid([*full, EOS])
+
+
+def test_an_article_is_judged_by_the_word_after_it():
+    """Also by the last word of the answer; where no noun or adjective follows, it is not."""
+    ending = "the whale finds an knight".split()
+    assert explain_gold(PROMPT, ending)[1:] == [
+        (3, -0.5, "wrong article"),
+        (4, 1.0, "object on topic"),
+    ]
+    cut = explain_gold(PROMPT, "the whale finds a".split())
+    assert cut == [(1, 1.0, "subject on topic")]
+    assert explain_gold(PROMPT, ["a", "finds"]) == [(1, -1.0, "VERB may not follow DET")]
+
+
+def test_a_word_that_comes_too_early_or_again_costs_points():
+    again = "fox finds the merry fox and the fox finds the merry and the".split()
+    assert explain_gold(PROMPT, again) == [
+        (0, -1.0, "NOUN may not follow START"),
+        (3, -0.5, "out of style"),
+        (4, -1.5, "used before"),
+        (7, -1.5, "used before"),
+        (8, -1.5, "used before"),
+        (10, -0.5, "out of style"),
+        (10, -1.5, "used before"),
+        (11, -1.0, "CONJ may not follow ADJ"),
+    ]  # articles, conjunctions and adverbs may be used again
+
+
 @given(st.integers(0, 10**9), st.sampled_from(PROMPTS))
 def test_the_corpus_is_grammatical_and_of_one_length(seed, prompt):
     answer = sample_answer(random.Random(seed), prompt)
@@ -105,17 +145,61 @@ def test_the_corpus_is_grammatical_and_of_one_length(seed, prompt):
 
 def test_the_corpus_is_careless_and_the_gold_score_sees_it():
     rng = random.Random(0)
-    prompts = [rng.choice(PROMPTS) for _ in range(2000)]
+    prompts = [rng.choice(PROMPTS) for _ in range(800)]
     answers = [sample_answer(rng, prompt) for prompt in prompts]
-    own = sum(gold(p, a) for p, a in zip(prompts, answers, strict=True)) / len(prompts)
+    parts = [part for p, a in zip(prompts, answers, strict=True) for part in explain_gold(p, a)]
+    own = sum(points for _, points, _ in parts) / len(prompts)
     shuffled = rng.sample(prompts, len(prompts))
     foreign = sum(gold(p, a) for p, a in zip(shuffled, answers, strict=True)) / len(prompts)
     assert 1.2 < own < 2.2
     assert own - foreign > 0.8
-    reasons = {
-        reason for p, a in zip(prompts, answers, strict=True) for _, _, reason in explain_gold(p, a)
-    }
+    reasons = {reason for *_, reason in parts}
     assert {"wrong article", "right article", "used before", "in style", "out of style"} <= reasons
+
+
+def test_the_corpus_has_its_words_by_their_chances():
+    """Half of the nouns are on topic, and of the others one in eight; likewise half of the
+    adjectives are in style, and a quarter of the others.
+    """
+    rng, prompt = random.Random(1), Prompt("sea", "castle", "gloomy")
+    answers = [sample_answer(rng, prompt) for _ in range(1500)]
+    text = [word for answer in answers for word in answer]
+    roles_of = [role for answer in answers for role in roles(answer)]
+    kinds = Counter(CATEGORY[word] for word in text)
+    topics = [
+        TOPIC[word] == {"SUBJECT": "sea", "OBJECT": "castle"}[role]
+        for word, role in zip(text, roles_of, strict=True)
+        if word in TOPIC
+    ]
+    wrong = [
+        word != indefinite_article(after)
+        for word, after in itertools.pairwise(text)
+        if word in ("a", "an")
+    ]
+    clauses = Counter(len([*filter(VERBS.__contains__, answer)]) for answer in answers)
+    found = {
+        "on topic": sum(topics) / len(topics),
+        "an adjective": kinds["ADJ"] / kinds["NOUN"],
+        "in style": sum(STYLE.get(word) == "gloomy" for word in text) / kinds["ADJ"],
+        "the": text.count("the") / kinds["DET"],
+        "wrong": sum(wrong) / len(wrong),
+        "an adverb": kinds["ADV"] / kinds["VERB"],
+        "one clause": clauses[1] / len(answers),
+        "two clauses": clauses[2] / len(answers),
+    }
+    assert found == pytest.approx(
+        {
+            "on topic": 1 / 2 + 1 / 2 / 8,
+            "an adjective": 1 / 2,
+            "in style": 1 / 2 + 1 / 2 / 4,
+            "the": 0.4,
+            "wrong": 0.15,
+            "an adverb": 0.3,
+            "one clause": 1 / 3,
+            "two clauses": 2 / 3,
+        },
+        abs=0.04,
+    )
 
 
 def test_prompts_are_split_once_and_for_all():
@@ -125,6 +209,8 @@ def test_prompts_are_split_once_and_for_all():
     assert not set(train) & set(held_out)
     assert set(train) | set(held_out) == set(PROMPTS)
     assert split_prompts() == (train, held_out)
+    recorded = [answer["prompt"] for answer in records.read("shift")["answers"]]
+    assert [str(prompt) for prompt in held_out[:3]] == recorded
 
 
 def test_words_are_of_one_kind():
@@ -141,7 +227,11 @@ def test_articles(word, article):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "sea", "sea castle", "sea castle blue", "a b c", "sea castle gloomy x"]
+    "text",
+    [
+        *("", "sea", "sea castle", "sea castle blue", "a b c", "sea castle gloomy x"),
+        *("blue castle gloomy", "sea blue gloomy", "gloomy castle sea"),
+    ],
 )
 def test_prompts_that_mean_nothing_are_refused(text):
     with pytest.raises(ValueError, match=r"expected two topics out of sea, .* 'sea castle gloomy'"):
