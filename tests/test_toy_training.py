@@ -1,15 +1,18 @@
 """The toy's networks: training is deterministic, caching safe, and both fit the protocols."""
 
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from entrgi_ref import Denoiser, GuidanceConfig, Reward, SamplingConfig, generate
 from toy import testbed as toy_testbed
+from toy import training
 from toy.ahead import train_ahead
 from toy.language import EOS, ID, LENGTH, MASK, VOCABULARY, gold, split_prompts
 from toy.models import (
@@ -20,9 +23,10 @@ from toy.models import (
     encode_prompts,
     words_of,
 )
-from toy.networks import Size
+from toy.networks import MaskPredictor, RewardModel, Size, Transformer
 from toy.testbed import gold_score, held_out_prompts, log_likelihood, valid
 from toy.training import (
+    DENOISER,
     QUICK_DENOISER,
     QUICK_REWARD,
     REWARDS,
@@ -376,8 +380,10 @@ def test_measures_read_decoded_responses():
 
 def test_held_out_prompts_are_bounded():
     assert len(held_out_prompts(96)) == 96
-    with pytest.raises(ValueError, match=r"prompts: got 97, expected 1 to 96"):
-        held_out_prompts(97)
+    assert held_out_prompts(1) == held_out_prompts(96)[:1]
+    for count in (0, 97):
+        with pytest.raises(ValueError, match=f"prompts: got {count}, expected 1 to 96"):
+            held_out_prompts(count)
 
 
 def test_testbeds_say_what_they_are(monkeypatch):
@@ -395,6 +401,108 @@ def test_testbeds_say_what_they_are(monkeypatch):
     assert closed.costs.reward == 0
     with pytest.raises(ValueError, match="did you mean 'large'"):
         toy_testbed.Testbed.load("lage", seed=0)
+
+
+def test_gradients_are_cut_to_length_1(monkeypatch):
+    """However steep the loss is; the rate of learning rises in the first tenth of the steps."""
+    lengths, rates, step = [], [], torch.optim.AdamW.step
+
+    def noted(optimiser):
+        (group,) = optimiser.param_groups
+        each = [parameter.grad.norm() for parameter in group["params"]]
+        lengths.append(torch.stack(each).norm().item())
+        rates.append(group["lr"])
+        return step(optimiser)
+
+    recipe = replace(TINY_REWARD, steps=20, learning_rate=0.01)
+    steep = lambda *given: 1e4 * RewardRecipe.loss(recipe, *given)  # noqa: E731
+    object.__setattr__(recipe, "loss", steep)
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    train(recipe, no_progress)
+    assert lengths == [pytest.approx(1, abs=1e-3)] * 20
+    assert rates.index(max(rates)) == 1
+    assert max(rates) == pytest.approx(0.01)
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+
+
+def test_at_least_one_word_in_16_is_masked(monkeypatch, as_users_run_it):
+    """Where the rate that is drawn is less; with chance 1/16 for each word."""
+    rates, chances = torch.tensor([[0.0], [0.5]]), torch.arange(LENGTH).expand(2, -1) / LENGTH
+    drawn = iter([rates, chances])
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator: next(drawn))
+    seen = []
+
+    def network(tokens, masked):
+        seen.append(masked.sum(1).tolist())
+        return torch.zeros(int(masked.sum()), len(VOCABULARY))
+
+    TINY_DENOISER.loss(network, torch.zeros(2, 19, dtype=torch.long), None, None)
+    assert seen == [[1, 8]]
+
+
+def test_the_recipes_of_the_networks():
+    """Another network has other numbers: those of the records are of these."""
+    assert (
+        DenoiserRecipe(Size(64, 2, 4), 2400, 0, 64, 0.006, 60_000),
+        DenoiserRecipe(Size(48, 2, 4), 1200, 0, 64, 0.006, 20_000),
+    ) == (DENOISER, QUICK_DENOISER)
+    assert {
+        "small": RewardRecipe(Size(24, 2, 4), 1600, 0, 64, 0.004, 60_000, 1.0),
+        "medium": RewardRecipe(Size(48, 4, 4), 1600, 0, 64, 0.004, 60_000, 1.0),
+        "large": RewardRecipe(Size(96, 4, 4), 3200, 0, 64, 0.002, 120_000, 1.0),
+        "quick": RewardRecipe(Size(24, 2, 4), 800, 0, 64, 0.006, 20_000, 1.0),
+    } == {**REWARDS, "quick": QUICK_REWARD}
+
+
+def test_networks_are_kept_in_a_folder_that_is_made(monkeypatch, tmp_path):
+    monkeypatch.setenv("TOY_CACHE", str(tmp_path / "a" / "b"))
+    path = stored(TINY_REWARD)
+    assert path.parent == tmp_path / "a" / "b"
+    assert re.fullmatch(r"RewardRecipe-[0-9a-f]{16}\.safetensors", path.name)
+    cached(replace(TINY_REWARD, steps=1))
+    cached(replace(TINY_DENOISER, steps=1))
+    assert len([*path.parent.iterdir()]) == 2
+    monkeypatch.delenv("TOY_CACHE")
+    assert stored(TINY_REWARD).parent == Path(training.__file__).parent / ".cache"
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_transformer_by_its_equations(causal):
+    """Before each part the vectors are normed; four heads share the width; nothing is dropped."""
+    torch.manual_seed(0)
+    d, L = 8, 5
+    network = Transformer(Size(d, 2), L, causal)
+    assert network.position.std().item() == pytest.approx(0.02, rel=0.4)
+    x = embedded = torch.randn(2, L, d)
+    p = {name: value.detach() for name, value in network.named_parameters()}
+    x = x + p["position"]
+    for layer in range(2):
+        w = {n.removeprefix(f"layers.layers.{layer}."): v for n, v in p.items()}
+        normed = F.layer_norm(x, (d,), w["norm1.weight"], w["norm1.bias"])
+        qkv = normed @ w["self_attn.in_proj_weight"].T + w["self_attn.in_proj_bias"]
+        q, k, v = (part.view(2, L, 4, 2).transpose(1, 2) for part in qkv.split(d, -1))
+        scores = q @ k.transpose(2, 3) / 2**0.5
+        if causal:
+            scores = scores.masked_fill(torch.ones(L, L).triu(1) > 0, -torch.inf)
+        mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(2, L, d)
+        x = x + mixed @ w["self_attn.out_proj.weight"].T + w["self_attn.out_proj.bias"]
+        normed = F.layer_norm(x, (d,), w["norm2.weight"], w["norm2.bias"])
+        hidden = F.gelu(normed @ w["linear1.weight"].T + w["linear1.bias"])
+        assert hidden.shape[-1] == 4 * d
+        x = x + hidden @ w["linear2.weight"].T + w["linear2.bias"]
+    x = F.layer_norm(x, (d,), p["layers.norm.weight"], p["layers.norm.bias"])
+    for trained in (True, False):
+        torch.testing.assert_close(network.train(trained)(embedded), x)
+
+
+def test_a_mask_predictor_reads_both_ways_and_a_reward_model_one():
+    predictor = MaskPredictor(Size(8, 1), 7, 3).eval()
+    tokens, first = torch.tensor([[0, 1, 2], [0, 1, 3]]), torch.tensor([[True, False, False]] * 2)
+    one, other = predictor(tokens, first)
+    assert (one - other).abs().max() > 1e-6
+    judge = RewardModel(Size(8, 1), 7, 3, 0.25)
+    assert judge.embedding.weight.std().item() == pytest.approx(0.25, rel=0.3)
+    assert judge(torch.zeros(2, 3, 8)).shape == (2,)
 
 
 def test_quick_recipes_are_smaller():
