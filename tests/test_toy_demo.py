@@ -34,7 +34,15 @@ from toy.__main__ import app, main
 from toy.demo import BASE, compare, errors_by_step, methods_of, records_of
 from toy.experiments import ToyTestbed
 from toy.language import ID, LENGTH, MASK, VOCABULARY
-from toy.models import PROMPT_LENGTH, ClosedFormReward, encode_prompts, words_of
+from toy.models import (
+    PROMPT_LENGTH,
+    ClosedFormReward,
+    ToyDenoiser,
+    ToyReward,
+    encode_prompts,
+    words_of,
+)
+from toy.networks import MaskPredictor, RewardModel, Size
 from toy.statistics import bootstrap, student
 from toy.studies import FIRST_TRAINING_SEED, STUDIES, Finding
 from toy.testbed import Testbed as Toy
@@ -804,6 +812,50 @@ def test_draws_are_those_of_guidance_and_one_draw_is_one_draw(quick, monkeypatch
         one, mean = agreement.cosine_of_one.mean, agreement.cosine_of_mean.mean
         assert one <= mean + 1e-6 <= 1 + 1e-5
         assert (one == pytest.approx(mean)) == (name == "expectation")
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    """Networks of one layer, as they were drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        predictor = MaskPredictor(Size(8, 1, 2), len(VOCABULARY), PROMPT_LENGTH + LENGTH)
+        judge = RewardModel(Size(8, 1, 2), len(VOCABULARY), PROMPT_LENGTH + LENGTH + 1, 1.0)
+    return Toy(ToyDenoiser(predictor), ToyReward(judge), "untrained networks")
+
+
+def test_agreement_is_that_of_long_vectors(untrained, monkeypatch):
+    """Cosines and the relative bias, by their definitions, with all states side by side."""
+    seen, estimated = [], exact.estimated_gradient
+
+    def spied(*given):
+        seen.append(estimated(*given))
+        return seen[-1]
+
+    monkeypatch.setattr(exact, "estimated_gradient", spied)
+    found = exact.agreements(untrained, BASE, 2, 3, {"aps": exact.ESTIMATORS["aps"]})["aps"]
+    truth = exact.exact_gradient(untrained, exact.sample_states(untrained, 2, BASE), 0.7).flatten()
+    draws = seen[0].double().view(2, 3, -1)
+    mean = draws.mean(1).flatten()
+    one = draws.square().sum((0, 2)).mean().sqrt()
+    along = mean @ truth / truth.norm()
+    expected = [along / mean.norm(), along / one, (mean - truth).norm() / truth.norm()]
+    measured = [found.cosine_of_mean, found.cosine_of_one, found.bias]
+    assert [each.mean for each in measured] == pytest.approx([float(each) for each in expected])
+
+
+def test_states_are_unguided_answers_with_two_words_masked_anywhere(untrained, monkeypatch):
+    prompts = held_out_prompts(16)
+    states = exact.sample_states(untrained, 16, BASE)
+    unguided = replace(BASE.guided(steps=0), trajectories=1)
+    answers = generate(untrained.denoiser, untrained.reward, prompts, unguided).tokens[:, 0]
+    assert torch.equal(states.response[~states.masked], answers[~states.masked])
+    assert states.masked.sum(1).tolist() == [2] * 16
+    assert len(set(states.masked.nonzero()[:, 1].tolist())) > 8
+    monkeypatch.setattr(exact, "held_out_prompts", lambda count: prompts[::-1])
+    again = exact.sample_states(untrained, 16, BASE)  # whatever prompts are beside
+    assert torch.equal(again.masked.flip(0), states.masked)
+    assert states.logits.isinf().sum(1).tolist() == [8 + 5 + 1] * 32
 
 
 @pytest.mark.slow
