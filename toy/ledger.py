@@ -90,6 +90,6 @@ def markdown(found: Mapping[str, Mapping[str, Estimate]]) -> str:
     ]
     for name, effect in found.items():
         cells = [effect["tokens"].text(3)]
-        cells += [effect[m].text(max(2, MEASURES[m].digits), sign=True) for m in SHOWN]
+        cells += [effect[m].text(MEASURES[m].digits, sign=True) for m in SHOWN]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
