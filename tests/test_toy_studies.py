@@ -1084,7 +1084,7 @@ def test_spread_compares_all_methods_with_best_of_n(spread_out):
     assert found.text.startswith("""\
 Difference to Best-of-N over 2 trained pairs: mean [95% interval over the pairs], smallest to \
 largest.
-16 prompts x 1 seeds each.
+16 prompts x 1 seed on each of 2 pairs of networks.
 
 | Method | Top@1 (reward) | Avg@K (reward) | Gold of the best (points) | Gold, mean (points) |
 | --- | ---: | ---: | ---: | ---: |
@@ -1118,7 +1118,7 @@ def test_spread_takes_the_methods_the_constants_and_the_baseline_that_are_named(
         }
     assert list(found.rows) == ["entrgi", "constant_half", "w = 0", "w = 1", "w = EntRGi's mean"]
     assert found.text.startswith("Difference to APS over 2 trained pairs")
-    assert "3 prompts x 2 seeds each.\n" in found.text
+    assert "3 prompts x 2 seeds on each of 2 pairs of networks.\n" in found.text
     assert (found.more["baseline"], found.more["mean_weight"]) == ("aps", [0.5, 0.6])
     assert found.more["own_weights"]["constant_half"]["function"] == "constant_half"
     assert (found.base, found.prompts, [*found.seeds]) == (base, 3, [4, 5])

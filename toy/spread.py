@@ -60,7 +60,7 @@ def study(setting: Setting) -> Finding:
     text = (
         f"Difference to {LABELS.get(baseline, baseline)} over {pairs} trained pairs: mean [95% "
         "interval over the pairs], smallest to largest.\n"
-        f"{plan.prompts} prompts x {len(plan.seeds)} seeds each.\n\n{markdown(rows)}\n\n"
+        f"{found[0].size}.\n\n{markdown(rows)}\n\n"
         f"{verdict(found)}"
     )
     more: dict[str, Any] = {"baseline": baseline}
