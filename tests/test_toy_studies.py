@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from building import records as committed
+from entrgi_ref.orders import ORDERS
 from entrgi_ref.paper.declared import plan as experiment_plan
 from entrgi_ref.paper.declared.costs import Costs
 from properties import tried
@@ -28,7 +29,7 @@ from toy import testbed as toy_testbed
 from toy.__main__ import app, main
 from toy.demo import BASE, FULL, QUICK, Plan
 from toy.record import provenance, write_record
-from toy.statistics import MOST, STUDENT, Estimate, spearman, student
+from toy.statistics import MOST, STUDENT, Estimate, bootstrap, spearman, student
 from toy.studies import STUDIES, Finding, Setting
 from toy.testbed import Testbed as Toy
 from toy.testbed import held_out_prompts, recipes
@@ -957,6 +958,55 @@ def test_leading_runs_are_shown_as_a_table(monkeypatch):
     )
     assert found.rows == {"64": {name: vars(each) for name, each in shares.items()}}
     assert (found.prompts, found.seeds) == (64, (1, 2, 3))
+
+
+def test_leading_runs_are_averaged_for_each_prompt(monkeypatch):
+    """Over steps, seeds and trajectories; the intervals are over prompts."""
+    boards = [  # two prompts with two trajectories each, before two steps; 1 is masked
+        [[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1]],
+        [[0, 0, 1, 0], [0, 0, 0, 0], [0, 1, 1, 1], [0, 0, 0, 1]],
+    ]
+
+    def generate(denoiser, reward, prompts, config, observe):
+        for board in boards:
+            observe(SimpleNamespace(masked=torch.tensor(board) > 0))
+
+    monkeypatch.setattr(leading, "generate", generate)
+    base = replace(BASE, trajectories=2, new_tokens=4)
+    pretended = SimpleNamespace(denoiser=None, reward=None)
+    found = leading.lengths(pretended, base, ["a", "b"], [1, 2])
+    rows = np.array([(0 + 1 + 2 + 4) / 4, (2 + 3 + 1 + 3) / 4]) / 4
+    shortest = np.array([(0 + 2) / 2, (2 + 1) / 2]) / 4
+    expected = {"row": bootstrap(rows), "prompt": bootstrap(shortest)}
+    assert found == dict.fromkeys((*ORDERS, "origin"), expected)
+
+
+def test_effects_are_differences_of_prompts(monkeypatch):
+    """Of all seeds together; a change counts as the share of tokens that are others."""
+    changed = {1: [[[1, 1, 0, 0], [0, 0, 0, 0]], [[1, 1, 1, 1], [1, 1, 1, 0]]]}
+    changed[2] = [[[0, 0, 0, 0]] * 2, [[1, 0, 0, 0]] * 2]
+
+    def generate(denoiser, reward, prompts, config):
+        tokens = torch.tensor(changed[config.seed])
+        return SimpleNamespace(config=config, tokens=tokens * (config.order == "anchor"))
+
+    def records_of(testbed, name, generation, seconds):
+        more, seed = 5.0 * (name == "other"), generation.config.seed
+        found = [answered(name, idx, seed) for idx in (0, 1)]
+        return [{**each, "rewards": [each["idx"] * more + seed, 0.0]} for each in found]
+
+    monkeypatch.setattr(ledger, "generate", generate)
+    monkeypatch.setattr(ledger, "records_of", records_of)
+    monkeypatch.setattr(ledger, "variants", lambda base: {"other": replace(base, order="anchor")})
+    pretended = SimpleNamespace(denoiser=None, reward=None)
+    assert ledger.effects(pretended, BASE, ["a", "b"], [1, 2]) == {
+        "other": {
+            "tokens": bootstrap(np.array([(2 / 8 + 0) / 2, (7 / 8 + 2 / 8) / 2])),
+            "average": bootstrap(np.array([0.0, 2.5])),
+            "gold_mean": Estimate(0, 0, 0),
+            "valid": Estimate(0, 0, 0),
+        }
+    }
 
 
 def test_the_dial_is_shown_as_a_table(monkeypatch):
