@@ -116,14 +116,14 @@ def test_a_number_out_of_its_range_is_refused(words, least, most, commands):
             taken(most + 1)
 
 
-def test_a_mistake_of_ours_is_a_plain_traceback(monkeypatch, capsys):
+def test_a_mistake_of_ours_is_a_plain_traceback(monkeypatch, capsys, tmp_path):
     def study(setting):
         raise RuntimeError("a mistake")
 
     monkeypatch.setattr(dial, "study", study)
     monkeypatch.setattr(sys, "argv", ["toy", "dial"])
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-    monkeypatch.chdir("/tmp")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError) as mistake:
         main()
     sys.excepthook(mistake.type, mistake.value, mistake.tb)
