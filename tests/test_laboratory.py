@@ -1,6 +1,8 @@
 """What the laboratory's commands share: units of work that are kept, and the record."""
 
+import importlib
 import json
+import platform
 import sys
 from dataclasses import dataclass, field, replace
 from types import ModuleType
@@ -11,6 +13,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from building import records
 from entrgi_ref import generate
 from entrgi_ref.paper.declared.experiments import LABELS
 from toy.demo import BASE
@@ -125,6 +128,84 @@ def test_quick_looks_at_no_language_of_the_full_set(tmp_path, given):
         run = CliRunner().invoke(app, [*words, "--out", str(tmp_path / f"out{len(words)}")])
         assert run.exit_code == 0, run.output
     assert given == [(True, 1, None), (False, 7, None)]
+
+
+def test_the_record_says_how_it_was_made(tmp_path, given, monkeypatch):
+    """And the units' files and the settings can be read by eye: a key to a line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/toy", "exact", "squares", "--quick"])
+    monkeypatch.setattr(torch, "set_num_threads", threads := [].append)
+    monkeypatch.setattr("entrgi_ref.commands.provenance.commit", lambda: "abc")
+    one = experiment.Experiment("of_squares", "Squares numbers.", "exact", first_seed=7)
+    run = experiment.command("squares", one)
+    assert run.__doc__ == "Squares numbers."
+    folder = tmp_path / "results" / "exact-squares-quick"
+    run(quick=True)
+    for path in (folder / "units").iterdir():
+        path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": 0.25}))
+    run(quick=True)
+    assert threads.__self__ == [2, 2]
+    expected = {
+        "command": "python -m toy exact squares --quick",
+        "commit": "abc",
+        "settings": {"power": 2},
+        "seeds": [2, 3, 4],
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": f"{platform.machine()}, 2 threads of a CPU",
+        "seconds": 0.8,
+        "rows": {"2": 4, "3": 9, "4": 16},
+    }
+    text = (folder / "run.json").read_text()
+    assert text == json.dumps(expected, indent=1) + "\n"
+    about = {"commit": "abc", "torch": torch.__version__, "settings": {"power": 2}}
+    assert (folder / "settings.json").read_text() == json.dumps(about, indent=1) + "\n"
+    run(first_seed=0)
+    assert given == [(True, 1, None), (True, 1, None), (False, 0, None)]
+    assert (tmp_path / "results" / "exact-squares" / "run.json").exists()
+
+
+def test_what_a_unit_took_is_kept_with_it(tmp_path, monkeypatch):
+    """To a tenth of a second, and said in whole ones."""
+    clock = iter([1000.0, 1002.26, 1002.26, 1004.0, 1004.0, 1015.5])
+    monkeypatch.setattr(experiment.time, "perf_counter", lambda: next(clock))
+    said = []
+    _, seconds = experiment.results(Squares(), tmp_path, MADE, said.append)
+    assert seconds == pytest.approx(2.3 + 1.7 + 11.5)
+    assert said == ["2: done in 2 s, 1 of 3", "3: done in 2 s, 2 of 3", "4: done in 12 s, 3 of 3"]
+    kept = {path.name: path.read_text() for path in (tmp_path / "units").iterdir()}
+    assert kept["3.json"] == '{"seconds": 1.7, "result": {"square": 9}}\n'
+    assert set(kept) == {"2.json", "3.json", "4.json"}
+
+
+def test_a_file_nested_too_deep_to_be_read_is_damaged(tmp_path):
+    experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+    (tmp_path / "units" / "3.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"out: .*3\.json is damaged .*: remove it"):
+        experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+
+
+@pytest.mark.parametrize("name", experiment.EXPERIMENTS)
+def test_the_records_are_of_the_settings_and_seeds_that_the_commands_have(name):
+    one = experiment.EXPERIMENTS[name]
+    record = records.read(f"{one.group}-{name}" if one.group else name)
+    design = importlib.import_module(one.module).design(False, one.first_seed, None)
+    assert json.loads(json.dumps(design.settings)) == record["settings"]
+    assert list(design.seeds) == record["seeds"]
+    assert len(design.units) == len(design.seeds)
+    few = importlib.import_module(one.module).design(False, 5, 2)
+    assert set(few.seeds) == {5, 6}
+    assert few.settings == design.settings
+
+
+def test_commands_stand_under_the_toy_or_in_its_group():
+    app = typer.Typer()
+    experiment.add_to(app)
+    assert [one.name for one in app.registered_commands] == ["rivals", "claims"]
+    (group,) = app.registered_groups
+    assert group.name == "exact"
+    inside = [one.name for one in group.typer_instance.registered_commands]
+    assert inside == ["gradient", "distribution", "infilling"]
+    assert experiment.Experiment("module", "help").first_seed == 1
 
 
 # Rivals
