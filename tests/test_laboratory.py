@@ -1,11 +1,12 @@
 """What the laboratory's commands share: units of work that are kept, and the record."""
 
 import importlib
+import itertools
 import json
 import platform
 import sys
 from dataclasses import dataclass, field, replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -222,8 +223,11 @@ def untrained(monkeypatch):
     return load
 
 
-def test_rivals_answer_the_same_prompts_at_equal_compute(untrained):
+def test_rivals_answer_the_same_prompts_at_equal_compute(untrained, monkeypatch):
+    clock = itertools.count(0, 12)
+    monkeypatch.setattr(rivals, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     found = rivals.Rivals((31,), True, 2, (1, 2)).measure("31")
+    assert {row["seconds_per_prompt"] for row in found.values()} == {12 / 2 / 2}
     assert tuple(found) == tuple(LABELS)
     testbed, prompts = untrained(True, 31), held_out_prompts(2)
     answered = [
@@ -244,6 +248,7 @@ def test_rivals_answer_the_same_prompts_at_equal_compute(untrained):
     best = gold.gather(1, rewards.argmax(1, keepdim=True))
     assert measures["gold_best"] == pytest.approx(float(best.mean()))
     assert measures["gold_mean"] == pytest.approx(float(gold.mean()))
+    assert found["entrgi"]["cost_ratio"] == 1
     for name, row in found.items():
         assert row["trajectories"] >= BASE.trajectories
         one = row["cost_ratio"] / row["trajectories"]  # K is rounded up
@@ -272,6 +277,7 @@ def test_rivals_are_summed_up_over_pairs():
     assert f"| {expected.text(2, sign=True)}, 67% |" in text
     assert rivals.same_sign(np.array([-1.0, -2.0, 0.5])) == pytest.approx(2 / 3)
     assert rivals.winners(rows, "top1") == []  # one of three pairs has another sign
+    assert len(rivals.design(False, 31, 40).seeds) == 40
     one, rows = rivals.design(True, 40, None).summary({"40": made_up(1.5)})
     assert rivals.winners(rows, "top1") == []  # one pair has no interval
     assert rows["smc"]["measures"]["top1"] == {"mean": 1.5, "low": None, "high": None}
@@ -285,3 +291,103 @@ def test_rivals_are_summed_up_over_pairs():
     assert "1 pair of quick networks, of the training seeds 40" in one
     with pytest.raises(ValueError, match="units: got 41, expected at most 40"):
         rivals.design(False, 31, 41)
+
+
+def row_of(mean, **changes):
+    """A row of the experiment's record."""
+    row = {"trajectories": 4, "options": {}, "cost_ratio": 1.2345, "same_sign": {}}
+    row |= {"measures": {}, "differences": {}, "timing": {"seconds_per_prompt": interval(0.1234)}}
+    for i, measure in enumerate(REWARD_AND_GOLD):
+        row["measures"][measure] = interval(mean + i)
+        row["differences"][measure] = interval(mean - i)
+        row["same_sign"][measure] = 1.0
+    return row | changes
+
+
+def interval(mean):
+    if mean >= 9:  # of one pair
+        return {"mean": mean, "low": None, "high": None}
+    return {"mean": mean, "low": mean - 0.125, "high": mean + 0.25}
+
+
+def test_the_tables_of_the_rivals():
+    options = {"beta": 0.5, "candidates": 5}
+    rows = {
+        "bon": row_of(0.456, same_sign=dict.fromkeys(REWARD_AND_GOLD, 0.75)),
+        "bon_equal_compute": row_of(1.0, trajectories=13),
+        "smc": row_of(-1.0, options=options),
+        "lookahead": row_of(12, options={"beta": 2.0}),
+    }
+    heads = "| Top@1 (reward) | Avg@K (reward) | Gold of the best (points) | Gold, mean (points) |"
+    rule = "| --- | ---: | ---: | ---: | ---: | ---: |"
+    seconds = "1.23 | 0.123 [−0.002, 0.373] |"
+    text = rivals.Rivals((41, 42), False, 64, (1, 2, 3))._text(rows, 2)
+    assert text.replace(", 100%", ", all").split("\n\n") == [
+        (
+            f"| Method | K {heads}\n{rule}\n"
+            "| Best-of-N | 4 | 0.46 [0.33, 0.71] | 1.46 [1.33, 1.71] | 2.46 [2.33, 2.71] | "
+            "3.46 [3.33, 3.71] |\n"
+            "| Best-of-N, equal compute | 13 | 1.00 [0.88, 1.25] | 2.00 [1.88, 2.25] | "
+            "3.00 [2.88, 3.25] | 4.00 [3.88, 4.25] |\n"
+            "| SMC | 4 | −1.00 [−1.12, −0.75] | 0.00 [−0.12, 0.25] | 1.00 [0.88, 1.25] | "
+            "2.00 [1.88, 2.25] |\n"
+            "| Lookahead | 4 | 12.00 | 13.00 | 14.00 | 15.00 |"
+        ),
+        (
+            "Difference to Best-of-N, equal compute, pair by pair; share of the pairs that have its "
+            "sign:"
+        ),
+        (
+            f"| Method | K {heads}\n{rule}\n"
+            "| Best-of-N | 4 | +0.46 [+0.33, +0.71], 75% | −0.54 [−0.67, −0.29], 75% | "
+            "−1.54 [−1.67, −1.29], 75% | −2.54 [−2.67, −2.29], 75% |\n"
+            "| SMC | 4 | −1.00 [−1.12, −0.75], all | −2.00 [−2.12, −1.75], all | "
+            "−3.00 [−3.12, −2.75], all | −4.00 [−4.12, −3.75], all |\n"
+            "| Lookahead | 4 | +12.00, all | +11.00, all | +10.00, all | +9.00, all |"
+        ),
+        (
+            "| Method | K | Compute / EntRGi's | Seconds per prompt |\n| --- | ---: | ---: | ---: |\n"
+            f"| Best-of-N | 4 | {seconds}\n| Best-of-N, equal compute | 13 | {seconds}\n"
+            f"| SMC | 4 | {seconds}\n| Lookahead | 4 | {seconds}"
+        ),
+        (
+            "2 pairs of full networks, of the training seeds 41, 42; 64 held-out prompts x 3 seeds "
+            "each; brackets are Student's 95% intervals over the pairs.\n"
+            "Settings: SMC: beta = 0.5, candidates = 5; Lookahead: beta = 2.\n"
+            "Compute is counted: positions x parameters, a backward pass as one forward pass, K "
+            "rounded up."
+        ),
+    ]
+    alone = rivals.Rivals((41,), True, 8, (1,))._text(rows, 1)
+    said = "1 pair of quick networks, of the training seeds 41; 8 held-out prompts x 1 seed each; "
+    assert said in alone
+
+
+def winning(low, same_sign, mean=1.0):
+    """What decides at the measure `top1`."""
+    return {
+        "measures": {"top1": {"mean": mean}},
+        "differences": {"top1": {"low": low}},
+        "same_sign": {"top1": same_sign},
+    }
+
+
+def test_who_wins_is_above_zero_on_every_pair_the_highest_mean_first():
+    rows = {
+        "bon_equal_compute": winning(1.0, 1.0, 9.0),
+        "aps": winning(0.0, 1.0),
+        "bon": winning(None, 1.0),
+        "damped": winning(0.1, 1.0, 1.0),
+        "entrgi": winning(0.1, 0.8, 5.0),
+        "smc": winning(0.001, 1.0, 2.0),
+    }
+    assert rivals.winners(rows, "top1") == ["smc", "damped"]
+
+
+def test_the_designs_of_the_rivals():
+    quick, full = rivals.design(True, 1, None), rivals.design(False, 41, None)
+    assert quick == rivals.Rivals((1,), True, 8, (1,))
+    assert full == rivals.Rivals((41, 42, 43, 44, 45), False, 64, (1, 2, 3))
+    assert full.units == ("41", "42", "43", "44", "45")
+    assert rivals.same_sign(np.array([0.0, 1.0])) == 0.5
+    assert rivals.recorded(student(np.array([2.0]))) == {"mean": 2.0, "low": None, "high": None}

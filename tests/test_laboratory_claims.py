@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,9 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from entrgi_ref import SamplingConfig, generate
+from building import records
+from entrgi_ref import SamplingConfig, generate, prompt_key
+from entrgi_ref.paper.declared.costs import Costs
 from properties import tried
 from toy.__main__ import app
+from toy.dial import Constant
 from toy.experiments import LanguageTestbed
 from toy.laboratory import claims, measured, templates
 from toy.laboratory.claims import judge
@@ -36,6 +40,7 @@ from toy.laboratory.templates import (
 from toy.language import EOS, LENGTH, Prompt
 from toy.networks import MaskPredictor, RewardModel, Size
 from toy.statistics import STUDENT, spearman, student
+from toy.testbed import count_parameters
 
 SEEDS = st.integers(0, 10_000)
 SMALL = (75, 120)
@@ -193,6 +198,61 @@ def test_the_family_is_wide():
         assert len({getattr(language, name) for language in languages}) > 1, name
 
 
+@pytest.mark.parametrize("seed", [103, 105, 106, 110])
+def test_the_languages_of_the_record_are_still_drawn(seed):
+    """All that the record says of a language, down to the mean gold of answers of its corpus."""
+    recorded = records.read("claims")["rows"]["languages"][f"language-{seed}"]
+    _, rewards = measured.recipes_of(measured.FULL, seed)
+    language = SimpleNamespace(language=draw_language(seed))
+    found = measured.facts(language, rewards["medium"].embedding_std)
+    assert found == {name: recorded[name] for name in found}
+    assert len(found) == 10
+
+
+def test_made_up_words_have_one_to_three_syllables():
+    """Each a consonant and a vowel; perhaps a vowel before them, and a consonant after."""
+    spell = templates._speller(random.Random(0))
+    words = [spell() for _ in range(1000)]
+    assert len(set(words)) == 1000
+    shapes = {"".join("V" if c in "aeiou" else "C" for c in word) for word in words}
+    assert shapes == {
+        first + "CV" * syllables + last
+        for first in ("", "V")
+        for syllables in (1, 2, 3)
+        for last in ("", "C")
+    }
+    assert set("".join(words)) == set("aeioubdfgklmnprstvz")
+
+
+def test_words_are_shared_out_evenly():
+    found = templates._grouped(["one", "two"], "abcde")
+    assert found == {"one": ("a", "c", "e"), "two": ("b", "d")}
+
+
+def test_a_tag_counts_the_nouns_of_its_clause():
+    categories = "DET NOUN VERB NOUN NOUN NOUN VERB CONJ DET NOUN EOS".split()
+    found = "DET0 NOUN1 VERB1 NOUN2 NOUN3 NOUN3 VERB3 CONJ DET0 NOUN1 EOS".split()
+    assert templates.tagged(categories) == found
+
+
+def test_the_mixture_is_half_corpus_a_quarter_at_another_prompt_a_quarter_disturbed():
+    language = draw_language(4, SMALL)
+    prompts = language.split[0]
+    plain = language.corpus(random.Random(0), prompts, 800)
+    mixed = language.mixture(random.Random(0), prompts, 800)
+    moved = [a != b for a, b in zip(plain[0], mixed[0], strict=True)]
+    disturbed = [
+        np.mean([a != b for a, b in zip(*pair, strict=True)])
+        for pair in zip(plain[1], mixed[1], strict=True)
+    ]
+    assert np.mean(moved) == pytest.approx(0.25, abs=0.04)
+    assert set(mixed[0]) <= set(prompts)
+    assert not any(m and d for m, d in zip(moved, disturbed, strict=True))
+    # A rate from 0 to 30%, even over a quarter; some answers are left as they were by chance.
+    assert np.mean(disturbed) == pytest.approx(0.25 * 0.15, rel=0.15)
+    assert max(disturbed) < 0.65
+
+
 def test_wrong_prompts_are_refused():
     language = draw_language(0)
     good = str(language.prompts[0])
@@ -231,6 +291,47 @@ def test_networks_of_a_language_work_in_generate(testbed):
             gold = testbed.language.gold(testbed.language.parse_prompt(prompt), words)
             assert testbed.gold_score(prompt, response) == gold
             assert testbed.valid(response) == testbed.language.is_valid(words)
+
+
+def test_what_a_testbed_says_of_its_networks(testbed):
+    language = testbed.language
+    denoiser, small = testbed.denoiser.network, testbed.rewards["small"].network
+    numbers = {network: count_parameters(network) for network in (denoiser, small)}
+    costs = testbed.costs("small")
+    assert costs == Costs(denoiser=19 * numbers[denoiser], reward=20 * numbers[small])
+    for network in numbers:
+        assert not network.training
+        assert not any(p.requires_grad for p in network.parameters())
+    held_out = templates.held_out_prompts(language)
+    assert testbed.held_out_prompts(48) == list(held_out)
+    assert testbed.held_out_prompts(1) == [str(language.split[1][0])]
+    with pytest.raises(ValueError, match=r"^prompts: got 49, expected at most 48$"):
+        testbed.held_out_prompts(49)
+    with pytest.raises(ValueError, match="prompts: got 0"):
+        testbed.held_out_prompts(0)
+    found = testbed.denoiser.encode(list(held_out[:2]))
+    assert found.tokens.equal(language.encode_prompts(held_out[:2]))
+    assert found.valid.all()
+    assert found.keys == tuple(map(prompt_key, held_out[:2]))
+    ids = language.ids
+    assert (testbed.denoiser.mask_id, testbed.denoiser.eos_id) == (ids["<mask>"], ids[EOS])
+
+
+def test_ends_of_a_response_are_left_out_but_for_the_only_word(testbed):
+    language = testbed.language
+    word, other = language.verbs[:2]
+    rows = [[word, EOS, other, EOS], [EOS] * 4, [word, other, word, other]]
+    texts = testbed.denoiser.decode(language.encode(rows))
+    assert texts == [f"{word} {EOS} {other}", EOS, f"{word} {other} {word} {other}"]
+    assert language.words_of(texts[0]) == [word, EOS, other] + [EOS] * 13
+
+
+def test_a_mask_of_another_length_is_refused(testbed, as_users_run_it):
+    tokens = torch.zeros(1, 19, dtype=torch.long)
+    masked = torch.ones(1, LENGTH + 1, dtype=torch.bool)
+    message = r"new_tokens: got shape \[1, 17\], expected \[S, N\] in the toy = \[any, 16\]"
+    with pytest.raises(ValueError, match=message):
+        testbed.denoiser(tokens, tokens >= 0, masked)
 
 
 def test_hard_embeddings_get_the_final_score(testbed):
@@ -359,6 +460,54 @@ def test_words_of_one_topic_start_alike():
     assert alike(first, second) > alike(first, language.verbs) + 0.1
 
 
+def company_of(seed, words, examples):
+    """The table of `word_vectors`, cell by cell: positive mutual information of each word with
+    each word of the prompt by place, and with the twenty commonest words on either side.
+    """
+    language = draw_language(seed, words)
+    corpus = language.corpus(random.Random(f"vectors {seed}"), language.split[0], examples)
+    sentences = [[*prompt, *answer] for prompt, answer in zip(*corpus, strict=True)]
+    counted = Counter(word for sentence in sentences for word in sentence[3:])
+    in_order = sorted(counted, key=lambda w: (-counted[w], language.ids[w]))
+    common = in_order[:20]
+    assert counted[in_order[19]] > counted[in_order[20]]  # no tie decides who is common
+    pairs = {"prompt": Counter(), "left": Counter(), "right": Counter()}
+    for sentence in sentences:
+        for word, place in itertools.product(sentence, range(3)):
+            pairs["prompt"][word, (place, sentence[place])] += 1
+        for before, after in itertools.pairwise(sentence[3:]):
+            pairs["left"][after, before] += 1
+            pairs["right"][before, after] += 1
+    columns = []
+    for side, counts in pairs.items():
+        total, rows, company = sum(counts.values()), Counter(), Counter()
+        for (word, other), n in counts.items():
+            rows[word] += n
+            company[other] += n
+        for other in company:
+            if side == "prompt" or other in common:
+                shares = [
+                    counts[word, other] * total / (rows[word] * company[other]) if rows[word] else 0
+                    for word in language.vocabulary
+                ]
+                columns.append(np.log(np.maximum(shares, 1)))
+    return np.array(columns).T
+
+
+def test_word_vectors_are_the_leading_ones_of_the_company_that_words_keep():
+    table = company_of(6, SMALL, 300)
+    U, S, _ = np.linalg.svd(table - table.mean(0), full_matrices=False)
+    for width in (6, 200):
+        vectors = word_vectors(6, SMALL, width, 300).double().numpy()
+        assert vectors.shape == (len(table), width)
+        expected = U[:, :width] * np.sqrt(S[:width])
+        scale = np.zeros(vectors.shape)
+        scale[:, : expected.shape[1]] = expected
+        expected = expected / scale.std(ddof=1)
+        np.testing.assert_allclose(vectors @ vectors.T, expected @ expected.T, atol=2e-3)
+    assert not vectors[:, len(table) :].any()
+
+
 def test_information_by_hand():
     """Word 0 four times, three of them with company 0; word 1 four times, always with company 1."""
     words, company = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]), torch.tensor([0, 0, 0, 1, 1, 1, 1, 1])
@@ -381,6 +530,64 @@ def test_embeddings_start_at_their_scale():
     for layer in network.transformer.layers.layers:
         queries, keys, _ = layer.self_attn.in_proj_weight.chunk(3)
         assert queries.equal(keys)
+
+
+def test_a_reward_models_queries_and_keys_are_half_as_large_again():
+    language = draw_language(7, SMALL)
+    size = Size(8, 2)
+    made = []
+    for kind in (RewardModel, templates.TaughtRewardModel):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            made.append(kind(size, len(language.vocabulary), 20, 1.0))
+    for plain, taught in zip(*(network.transformer.layers.layers for network in made), strict=True):
+        _, keys, values = plain.self_attn.in_proj_weight.chunk(3)
+        found = taught.self_attn.in_proj_weight.chunk(3)
+        for part, expected in zip(found, (1.5 * keys, 1.5 * keys, values), strict=True):
+            torch.testing.assert_close(part, expected)
+
+
+def test_embeddings_are_word_vectors_and_some_noise(monkeypatch):
+    """Of 0.3 standard deviations; counted in 20,000 sentences, or in as many as a recipe has."""
+    _, rewards = measured.recipes_of(measured.FULL, 106)
+    asked = []
+    g = torch.Generator().manual_seed(0)
+    vectors = torch.randn(77, 40, generator=g)
+
+    def given(seed, words, width, examples):
+        asked.append((seed, words, width, examples))
+        return vectors / vectors.std()
+
+    monkeypatch.setattr(templates, "word_vectors", given)
+    for examples in (30_000, 20_000, 500):
+        network = replace(rewards["medium"], examples=examples).build()
+    assert asked == [(106, WORDS, 40, n) for n in (20_000, 20_000, 500)]
+    table = network.embedding.weight.detach()
+    assert table.std().item() == pytest.approx(rewards["medium"].embedding_std, rel=1e-4)
+    fit = torch.linalg.lstsq(vectors, table).solution
+    noise = ((table - vectors @ fit).square().sum() / (77 - 40) / 40).sqrt()
+    signal = (vectors @ fit).std()
+    assert (noise / signal).item() == pytest.approx(0.3, rel=0.12)
+    turned = fit @ fit.T  # by a rotation alone
+    torch.testing.assert_close(turned / turned.diagonal().mean(), torch.eye(40), atol=0.35, rtol=0)
+
+
+def test_at_least_one_word_of_an_answer_is_hidden_in_the_mean():
+    """The share is even from 1/16 to 1, and 1/16 below: no word is hidden in 4.2% of the rows."""
+    denoiser, _ = measured.recipes_of(replace(measured.QUICK, examples=8), 7)
+    tokens, mask = denoiser.data(random.Random(0))
+    tokens, mask = tokens.repeat(1000, 1), mask.repeat(1000)
+    hidden = []
+
+    def network(visible, masked):
+        hidden.append(masked[:, 3:].sum(1))
+        return torch.zeros(1, 2).expand(int(masked.sum()), -1)
+
+    with pytest.raises(IndexError):  # the target is no class of this network
+        denoiser.loss(network, tokens, mask, torch.Generator().manual_seed(0))
+    none = (15 / 16) ** 17 / 17 + (15 / 16) ** 16 / 16
+    assert (hidden[0] == 0).float().mean().item() == pytest.approx(none, abs=0.007)
+    assert hidden[0].float().mean().item() == pytest.approx(8 + 16 / 2 / 16**2, rel=0.01)
 
 
 # Best-of-K
@@ -489,6 +696,54 @@ def test_verdicts(means, verdict):
     assert found["mean"]["mean"] == pytest.approx(np.mean(means))
     assert found["share"] == np.mean(np.array(means) > 0)
     assert json.loads(json.dumps(found)) == found
+
+
+def around(mean, half):
+    """Two prompts of a language, whose own interval is from `mean - half` to `mean + half`."""
+    return np.array([mean - half, mean + half])
+
+
+@pytest.mark.parametrize(
+    ("means", "spread", "verdict", "above", "below"),
+    [
+        # four of five have the sign: just enough; seven of ten: not
+        ([1.0, 1.0, 1.1, 0.9, -0.1], 0.05, "holds", 4, 1),
+        ([1.0] * 7 + [-0.01] * 3, 0.02, "not told apart", 7, 0),
+        # nearest to 0 on either side: 0 itself has no sign and is no clear case
+        ([0.0] * 4, 0.0, "not told apart", 0, 0),
+        ([0.1, 0.1, 0.1, 0.1], 0.1, "holds", 0, 0),
+        ([-0.1, -0.1, -0.1, -0.2], 0.1, "does not hold", 0, 1),
+        # two clear cases on either side are enough, one is not
+        ([1.0, -1.0, 1.0, -1.0], 0.1, "depends on the language", 2, 2),
+        ([1.0, -1.0, 1.0, -0.05], 0.1, "not told apart", 2, 1),
+        ([-1.0, 1.0, -1.0, 0.05], 0.1, "not told apart", 1, 2),
+        ([0.4, -0.4, 0.4, -0.4], 0.1, "depends on the language", 2, 2),
+    ],
+)
+def test_verdicts_at_the_borders(means, spread, verdict, above, below):
+    by_language = {f"language-{i}": around(mean, spread) for i, mean in enumerate(means)}
+    covariates = {unit: {"words": 1.0} for unit in by_language}  # goes with nothing
+    found = judge(by_language, covariates)
+    assert (found["verdict"], found["above"], found["below"]) == (verdict, above, below)
+    assert found["share"] == np.mean(np.array(means) > 0)
+
+
+def test_a_covariate_goes_with_a_claim_below_a_share_of_five_percent(monkeypatch):
+    """Divided by the number of covariates: here by two. All that do are named."""
+    by_language = {f"language-{i}": around(mean, 0.1) for i, mean in enumerate([1, -1, 1, -1.0])}
+    covariates = {unit: {"words": 1.0, "norm": 2.0} for unit in by_language}
+    for p, verdict in (
+        ([0.0249, 0.9], "depends on words"),
+        ([0.025, 0.9], "depends on the language"),
+        ([0.9, 0.001], "depends on norm"),
+        ([0.001, 0.001], "depends on words and norm"),
+    ):
+        given = iter(p)
+        monkeypatch.setattr(claims, "spearman", lambda x, y, given=given: (0.5, next(given)))
+        found = judge(by_language, covariates)
+        assert found["verdict"] == verdict
+        assert list(found["covariates"]) == ["words", "norm"]
+        assert found["covariates"]["norm"] == {"rho": 0.5, "p": p[1]}
 
 
 def test_languages_without_a_value_are_left_out():
@@ -632,6 +887,339 @@ def test_rows_of_the_map(rows):
     assert [third["pairs"] for third in thirds] == [4, 4, 4]
 
 
+def drawn_at_random(seed):
+    """A result with everything at random: what is said of it is computed twice."""
+    rng = np.random.default_rng(seed)
+    found = made_up(0.0)
+    for run in found["runs"].values():
+        run["rewards"] = rng.normal(size=(3, 4)).round(5).tolist()
+        run["gold"] = (1 + rng.normal(size=(3, 4))).tolist()
+    for T in found["pools"]:
+        pool = {"gold": rng.normal(size=(3, 6)).tolist(), "valid": rng.random(3).tolist()}
+        for size in measured.SIZES:
+            pool[size] = (np.array(pool["gold"]) + rng.normal(size=(3, 6))).tolist()
+        found["pools"][T] = pool
+    for of in found["errors"].values():
+        of["steps"] = [
+            {"step": step, "E": rng.random(3).tolist(), "entropy": rng.random()}
+            for step in range(1, 17)
+        ]
+        of["bins"] = {key: rng.random(4).tolist() for key in ("0", "0.5", "10", "2")}
+        of["bins"] |= {"1.5": [7, *rng.random(3)]} if seed else {}
+    found["language"]["words"] = int(rng.integers(75, 1000))
+    found["rewards"]["medium"]["embedding_norm"] = rng.random()
+    return Found(found)
+
+
+def best_of_K(found, size, K, prompt, T=LENGTH, values="gold"):
+    """The mean over all choices of K answers of the pool."""
+    pool = found.result["pools"][str(T)]
+    rewards = pool[size][prompt]
+    chosen = [max(c, key=lambda i: rewards[i]) for c in itertools.combinations(range(6), K)]
+    return np.mean([pool[values][prompt][i] for i in chosen])
+
+
+def picked(found, c):
+    """The gold of the answer with the largest reward, for each prompt."""
+    run = found.result["runs"][c.key]
+    return [
+        gold[int(np.argmax(row))] for gold, row in zip(run["gold"], run["rewards"], strict=True)
+    ]
+
+
+def test_the_map_against_all_choices_from_the_pools():
+    found = [drawn_at_random(seed) for seed in range(4)]
+    for c in (Condition(M=1), Condition(size="small"), Condition(T=8)):
+        row = claims.place(c, found)
+        assert {name: row[name] for name in ("method", "size", "M", "T")} == {
+            "method": "entrgi",
+            "size": c.size,
+            "M": c.M,
+            "T": c.T,
+        }
+        mine = [np.mean(picked(f, c)) for f in found]
+        bests = [
+            [np.mean([best_of_K(f, c.size, K, p, c.T) for p in range(3)]) for K in range(1, 7)]
+            for f in found
+        ]
+        four = vars(student(np.array([m - best[3] for m, best in zip(mine, bests, strict=True)])))
+        assert row["over_as_many"] == pytest.approx(four)
+        assert row["worth"] == [
+            next((K for K, value in enumerate(best, 1) if value >= m), None)
+            for m, best in zip(mine, bests, strict=True)
+        ]
+        assert list(row["at_cost_ratio"]) == "the toy's,0.03,0.1,0.25,0.5,1,2".split(",")
+        for name, at in row["at_cost_ratio"].items():
+            ratio = 0.05 if name == "the toy's" else float(name)
+            unguided = c._replace(M=0).config
+            K = Costs(1.0, ratio).equal_trajectories(c.config, unguided)
+            assert at["K"] == min(K, 6)
+            assert at["pool_too_small"] == (4 if K > 6 else 0)
+            gains = [m - best[min(K, 6) - 1] for m, best in zip(mine, bests, strict=True)]
+            assert at["gain"] == pytest.approx(vars(student(np.array(gains))))
+            assert at["pays_in"] == sum(gain > 0 for gain in gains)
+
+
+def test_a_gain_of_nothing_does_not_pay():
+    """All answers have the same gold: guided ones and those of the pool."""
+    found = drawn_at_random(0)
+    for run in found.result["runs"].values():
+        run["gold"] = [[1.0] * 4] * 3
+    for pool in found.result["pools"].values():
+        pool["gold"] = [[1.0] * 6] * 3
+    place = claims.place(Condition(), [found])
+    assert {at["pays_in"] for at in place["at_cost_ratio"].values()} == {0}
+    assert place["worth"] == [1]
+
+
+def test_pairs_in_thirds_by_the_rewards_quality():
+    found = [drawn_at_random(seed) for seed in range(4)]
+    pairs = []
+    for f, size in itertools.product(found, measured.SIZES):
+        pool = f.result["pools"]["16"]
+        quality = np.mean(
+            [np.corrcoef(r, g)[0, 1] for r, g in zip(pool[size], pool["gold"], strict=True)]
+        )
+        mine = np.mean(picked(f, Condition(size=size)))
+        four, six = (np.mean([best_of_K(f, size, K, p) for p in range(3)]) for K in (4, 6))
+        pairs.append((quality, mine - four, mine - six))
+    pairs.sort()
+    for n in (4, 3):
+        some = claims.by_quality(found[:n])
+        assert [row["pairs"] for row in some] == [n, n, n]
+    for row, i in zip(claims.by_quality(found), (0, 4, 8), strict=True):
+        quality, gains, equal = np.array(pairs[i : i + 4]).T
+        assert row == {
+            "quality": pytest.approx([quality[0], quality[-1]]),
+            "pairs": 4,
+            "over_as_many": pytest.approx(gains.mean()),
+            "at_equal_compute": pytest.approx(equal.mean()),
+            "pays_in": sum(equal > 0),
+        }
+        assert not any(isinstance(row[name], np.generic) for name in row)
+
+
+def test_errors_are_means_over_languages_and_sums_by_entropy():
+    found = [drawn_at_random(seed) for seed in range(3)]
+    rows = claims.errors(found)
+    for method in ("aps", "entrgi"):
+        of = [f.result["errors"][method]["steps"] for f in found]
+        assert rows[method] == [
+            {
+                "step": i + 1,
+                "E": pytest.approx(np.mean([steps[i]["E"] for steps in of])),
+                "entropy": pytest.approx(np.mean([steps[i]["entropy"] for steps in of])),
+            }
+            for i in range(16)
+        ]
+    bins = [f.result["errors"]["entrgi"]["bins"] for f in found]
+    expected = []
+    for key in ("0", "0.5", "1.5", "2", "10"):
+        n, E, D, soft = np.sum([of[key] for of in bins if key in of], 0)
+        means = {"E": E / n, "D": D / n, "soft": soft / n}
+        expected.append(pytest.approx({"nats": float(key), "count": int(n), **means}))
+    assert rows["by_entropy"] == expected
+
+
+def test_methods_and_steps_against_all_choices_from_the_pools():
+    found = [drawn_at_random(seed) for seed in range(4)]
+    rows = claims.methods(found)
+    assert list(rows) == [
+        f"{method}, {size}"
+        for size in ("small", "medium", "large")
+        for method in ("expectation", "constant", "aps", "entrgi", "bon_equal_compute")
+    ]
+
+    def over(values):
+        return pytest.approx(vars(student(np.array(values))))
+
+    def best(f, size, K, values):
+        return np.mean([best_of_K(f, size, K, p, values=values) for p in range(3)])
+
+    aps = rows["aps, small"]
+    c = Condition("aps", "small")
+    runs = [f.result["runs"][c.key] for f in found]
+    pools = [f.result["pools"]["16"] for f in found]
+    assert aps == {
+        "gold_best": over([np.mean(picked(f, c)) - best(f, "small", 4, "gold") for f in found]),
+        "gold_mean": over(
+            [np.mean(r["gold"]) - np.mean(p["gold"]) for r, p in zip(runs, pools, strict=True)]
+        ),
+        "top1": over(
+            [
+                np.max(r["rewards"], 1).mean() - best(f, "small", 4, "small")
+                for r, f in zip(runs, found, strict=True)
+            ]
+        ),
+        "average": over(
+            [np.mean(r["rewards"]) - np.mean(p["small"]) for r, p in zip(runs, pools, strict=True)]
+        ),
+    }
+    equal = rows["bon_equal_compute, small"]
+    for measure, values in (("gold_best", "gold"), ("top1", "small")):
+        gains = [best(f, "small", 6, values) - best(f, "small", 4, values) for f in found]
+        assert equal[measure] == over(gains)
+    assert equal["average"]["mean"] == equal["gold_mean"]["mean"] == 0
+
+    steps = claims.steps(PLAN, found)
+    sizes = measured.SIZES
+    golds = {
+        M: [np.mean([picked(f, Condition(size=size, M=M)) for size in sizes]) for f in found]
+        for M in (1, 3, 4, 8)
+    }
+    assert list(steps) == ["1", "3", "4", "8"]
+    for M, of in golds.items():
+        row = steps[str(M)]
+        less = [m - first for m, first in zip(of, golds[1], strict=True)]
+        assert row["gold_best"] == over(less)
+        wins = [max(golds, key=lambda m, i=i: golds[m][i]) == M for i in range(4)]
+        assert row["best_in"] == sum(wins)
+        if M > 1:
+            drawn = [np.mean([best(f, size, 6, "gold") for size in sizes]) for f in found]
+            gains = [m - d for m, d in zip(of, drawn, strict=True)]
+            assert row["against_equal_compute"] == over(gains)
+
+
+def test_claims_against_the_runs():
+    """Each claim's value for every prompt, from the answers alone."""
+    found = drawn_at_random(1)
+    gold = {c: np.array(picked(found, c)) for c in PLAN.conditions}
+    ours = gold[Condition()]
+
+    def over_sizes(M):
+        return np.mean([gold[Condition(size=size, M=M)] for size in measured.SIZES], 0)
+
+    E = {
+        method: np.mean([step["E"] for step in found.result["errors"][method]["steps"][:4]], 0)
+        for method in ("aps", "entrgi")
+    }
+    expected = {
+        "bon": ours - [best_of_K(found, "medium", 4, p) for p in range(3)],
+        "expectation": ours - gold[Condition("expectation")],
+        "aps": ours - gold[Condition("aps")],
+        "size": gold[Condition(size="large")] - gold[Condition(size="small")],
+        "moderate": over_sizes(3) - over_sizes(1),
+        "collapse": over_sizes(4) - over_sizes(8),
+        "early": 1 - E["entrgi"] / E["aps"],
+        "soft": [0.5, -0.5],
+        "equal": ours - [best_of_K(found, "medium", 6, p) for p in range(3)],
+        "constant": ours - gold[Condition("constant")],
+    }
+    assert {name: list(claim.value(found)) for name, claim in claims.CLAIMS.items()} == {
+        name: pytest.approx(list(values)) for name, values in expected.items()
+    }
+    units = {name: claim.unit for name, claim in claims.CLAIMS.items()}
+    assert units == {**dict.fromkeys(expected, "points"), "early": "share", "soft": "share"}
+
+
+def test_rows_of_a_language(rows):
+    assert rows["languages"]["language-2"] == {
+        "words": 102.0,
+        "embedding_std": 0.5,
+        "valid": 0.75,
+        "gold": 2.5,
+        "rewards": {
+            size: {"embedding_norm": 3.0, "corpus": 0.5, "quality": pytest.approx(1)}
+            for size in measured.SIZES
+        },
+        "seconds": {"training": 1.0, "answers": 1.0},
+    }
+    places = {(r["size"], r["M"], r["step_size"], r["T"]) for r in rows["map"]}
+    assert places == {(c.size, *c[2:]) for c in PLAN.conditions if c.method == "entrgi"}
+    assert {r["method"] for r in rows["map"]} == {"entrgi"}
+
+
+def estimate(mean):
+    return {"mean": mean, "low": mean - 0.125, "high": mean + 0.25}
+
+
+def test_the_tables_of_the_claims():
+    """As a reader sees them; worth is the median, where more than the pool is the largest."""
+
+    def claim(text, **changes):
+        of = {"text": text, "source": "a page", "unit": "points", "verdict": "holds"}
+        of |= {"mean": estimate(0.123), "share": 2 / 3, "above": 2, "below": 1}
+        of |= {"by_language": dict.fromkeys("abc"), "covariates": {}}
+        return of | changes
+
+    goes_with = {
+        "words": {"rho": 0.456, "p": 0.1},
+        "norm": {"rho": float("nan"), "p": 1.0},
+        "quality": {"rho": -0.5, "p": 0.1},
+    }
+
+    def place(size, gain, pool_too_small, worth, T=16, step_size=0.5):
+        at = {"gain": estimate(gain), "pool_too_small": pool_too_small, "pays_in": 2}
+        other = {**at, "pool_too_small": 0, "pays_in": 0}
+        return {
+            "size": size,
+            "M": 3,
+            "step_size": step_size,
+            "T": T,
+            "worth": worth,
+            "at_cost_ratio": {"the toy's": at, "0.03": other},
+        }
+
+    measures = ("gold_best", "gold_mean", "top1", "average", "against_equal_compute")
+    of = {name: estimate(i + 0.123) for i, name in enumerate(measures)}
+    rows = {
+        "languages": dict.fromkeys("abc"),
+        "claims": {
+            "none": claim("First", by_language={}, verdict="not measured"),
+            "one": claim("Second", covariates=goes_with),
+            "two": claim("Third", verdict="does not hold", unit="share"),
+        },
+        "methods": {
+            f"{m}, small": of
+            for m in ("expectation", "constant", "aps", "entrgi", "bon_equal_compute")
+        },
+        "steps": {"2": of | {"best_in": 1}, "4": of | {"best_in": 0}},
+        "map": [
+            place("small", 0.5, 1, [3, None, 1]),
+            place("large", -0.5, 0, [None, 2, None], T=8, step_size=1.0),
+            place("large", 0.0, 0, [7, 5, 9, 1]),
+        ],
+    }
+    claimed, methods, steps, where = claims.markdown(rows).split("\n\n")
+    assert claimed.splitlines() == [
+        (
+            "| Claim | Difference | Sign in | Clearly above, below 0 | Rank correlation with | "
+            "Verdict |"
+        ),
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| First | — | — | — | — | not measured |",
+        (
+            "| Second (a page) | +0.12 [−0.00, +0.37] points | 2 of 3 | 2, 1 | "
+            "words +0.46, quality −0.50 | holds |"
+        ),
+        "| Third (a page) | +0.12 [−0.00, +0.37] share | 2 of 3 | 2, 1 | — | does not hold |",
+    ]
+    cells = "+0.12 [−0.00, +0.37] | +1.12 [+1.00, +1.37] | +2.12 [+2.00, +2.37]"
+    average, equal = "+3.12 [+3.00, +3.37]", "+4.12 [+4.00, +4.37]"
+    names = ("Expectation", "w = 0.5", "APS", "EntRGi", "Best-of-N, equal compute")
+    assert methods.splitlines() == [
+        "| Less Best-of-4 | Gold of the best | Gold, mean | Top@1 | Avg@K |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        *(f"| {name}, small | {cells} | {average} |" for name in names),
+    ]
+    assert steps.splitlines() == [
+        (
+            "| M | Gold of the best, less M = 2 | Gold, mean, less M = 2 | Top@1, less M = 2 | "
+            "Gold, less Best-of-N at equal compute | Best M in |"
+        ),
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| 2 | {cells} | {equal} | 1 |",
+        f"| 4 | {cells} | {equal} | 0 |",
+    ]
+    assert where.splitlines() == [
+        "| Where | Worth in draws | Cost ratio the toy's | Cost ratio 0.03 |",
+        "| --- | ---: | ---: | ---: |",
+        "| small, M = 3, η = 0.5, T = 16 | 3 | ≤ +0.50 (2 of 3) | +0.50 (0 of 3) |",
+        "| large, M = 3, η = 1, T = 8 | more than the pool | −0.50 (2 of 3) | −0.50 (0 of 3) |",
+        "| large, M = 3, η = 0.5, T = 16 | 5 | +0.00 (2 of 3) | +0.00 (0 of 3) |",
+    ]
+
+
 def test_the_tables_say_what_the_rows_say(rows):
     text = claims.markdown(json.loads(json.dumps(rows)))
     assert (
@@ -655,6 +1243,9 @@ def test_guidance_pays_where_its_interval_and_enough_languages_say_so():
         }
 
     assert claims.pays(place(0.01, 10), "1")
+    assert not claims.pays(place(0.0, 12), "1")
+    five = {**place(0.01, 4), "worth": [1] * 5}
+    assert claims.pays(five, "1")  # four of five are just enough
     assert not claims.pays(place(0.01, 9), "1")
     assert not claims.pays(place(-0.01, 12), "1")
 
@@ -721,6 +1312,7 @@ def test_the_design():
     assert (full.units[0], full.units[-1], len(full.seeds)) == ("language-101", "language-112", 12)
     assert quick.units == ["language-5"]
     assert len(claims.design(False, 3, 2).units) == 2
+    assert len(claims.design(False, 3, 40).seeds) == 40
     with pytest.raises(ValueError, match="units: got 41, expected at most 40 languages"):
         claims.design(False, 3, 41)
     assert full.settings == claims.design(False, 107, 6).settings  # so that two can share a folder
@@ -729,6 +1321,188 @@ def test_the_design():
     assert len({c.key for c in conditions}) == len(conditions) == 31
     for size, M in itertools.product(measured.SIZES, (1, 2, 3, 4, 6, 8)):
         assert Condition(size=size, M=M) in conditions
+
+
+def test_networks_are_small_so_one_thread_measures(monkeypatch):
+    threads = torch.get_num_threads()
+    asked = []
+    monkeypatch.setattr(
+        claims, "measure", lambda plan, seed: asked.append((plan, seed, torch.get_num_threads()))
+    )
+    torch.set_num_threads(2)
+    try:
+        claims.design(True, 3, None).measure("language-3")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert asked == [(measured.QUICK, 3, 1)]
+
+
+def test_the_conditions_are_the_papers_but_for_what_they_say():
+    paper = SamplingConfig(new_tokens=16, denoising_steps=16)
+    assert Condition().config == paper.guided(weight="entrgi", steps=3, step_size=0.5)
+    other = Condition("constant", "small", 4, 1.0, 8)
+    assert other.key == "constant, small, M 4, eta 1, T 8"
+    expected = replace(paper, denoising_steps=8)
+    expected = expected.guided(weight=Constant(0.5), steps=4, step_size=1.0)
+    assert other.config == expected
+    traced = [c for c in measured.FULL.conditions if measured.is_traced(c)]
+    assert traced == [Condition("aps"), Condition("entrgi")]
+    conditions = measured.FULL.conditions
+    assert [c.step_size for c in conditions if c.step_size != 0.5] == [0.2, 1.0]
+    assert [c.T for c in conditions if c.T != 16] == [4, 8]
+    assert measured.FULL.denoiser_steps(1400, 1000) == 2800
+    assert measured.FULL.denoiser_steps(1400, 250) == 1750
+
+
+@pytest.mark.parametrize("seed", [1, 106])
+def test_networks_are_trained_by_rule(seed):
+    """Their sizes and steps are the plan's, and the embeddings' deviation is the language's."""
+    plan = measured.FULL
+    denoiser, rewards = measured.recipes_of(plan, seed)
+    words = len(draw_language(seed).vocabulary)
+    std = 0.14 * (1 / 0.14) ** evenly(seed, 1)
+    assert denoiser == templates.FamilyDenoiserRecipe(
+        *(Size(64, 2), round(1400 * (1 + words / 1000)), seed), learning_rate=6e-3, examples=40_000
+    )
+    trained = {"small": (24, 1200), "medium": (40, 1200), "large": (64, 1600)}
+    assert rewards == {
+        name: templates.FamilyRewardRecipe(
+            *(Size(width, 2), steps, seed),
+            learning_rate=3e-3,
+            examples=40_000,
+            embedding_std=pytest.approx(std),
+        )
+        for name, (width, steps) in trained.items()
+    }
+
+
+def test_the_quick_plan():
+    quick = claims.design(True, 1, None).plan
+    size = [quick.denoiser[0].width, *(size.width for size, _ in quick.rewards.values())]
+    assert size == [48, 12, 24, 32]
+    assert [steps for _, steps in (quick.denoiser, *quick.rewards.values())] == [550, 200, 200, 200]
+    assert (quick.words, quick.prompts, quick.pool, quick.short_pool) == ((75, 120), 8, 24, 24)
+    assert (quick.gradient_steps, quick.step_sizes) == ((1, 3, 4, 8), (1.0,))
+    assert (quick.denoising_steps, quick.judged, quick.examples) == ((8,), 200, 6_000)
+    assert {size.layers for size, _ in (quick.denoiser, *quick.rewards.values())} == {2}
+
+
+def test_quality_by_hand(testbed):
+    """On answers to held-out prompts, as the corpus has them and as training mixes them."""
+    language, reward = testbed.language, testbed.rewards["large"]
+    found = measured.quality(testbed, "large", 25)
+    norms = reward.embeddings.square().sum(1).sqrt()
+    assert found["embedding_norm"] == pytest.approx(norms.mean().item())
+    for name, draw in (("corpus", language.corpus), ("mixture", language.mixture)):
+        prompts, answers = draw(random.Random("judged 7"), language.split[1], 25)
+        gold = [language.gold(*pair) for pair in zip(prompts, answers, strict=True)]
+        scores = reward.score([str(p) for p in prompts], [" ".join(a) for a in answers])
+        assert found[name] == pytest.approx(np.corrcoef(scores, gold)[0, 1])
+    assert math.isnan(measured.correlation(np.ones(3), np.arange(3.0)))
+    assert math.isnan(measured.correlation(np.arange(3.0), np.ones(3)))
+    x, y = np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0, 2.0])
+    assert measured.correlation(x, y) == pytest.approx(np.corrcoef(x, y)[0, 1])
+
+
+def test_the_numbers_of_a_language(testbed, monkeypatch):
+    """A pool and a run, of answers that are given: rewards to five digits, gold by prompt."""
+    language, prompts = testbed.language, testbed.held_out_prompts(6)
+    rng = random.Random(0)
+    texts = {}
+    configs = []
+
+    def generate(denoiser, reward, some, config, observe=None):
+        configs.append((reward, config, list(some), observe))
+        K = config.trajectories
+        for prompt in some:
+            _, answers = language.corpus(rng, [language.parse_prompt(prompt)], K)
+            texts[prompt] = [" ".join(answer) for answer in answers]
+            if prompt == prompts[0]:
+                texts[prompt][0] = language.verbs[0]  # no sentence
+        rewards = torch.stack([reward.score([p] * K, texts[p]) for p in some])
+        return SimpleNamespace(responses=[texts[p] for p in some], rewards=rewards)
+
+    monkeypatch.setattr(measured, "generate", generate)
+    found = measured.pool(testbed, prompts, 5, 8)
+    assert [(c[0], c[2], c[3]) for c in configs] == [
+        (testbed.rewards["medium"], prompts[:4], None),
+        (testbed.rewards["medium"], prompts[4:], None),
+    ]
+    assert configs[0][1] == replace(Condition(M=0, T=8).config, trajectories=5)
+    scores = {
+        size: [
+            [round(score, 5) for score in reward.score([p] * 5, texts[p]).tolist()] for p in prompts
+        ]
+        for size, reward in testbed.rewards.items()
+    }
+    gold = [[testbed.gold_score(p, text) for text in texts[p]] for p in prompts]
+    assert found == {"gold": gold, "valid": [0.8] + [1.0] * 5, **scores}
+
+    configs.clear()
+    clock = iter([10.0, 12.3456])
+    monkeypatch.setattr(measured, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    observer = object()
+    c = Condition("aps", "small", T=4)
+    found = measured.run(testbed, c, prompts, observer)
+    assert configs == [(testbed.rewards["small"], c.config, prompts, observer)]
+    assert found == {
+        "rewards": [
+            [round(x, 5) for x in testbed.rewards["small"].score([p] * 4, texts[p]).tolist()]
+            for p in prompts
+        ],
+        "gold": [[testbed.gold_score(p, text) for text in texts[p]] for p in prompts],
+        "valid": [0.75] + [1.0] * 5,
+        "seconds": 2.35,
+    }
+
+
+def test_a_language_is_measured_in_all_its_parts(testbed, monkeypatch):
+    plan = replace(PLAN, pool=5, short_pool=2, prompts=3, denoising_steps=(8,))
+    clock = iter([1.0, 3.0, 7.5])
+    monkeypatch.setattr(measured.Testbed, "load", lambda *_: testbed)
+    monkeypatch.setattr(measured, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(measured, "pool", lambda of, prompts, K, T: (len(prompts), K, T))
+    observed = {}
+
+    def run(of, condition, prompts, errors):
+        if errors is not None:
+            observed[condition] = errors
+            monkeypatch.setattr(errors, "found", lambda: condition.method)
+        return len(prompts)
+
+    monkeypatch.setattr(measured, "run", run)
+    found = measured.measure(plan, 7)
+    _, rewards = measured.recipes_of(plan, 7)
+    assert found == {
+        "language": measured.facts(testbed, rewards["medium"].embedding_std),
+        "rewards": {size: measured.quality(testbed, size, 20) for size in measured.SIZES},
+        "costs": {size: vars(testbed.costs(size)) for size in measured.SIZES},
+        "pools": {"16": (3, 5, 16), "8": (3, 2, 8)},
+        "runs": {c.key: 3 for c in plan.conditions},
+        "errors": {"aps": "aps", "entrgi": "entrgi"},
+        "seconds": {"training": 2.0, "answers": 4.5},
+    }
+    assert list(observed) == [Condition("aps"), Condition("entrgi")]
+    assert {errors.prompts for errors in observed.values()} == {3}
+
+
+def test_errors_at_the_borders_of_the_band():
+    """1 and 4 nats are inside; a bin begins at its lower end; one step, one prompt."""
+    H = torch.tensor([[1.0, 4.0, 0.999, 4.001, 0.5]])
+    E = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.25]])
+    D = torch.tensor([[0.2, 0.2, 0.3, 0.5, 0.123456]])
+    by_prompt = measured.ErrorsByPrompt(1)
+    masked = torch.ones(1, 5, dtype=torch.bool)
+    by_prompt(SimpleNamespace(step=0, masked=masked, entropy=H, E=E, D=D))
+    found = by_prompt.found()
+    assert found["band"] == [[2.0, 0.3, 0.4, 1.0]]
+    assert found["steps"] == [{"step": 1, "E": [0.25], "entropy": 2.1}]
+    assert found["bins"] == {
+        "0.5": [2.0, 0.55, 0.4235, 0.0],
+        "1": [1.0, 0.1, 0.2, 1.0],
+        "4": [2.0, 0.6, 0.7, 1.0],
+    }
 
 
 def test_the_papers_experiments_run_on_a_language(testbed, monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrgi_ref import GuidanceConfig, SamplingConfig, generate, interpolate
+from building import records
+from entrgi_ref import GuidanceConfig, SamplingConfig, entropy_weight, generate, interpolate
 from entrgi_ref.schedule import busy_steps, schedule
 from properties import tried
-from toy.laboratory import distribution, gradient, infilling, truth
+from toy.dial import Constant
+from toy.laboratory import distribution, gradient, infilling, sampling, truth
 from toy.laboratory.languages import (
     PROMPT,
     Enumerable,
@@ -25,6 +28,7 @@ from toy.laboratory.languages import (
     Wide,
 )
 from toy.laboratory.sampling import CHANGES, Samplers, ScoreFunction
+from toy.statistics import Estimate, bootstrap
 
 BRIEF = RewardKind(width=8, layers=1, steps=15)
 LANGUAGE = Enumerable(7, 3, 3)
@@ -143,6 +147,39 @@ def test_the_best_of_some_is_that_of_all_tuples(K):
     np.testing.assert_allclose(truth.best_of(np.log(p), rewards, K), expected, atol=1e-12)
 
 
+def test_truth_by_hand():
+    p = np.array([0.5, 0.25, 0.25, 0.0])
+    log_q = np.log(np.array([0.25, 0.25, 0.5, 1e-9]))
+    expected = 0.5 * math.log(2) + 0.25 * math.log(0.5)
+    assert truth.divergence(p, log_q) == pytest.approx(expected)
+    assert truth.total_variation(p, np.array([0.25, 0.25, 0.5, 0.0])) == pytest.approx(0.25)
+    drawn = truth.counts(np.array([2, 0, 0, 2, 0, 1, 0, 0]), 5)
+    assert drawn.tolist() == [5, 1, 2, 0, 0]
+    assert drawn.dtype == float
+    share = drawn[:3] / 8
+    cost = share @ np.log(share) - share @ np.log([0.5, 0.25, 0.1]) - 2 / 16
+    log_q = np.log(np.array([0.5, 0.25, 0.1, 0.1, 0.05]))
+    assert truth.estimated_divergence(drawn, log_q) == pytest.approx(cost)
+    found = truth.softmax(np.array([[0.0, 0.7 * math.log(3)], [1000.0, 1000.0]]), 0.7)
+    np.testing.assert_allclose(found, [[0.25, 0.75], [0.5, 0.5]])
+    # at the mean reward itself there is nothing to do; from 12 up in the logarithm, the end
+    log_p, rewards = np.log(np.array([0.5, 0.5])), np.array([0.0, 1.0])
+    assert truth.of_mean(log_p, rewards, 0.5).tolist() == [0.5, 0.5]
+    np.testing.assert_allclose(truth.of_mean(log_p, rewards, 0.9), [0.1, 0.9], atol=1e-12)
+    nearly = truth.of_mean(log_p, rewards * 1e-4, 0.999e-4)
+    np.testing.assert_allclose(nearly, [0.001, 0.999], atol=1e-9)
+    small = truth.of_mean(log_p, rewards * 1e4, 0.52e4)
+    np.testing.assert_allclose(small, [0.48, 0.52], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("length", "steps", "expected"),
+    [(4, 4, [1, 1, 2]), (5, 1, [5]), (8, 3, [2, 2, 4]), (3, 8, [1, 2]), (6, 2, [2, 4])],
+)
+def test_quotas_by_hand(length, steps, expected):
+    assert truth.quotas(length, steps) == expected
+
+
 def test_estimates_of_kl_come_near_with_more_draws():
     rng = np.random.default_rng(3)
     p, s = rng.dirichlet(np.ones(200)), rng.dirichlet(np.ones(200))
@@ -212,6 +249,160 @@ def test_another_seed_is_another_language_and_the_same_is_the_same():
     assert not torch.allclose(other.gold(answers), LANGUAGE.gold(answers))
 
 
+def interaction(values, positions):
+    """Of a table [2, ...]: what changing words at all of these positions adds to what changing
+    fewer of them does.
+    """
+    total = 0.0
+    for changed in itertools.product((0, 1), repeat=len(positions)):
+        at = [0] * values.ndim
+        for position, word in zip(positions, changed, strict=True):
+            at[position] = word
+        total += (-1) ** (len(positions) - sum(changed)) * values[tuple(at)]
+    return total
+
+
+def test_preferences_are_for_words_and_pairs_and_in_the_gold_score_for_neighbouring_triples():
+    """Each a normal number: of standard deviation 1 for words, 0.8 for pairs and triples."""
+    found = {"log_p": [], "gold": []}
+    for seed in range(150):
+        language = Enumerable(seed, 2, 4)
+        p = language.log_p.exp()
+        raw = language._table(torch.Generator().manual_seed(1_000 * seed + 1), 0.8, 0.8)
+        deviation = (p @ (raw - p @ raw) ** 2).sqrt()
+        torch.testing.assert_close(language._gold, (raw - p @ raw) / deviation)
+        for name, table in (("log_p", language.log_p), ("gold", raw)):
+            values = table.view(2, 2, 2, 2).numpy()
+            found[name].append(
+                [
+                    interaction(values, positions)
+                    for size in (1, 2, 3, 4)
+                    for positions in itertools.combinations(range(4), size)
+                ]
+            )
+    spread = {name: np.array(of).std(0) for name, of in found.items()}
+    # of a pair, four numbers; of a single word two, and two for each of its three pairs
+    rows = spread["log_p"] ** 2
+    np.testing.assert_allclose(rows[:4].mean(), 2 + 3 * 2 * 0.64, rtol=0.15)
+    np.testing.assert_allclose(rows[4:10].mean(), 4 * 0.64, rtol=0.15)
+    # triples of neighbours: eight numbers each; (0, 1, 3) and (0, 2, 3) are none
+    np.testing.assert_allclose(spread["gold"][[10, 13]] ** 2, 8 * 0.64, rtol=0.25)
+    np.testing.assert_allclose(spread["gold"][[11, 12, 14]], 0, atol=1e-9)
+    np.testing.assert_allclose(spread["log_p"][10:], 0, atol=1e-9)
+
+
+def pair_chances(language):
+    """p(b | a) in row a, of a wide language."""
+    V = language.V
+    pairs = torch.cartesian_prod(torch.arange(V), torch.arange(V))
+    first = language._first[pairs[:, 0]]
+    return (replace(language, N=2).log_likelihood(pairs).exp() / first).view(V, V)
+
+
+def test_followers_in_a_wide_language_are_sixteen_by_zipfs_law():
+    plain = Wide(5, 40, 3)
+    chances = pair_chances(plain)
+    assert ((chances > 0).sum(1) == 16).all()
+    falling = chances.sort(1, descending=True).values[:, :16]
+    sharpness = (falling[:, :1] / falling).log() / torch.arange(1, 17, dtype=torch.float64).log()
+    sharpness = sharpness[:, 1:]
+    torch.testing.assert_close(sharpness, sharpness[:, :1].expand(-1, 15))  # a power of the rank
+    assert 1 <= sharpness.min() < 1.2
+    assert 1.8 < sharpness.max() <= 2
+    torch.testing.assert_close(plain._first, chances.mean(0))
+    # Popular words are followers more often, and strays are drawn by their popularity.
+    stray = pair_chances(replace(plain, smoothing=1.0))
+    torch.testing.assert_close(stray, stray[:1].expand(40, -1))
+    ranks = torch.arange(1, 41, dtype=torch.float64)
+    torch.testing.assert_close(stray[0].sort(descending=True).values, 1 / ranks / (1 / ranks).sum())
+    often = (chances > 0).sum(0)[stray[0].argsort(descending=True)]
+    assert often[:5].float().mean() > 2 * often[-5:].float().mean()
+    mixed = pair_chances(replace(plain, smoothing=0.1))
+    torch.testing.assert_close(mixed, 0.9 * chances + 0.1 * stray)
+
+
+def test_what_cannot_be_said():
+    language = Wide(5, 40, 3)
+    never = (pair_chances(language) == 0).nonzero()[0]
+    answer = torch.stack([never[0], never[1], never[0]])[None]
+    assert language.log_likelihood(answer).tolist() == [-math.inf]
+    nothing = torch.zeros(1, 3, dtype=torch.bool)
+    q = language.conditionals(answer, torch.tensor([[False, False, True]]))
+    torch.testing.assert_close(q[0, 2].sum(), torch.tensor(1.0, dtype=torch.float64))
+    last = language.conditionals(answer, nothing)[0, 2]
+    assert last.tolist() == pytest.approx([1 / 40] * 40)
+
+
+def test_the_gold_score_of_a_wide_language_is_of_sixteen_classes():
+    language = Wide(5, 200, 4)
+    meaning = language.meaning(6)
+    assert meaning.shape == (200, 6)
+    classes, of_word = meaning.unique(dim=0, return_inverse=True)
+    assert len(classes) == 16
+    assert meaning.std().item() == pytest.approx(1, abs=0.25)
+    answers = language.sample(300, torch.Generator().manual_seed(3))
+    other = torch.stack([(of_word == of_word[w]).nonzero()[-1, 0] for w in answers.flatten()])
+    other = other.view(answers.shape)
+    assert not torch.equal(answers, other)
+    torch.testing.assert_close(language.gold(answers), language.gold(other))
+    # points of words and of neighbours: what is far apart has no say in each other
+    a, b = answers[:1].clone(), answers[:1].clone()
+    changed = answers[:1].clone()
+    a[0, 0], b[0, 3] = answers[1, 0], answers[1, 3]
+    changed[0, 0], changed[0, 3] = a[0, 0], b[0, 3]
+    one, first, last, both = (float(language.gold(x)) for x in (answers[:1], a, b, changed))
+    assert both - one == pytest.approx((first - one) + (last - one))
+    near = answers[:1].clone()
+    near[0, :2] = answers[1, :2]
+    second = answers[:1].clone()
+    second[0, 1] = answers[1, 1]
+    assert float(language.gold(near)) - one != pytest.approx(
+        (first - one) + (float(language.gold(second)) - one)
+    )
+
+
+def test_languages_are_those_that_their_seeds_have_named_so_far():
+    """Records name them so."""
+    few, wide = Enumerable(201, 4, 4), Wide(201, 40, 4, 0.02)
+    answers = torch.tensor([[0, 1, 2, 3], [3, 3, 0, 1]])
+    found = {
+        "log_p": few.log_likelihood(answers).tolist(),
+        "gold": few.gold(answers).tolist(),
+        "drawn": few.sample(2, torch.Generator().manual_seed(0)).tolist(),
+        "wide": wide.log_likelihood(answers).tolist(),
+        "wide gold": wide.gold(answers).tolist(),
+        "wide drawn": wide.sample(2, torch.Generator().manual_seed(0)).tolist(),
+        "meaning": wide.meaning(2)[:2].flatten().tolist(),
+    }
+    expected = {
+        "log_p": [-8.74682, -5.78241],
+        "gold": [0.387709, -2.28444],
+        "drawn": [[3, 3, 3, 0], [2, 3, 2, 3]],
+        "wide": [-20.8757, -25.3536],
+        "wide gold": [-0.473599, -0.710558],
+        "wide drawn": [[38, 7, 7, 6], [24, 20, 13, 6]],
+        "meaning": [1.44528, -0.0925367, 0.839247, 0.782777],
+    }
+    assert found.keys() == expected.keys()
+    for name, numbers in expected.items():
+        assert np.array(found[name]) == pytest.approx(np.array(numbers), rel=1e-4), name
+
+
+def test_the_exact_denoiser_writes_words_and_never_its_mask():
+    denoiser = ExactDenoiser(LANGUAGE)
+    assert (denoiser.mask_id, denoiser.eos_id) == (3, None)
+    assert denoiser.writable.tolist() == [True] * 3 + [False]
+    prompts = denoiser.encode([PROMPT, PROMPT])
+    assert (prompts.tokens.shape, prompts.valid.shape) == ((2, 0), (2, 0))
+    assert denoiser.decode(torch.tensor([[0, 2, 1], [1, 1, 0]])) == ["0 2 1", "1 1 0"]
+    masked = torch.tensor([[True, False, True]])
+    board = torch.tensor([[3, 1, 3]])
+    logits = denoiser(board, board >= 0, masked)
+    assert logits.shape == (2, 4)
+    assert (logits[:, 3] == -math.inf).all()
+    torch.testing.assert_close(logits[:, :3].exp(), LANGUAGE.conditionals(board, masked)[masked])
+
+
 def test_a_trained_reward_knows_the_gold_score_but_not_all_of_it():
     found = NetworkReward.trained(LANGUAGE, RewardKind(width=8, layers=1, steps=150), 7)
     sample = LANGUAGE.sample(2_000, torch.Generator().manual_seed(1))
@@ -275,6 +466,136 @@ def test_the_score_function_climbs_the_exact_gradient(reward):
         of = each[:, i, words].numpy()
         wrong = np.abs(of.mean(0) - wanted[i])
         assert (wrong < 5 * of.std(0) / math.sqrt(rows) + 1e-12).all()
+
+
+def test_two_draws_take_each_others_reward_off():
+    """By hand, at one position and two answers at once."""
+
+    class Table:
+        embeddings = torch.zeros(4, 2)
+
+        def __init__(self):
+            self.asked = []
+
+        def of(self, boards):
+            self.asked.append(boards.clone())
+            return torch.tensor([1.0, 5.0, 2.0, 0.0], dtype=torch.float64)[boards[:, 0]]
+
+    table = Table()
+    guiding = ScoreFunction(table, torch.Generator().manual_seed(3))
+    assert guiding.bind([PROMPT], 1) is guiding
+    assert guiding.embeddings.equal(torch.eye(4, dtype=torch.float64))
+    board = torch.tensor([[3, 1], [3, 0]])
+    step = guiding.at(board, torch.tensor([[True, False]] * 2))
+    q = torch.tensor([[0.2, 0.5, 0.3, 0.0], [0.4, 0.1, 0.5, 0.0]], dtype=torch.float64)
+    mixed = q.clone().requires_grad_()
+    value = step(mixed, q.argmax(-1))
+    (slope,) = torch.autograd.grad(value.sum(), mixed)
+    first, second = (asked[:, 0] for asked in table.asked)
+    assert all(torch.equal(asked[:, 1], board[:, 1]) for asked in table.asked)
+    points = torch.tensor([1.0, 5.0, 2.0, 0.0], dtype=torch.float64)
+    expected = torch.zeros_like(q)
+    for row, (a, b) in enumerate(zip(first, second, strict=True)):
+        expected[row, a] += (points[a] - points[b]) / 2 / q[row, a]
+        expected[row, b] += (points[b] - points[a]) / 2 / q[row, b]
+    assert (first != second).any()
+    torch.testing.assert_close(slope, expected)
+    torch.testing.assert_close(value, (points[first] + points[second]) / 2)
+
+
+def test_how_every_method_is_run_at_every_place_of_its_dial(monkeypatch):
+    runs = []
+
+    def generate(denoiser, reward, prompts, config, observe=None):
+        assert (type(denoiser), denoiser.language) == (ExactDenoiser, LANGUAGE)
+        assert list(prompts) == [PROMPT]
+        runs.append((reward, config))
+        if observe:
+            for weight in (0.2, 0.4):
+                observe(SimpleNamespace(weight=torch.full((3, 2), weight)))
+        return SimpleNamespace(tokens=torch.zeros(1, config.trajectories, 3))
+
+    def rival(name):
+        def run(denoiser, reward, prompts, config, **options):
+            assert denoiser.language is LANGUAGE
+            assert set(prompts) == {PROMPT}
+            runs.append((name, len(prompts), config, options))
+            return SimpleNamespace(tokens=torch.zeros(len(prompts), config.trajectories, 3))
+
+        return run
+
+    monkeypatch.setattr(sampling, "generate", generate)
+    monkeypatch.setattr(sampling, "lookahead", rival("lookahead"))
+    monkeypatch.setattr(sampling, "smc", rival("smc"))
+    reward = SimpleNamespace(embeddings=torch.zeros(4, 2))
+    samplers = Samplers(LANGUAGE, reward, 320, 9)
+    curves = samplers.curves(distribution.ALL)
+    base = SamplingConfig(
+        GuidanceConfig(steps=0, dtype="float64"), 320, 3, 3, temperature=1.0, top_p=1.0, seed=9
+    )
+    assert samplers.base == base
+    (of_mean,) = runs
+    guidance = GuidanceConfig("entrgi", 3, 0.5, dtype="float64")
+    mean_config = replace(base, guidance=guidance, trajectories=256, seed=10)
+    assert of_mean == (reward, mean_config)
+    assert samplers.mean_weight() == pytest.approx(0.3)
+    weights = {
+        **{name: name for name in ("expectation", "aps", "entrgi")},
+        "w = 0.5": Constant(0.5),
+        "matched": Constant(samplers.mean_weight()),
+        "loo": "expectation",
+    }
+    etas = (0.125, 0.25, 0.5, 1.0, 2.0)
+    three = {f"M = 3, eta = {eta:g}": (3, eta) for eta in etas}
+    betas = {f"beta = {beta:g}": beta for beta in (4.0, 2.0, 1.0, 0.5, 0.25)}
+    assert list(curves) == list(distribution.ALL)
+    for name, curve in curves.items():
+        for place, draw in curve.items():
+            runs.clear()
+            answers = draw()
+            assert answers.shape == (320, 3)
+            if name in ("lookahead", "smc"):
+                options = {"beta": betas[place]}
+                if name == "lookahead":
+                    assert runs == [(name, 1, base, options | {"candidates": 3})]
+                else:
+                    config = replace(base, trajectories=8)
+                    assert runs == [(name, 40, config, options | {"keys": range(40)})]
+                continue
+            M, eta = {**three, "M = 1, eta = 0.5": (1, 0.5), "M = 8, eta = 0.5": (8, 0.5)}[place]
+            weight = weights.get(name, "entrgi")
+            config = replace(base, guidance=GuidanceConfig(weight, M, eta, dtype="float64"))
+            config = CHANGES[name](config) if name in CHANGES else config
+            ((asked, found),) = runs
+            assert list(found.guided_steps()) == list(config.guided_steps())
+            assert replace(found, guidance=config.guidance) == config
+            if name == "loo":
+                assert (type(asked), asked.reward) == (ScoreFunction, reward)
+                assert asked.generator.initial_seed() == 9
+            else:
+                assert asked is reward
+        if name in ("lookahead", "smc"):
+            assert list(curve) == list(betas)
+        elif name in ("damped", "fading", "loo"):
+            assert list(curve) == list(three)
+        else:
+            assert list(curve) == [*three, "M = 1, eta = 0.5", "M = 8, eta = 0.5"]
+    runs.clear()
+    assert Samplers(LANGUAGE, reward, 16, 0).mean_weight() == pytest.approx(0.3)
+    assert runs[0][1].trajectories == 16
+
+
+def test_lookahead_asks_about_six_words_at_most(monkeypatch):
+    asked = []
+
+    def run(*_, candidates, beta):
+        asked.append(candidates)
+        return SimpleNamespace(tokens=torch.zeros(1, 4, 3))
+
+    monkeypatch.setattr(sampling, "lookahead", run)
+    for V in (3, 6, 7):
+        Samplers(Enumerable(0, V, 3), None, 4, 0).lookahead(1.0)
+    assert asked == [3, 6, 6]
 
 
 # Estimators of the gradient
@@ -381,6 +702,225 @@ def test_a_linear_reward_has_no_bias_and_no_variance():
         assert found["variance"] == pytest.approx(0, abs=1e-18)
 
 
+def test_weights_by_hand():
+    p = torch.tensor(
+        [[0.6, 0.3, 0.08, 0.02, 0.0], [0.5, 0.5, 0, 0, 0], [0.97, 0.03, 0, 0, 0]],
+        dtype=torch.float64,
+    )
+    H = -(p * p.clamp_min(1e-300).log()).sum(1)
+    expected = [float(H[0]) / math.log(3), 1.0, 0.0]  # words that the nucleus of 95% holds
+    found = gradient.entropy_over_nucleus(p.log(), 0.95)
+    assert found.tolist() == pytest.approx(expected)
+    tail = torch.tensor([[0.48, 0.48, *[0.04 / 40] * 40]], dtype=torch.float64)
+    assert gradient.entropy_over_nucleus(tail.log(), 0.95).tolist() == [1]  # at most
+    w = entropy_weight(p.log())
+    torch.testing.assert_close(gradient.power(p.log(), 0.5), w.sqrt())
+    torch.testing.assert_close(gradient.power(p.log(), 2.0), w * w)
+
+
+def test_every_estimator_is_the_one_that_its_name_says(reward):
+    state = two_masked()
+    parts, rewards = gradient.exact(state, reward, SIZES)
+    wanted = np.concatenate(parts)
+    found = gradient.estimates(state, reward, SIZES, 0.37)
+    exact = {"exact": pytest.approx(wanted @ wanted)}
+    weights = {f"w = {i / 8:g}": constant(i / 8) for i in range(9)} | {
+        "entrgi": entropy_weight,
+        "matched": constant(0.37),
+        "nucleus": lambda logits: gradient.entropy_over_nucleus(logits, SIZES.top_p),
+        "sqrt": lambda logits: entropy_weight(logits).sqrt(),
+        "square": lambda logits: entropy_weight(logits).square(),
+    }
+    several = {"entrgi x 4": 4, "entrgi x 16": 16}
+    assert list(found) == [*weights, *several, "reinforce", "loo", "words asked"]
+    for name, weight in weights.items():
+        one = gradient.relaxed(state, reward, weight, SIZES, wanted)
+        assert found[name] == pytest.approx(one | {"exact": wanted @ wanted}, rel=1e-9)
+    for name, draws in several.items():
+        one = found["entrgi"]
+        assert found[name] == one | {"variance": pytest.approx(one["variance"] / draws)}
+    score = gradient.score_function(state, rewards, SIZES, wanted)
+    for name in ("reinforce", "loo"):
+        assert found[name] == score[name] | exact
+    assert found["words asked"] == gradient.words_asked(state, rewards, SIZES, wanted) | exact
+    assert found["loo"]["along"] == found["loo"]["mean"] == pytest.approx(wanted @ wanted)
+
+
+def test_the_states_of_the_record_are_still_drawn():
+    """How many there are at each entropy, and the mean weight of each language's."""
+    recorded = records.read("exact-gradient")["rows"]["enumerable"]
+    design = gradient.design(False, 101, None)
+    means, weights = [], []
+    for kind, seed, V, N in design.languages:
+        if kind == "enumerable":
+            at = gradient.states(gradient.KIND[kind](seed, V, N), design.sizes, seed)
+            of = [entropy_weight(state.logits) for state in at]
+            means.append(float(torch.cat(of).mean()))
+            weights += [float(w.mean()) for w in of]
+    assert recorded["states"] == len(weights) == 12 * 24
+    assert recorded["w"] == interval(means)
+    for row, low in zip(recorded["by_entropy"], (0.0, 0.2, 0.4, 0.6, 0.8), strict=True):
+        some = [w for w in weights if low <= w < low + 0.2]
+        assert (row["from"], row["to"]) == (low, pytest.approx(low + 0.2))
+        assert (row["states"], row["w"]) == (len(some), pytest.approx(np.mean(some)))
+
+
+def interval(values):
+    """As the records hold it."""
+    return {name: round(value, 6) for name, value in vars(bootstrap(np.array(values))).items()}
+
+
+def random_moments(rng, names):
+    return {
+        name: dict(zip(("bias", "variance", "along", "mean", "exact"), rng.random(5), strict=True))
+        for name in names
+    }
+
+
+def test_a_gradient_study_is_summed_up(monkeypatch):
+    monkeypatch.setattr("entrgi_ref.paper.shown.intervals.RESAMPLES", 200)
+    rng = np.random.default_rng(0)
+    names = [*(f"w = {i / 8:g}" for i in range(9)), "entrgi", "loo"]
+    at = {3: [0.0, 0.2, 0.5], 4: [1.0, 0.1999, 0.55], 64: [0.45, 0.999, 1.0]}
+    results = []
+    for V, w in at.items():
+        states = {kind: [random_moments(rng, names) for _ in w] for kind in ("base", "deep")}
+        of = {
+            kind: {"correlation": rng.random(), "states": states[kind]} for kind in ("base", "deep")
+        }
+        results.append(
+            {
+                "kind": "wide" if V == 64 else "enumerable",
+                "V": V,
+                "N": 3,
+                "matched": rng.random(),
+                "w": w,
+                "rewards": of,
+            }
+        )
+    for state in results[2]["rewards"]["base"]["states"][1:]:  # of no gradient to follow
+        for moments in state.values():
+            moments["exact"] = 0.0
+    rows = gradient.summarise(results, ("base", "deep"))
+
+    def estimators(some, kind):
+        pooled = [
+            {
+                n: gradient.pooled([state[n] for state in r["rewards"][kind]["states"]])
+                for n in names
+            }
+            for r in some
+        ]
+        return {
+            name: {
+                **{
+                    measure: interval([one[name][measure] for one in pooled])
+                    for measure in MEASURES
+                },
+                **{
+                    f"entrgi_ahead_{short}": sum(
+                        one["entrgi"][f"cosine_of_{short}"] > one[name][f"cosine_of_{short}"]
+                        for one in pooled
+                    )
+                    for short in ("mean", "one")
+                },
+            }
+            for name in names
+        }
+
+    def by_entropy(some, bins):
+        found = []
+        for low, high, places in bins:
+            states = [some[i]["rewards"]["base"]["states"][j] for i, j in places]
+            of = {name: gradient.pooled([state[name] for state in states]) for name in names}
+            grid = {i / 8: of[f"w = {i / 8:g}"] for i in range(9)}
+            found.append(
+                {
+                    "from": low,
+                    "to": high,
+                    "states": len(places),
+                    "w": pytest.approx(np.mean([some[i]["w"][j] for i, j in places])),
+                    "least_bias": min(grid, key=lambda w, grid=grid: grid[w]["bias"]),
+                    "best_mean": max(grid, key=lambda w, grid=grid: grid[w]["cosine_of_mean"]),
+                    "least_error": min(grid, key=lambda w, grid=grid: grid[w]["error"]),
+                    "best_one": max(grid, key=lambda w, grid=grid: grid[w]["cosine_of_one"]),
+                    "measures": of,
+                }
+            )
+        return found
+
+    MEASURES = ("bias", "deviation", "error", "cosine_of_mean", "cosine_of_one")
+    few, wide = results[:2], results[2:]
+    bins = {
+        "enumerable": [
+            (0.0, 0.2, [(0, 0), (1, 1)]),
+            (0.2, 0.4, [(0, 1)]),
+            (0.4, 0.6, [(0, 2), (1, 2)]),
+            (0.8, 1.0, [(1, 0)]),
+        ],
+        "wide": [(0.4, 0.6, [(0, 0)])],
+    }
+    assert rows == {
+        family: {
+            "languages": len(some),
+            "states": 3 * len(some),
+            "w": interval([r["matched"] for r in some]),
+            "rewards": {
+                kind: {
+                    "correlation": interval([r["rewards"][kind]["correlation"] for r in some]),
+                    "estimators": estimators(some, kind),
+                }
+                for kind in ("base", "deep")
+            },
+            "by_V": {str(r["V"]): estimators([r], "base") for r in some},
+            "by_entropy": by_entropy(some, bins[family]),
+        }
+        for family, some in (("enumerable", few), ("wide", wide))
+    }
+
+
+def estimate(mean):
+    return {"mean": mean, "low": mean - 0.125, "high": mean + 0.25}
+
+
+def test_the_tables_of_a_gradient_study():
+    def of(mean, *ahead):
+        names = ("cosine_of_mean", "cosine_of_one", "bias", "deviation")
+        return {name: estimate(mean + i) for i, name in enumerate(names)} | {
+            "entrgi_ahead_mean": ahead[0],
+            "entrgi_ahead_one": ahead[1],
+        }
+
+    row = {"from": 0.2, "to": 0.4, "states": 7, "w": 0.3149}
+    row |= {"least_bias": 0.25, "best_mean": 1.0, "best_one": 0.0, "least_error": 0.5}
+    one = {
+        "languages": 2,
+        "states": 24,
+        "w": estimate(0.3333),
+        "rewards": {
+            "base": {"estimators": {"w = 0": of(0.123, 2, 1), "w = 0.125": of(0.4, 0, 2)}},
+            "deep": {"estimators": {"w = 0": of(9, 9, 9)}},
+        },
+        "by_entropy": [row],
+    }
+    empty = {**one, "languages": 1, "by_entropy": []}
+    heads = (
+        "| Estimator | Cosine, mean of draws | Cosine, one draw | Bias | Deviation | "
+        "EntRGi ahead: mean, one |\n| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        "| Expectation (w = 0) | 0.12 [−0.00, 0.37] | 1.12 [1.00, 1.37] | 2.12 [2.00, 2.37] | "
+        "3.12 [3.00, 3.37] | 2, 1 |\n"
+        "| w = 0.125 | 0.40 [0.28, 0.65] | 1.40 [1.27, 1.65] | 2.40 [2.27, 2.65] | "
+        "3.40 [3.27, 3.65] | 0, 2 |\n\n"
+        "| H / log V | states | mean w | w of least bias | w of best cosine, mean | one draw |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |"
+    )
+    assert gradient.markdown({"enumerable": one, "wide": empty}) == (
+        f"enumerable: 2 languages, 24 states, mean w 0.33 [0.21, 0.58]\n\n{heads}\n"
+        "| 0.2 to 0.4 | 7 | 0.31 | 0.25 | 1 | 0 |\n\n"
+        f"wide: 1 languages, 24 states, mean w 0.33 [0.21, 0.58]\n\n{heads}"
+    )
+
+
 def test_what_is_pooled_is_one_long_vector():
     rng = np.random.default_rng(0)
     wanted, mean, variance = rng.normal(size=(3, 4)), rng.normal(size=(3, 4)), rng.random(3)
@@ -440,6 +980,209 @@ def test_a_small_distribution_study_says_all_that_it_should():
         assert f"| {distribution.LABELS.get(name, name)} |" in text
 
 
+def test_each_unit_is_measured_on_its_language(monkeypatch):
+    recorded = records.read("exact-distribution")["rows"]
+    full = distribution.design(False, 201, None)
+    sizes = [(row["V"], row["N"]) for row in recorded["enumerable"]["by_language"]]
+    assert [(V, N) for _, V, N in full.enumerable] == sizes
+    assert len(full.wide) == recorded["wide"]["languages"] == 8
+    for name in ("enumerable", "wide"):
+        monkeypatch.setattr(distribution, name, lambda language, sizes: (language, sizes))
+    quick = distribution.design(True, 5, None)
+    assert quick.seeds == [5, 6, 5]
+    units = ["enumerable-5", "enumerable-6", "wide-5"]
+    assert quick.units == units
+    found = [quick.measure(unit) for unit in units]
+    assert [sizes for _, sizes in found] == [quick.sizes] * 3
+    assert quick.sizes == distribution.Sizes(
+        *(512, 32, ("expectation", "aps", "entrgi", "w = 0.5", "lookahead", "smc")),
+        ("expectation", "aps", "entrgi"),
+    )
+    (first, second, wide), _ = zip(*found, strict=True)
+    assert [type(language) for language in (first, second, wide)] == [Enumerable, Enumerable, Wide]
+    assert [(one.seed, one.V, one.N) for one in (first, second)] == [(5, 4, 4), (6, 3, 5)]
+    assert (wide.seed, wide.V, wide.N, wide.smoothing) == (5, 4096, 6, 0.02)
+    few = distribution.design(False, 3, 2)
+    assert few.units == ["enumerable-3", "enumerable-4", "wide-3", "wide-4"]
+
+
+def test_the_gradient_study_takes_turns_with_its_languages():
+    full, quick = gradient.design(False, 101, None), gradient.design(True, 1, None)
+    sizes = [(4, 4), (3, 5), (5, 4), (3, 6), (6, 3), (4, 5)]
+    assert full.languages == (
+        *(("enumerable", 101 + i, *size) for i, size in enumerate([*sizes, *sizes])),
+        *(("wide", 101 + i, 4096 if i % 2 == 0 else 8192, 8) for i in range(6)),
+    )
+    assert quick.languages == (
+        *(("enumerable", 1 + i, *size) for i, size in enumerate(sizes[:3])),
+        ("wide", 1, 4096, 8),
+    )
+    assert quick.sizes == gradient.Sizes(8, ("base",), 256)
+    assert quick.units == ["enumerable-1", "enumerable-2", "enumerable-3", "wide-1"]
+    assert quick.seeds == [1, 2, 3, 1]
+
+
+def drawing(answers):
+    """In the place of `Samplers`: every method draws these answers, at a few places."""
+
+    class Drawing:
+        def __init__(self, language, reward, draws, seed):
+            self.asked = (draws, seed)
+
+        def guided(self, weight, M, eta):
+            assert M == 0
+            return answers[: self.asked[0]]
+
+        def mean_weight(self):
+            return 0.25
+
+        def curves(self, names):
+            places = ("M = 3, eta = 0.5", "M = 8, eta = 0.5", "beta = 1")
+            return {
+                name: {place: lambda i=i: answers[3 * i :] for i, place in enumerate(places)}
+                for name in names
+            }
+
+    return Drawing
+
+
+def correlated(language, reward):
+    sample = language.sample(4000, torch.Generator().manual_seed(language.seed + 1))
+    return np.corrcoef(reward.of(sample), language.gold(sample))[0, 1]
+
+
+def test_what_is_measured_of_an_enumerable_language(reward, monkeypatch):
+    answers = LANGUAGE.sample(40, torch.Generator().manual_seed(2))
+    monkeypatch.setattr(distribution, "Samplers", drawing(answers))
+    monkeypatch.setattr(NetworkReward, "trained", lambda *_: reward)
+    found = distribution.enumerable(LANGUAGE, distribution.Sizes(30, 8, ("aps", "smc")))
+    log_p = LANGUAGE.log_p.numpy()
+    R, gold = reward.of(LANGUAGE.answers).numpy(), LANGUAGE.gold(LANGUAGE.answers).numpy()
+
+    def law(q):
+        best = truth.divergence(truth.of_mean(log_p, R, q @ R), log_p)
+        paid = truth.divergence(q, log_p)
+        return {"kl": paid, "reward": q @ R, "gold": q @ gold, "excess": paid - best}
+
+    def point(answers):
+        drawn = truth.counts(LANGUAGE.index(answers).numpy(), 27)
+        share, paid = drawn / len(answers), truth.estimated_divergence(drawn, log_p)
+        closest = truth.of_mean(log_p, R, share @ R)
+        perfect = np.random.default_rng(0).multinomial(len(answers), closest) / len(answers)
+        return {
+            "kl": paid,
+            "excess": paid - truth.divergence(closest, log_p),
+            "reward": float(reward.of(answers).mean()),
+            "gold": float(LANGUAGE.gold(answers).mean()),
+            "tv": truth.total_variation(share, closest),
+            "tv_of_perfect": truth.total_variation(perfect, closest),
+        }
+
+    places = {"M = 3, eta = 0.5": 0, "M = 8, eta = 0.5": 3, "beta = 1": 6}
+    curve = {place: pytest.approx(point(answers[i:])) for place, i in places.items()}
+    tilts = {"4": 4.0, "2": 2.0, "1": 1.0, "0.5": 0.5, "0.25": 0.25}
+    floors = {
+        key: truth.divergence(truth.unguided_law(conditionals, 3, 3, truth.quotas(3, T)), log_p)
+        for key, T in {"0.5": 1, "1": 3, "2": 6, "8": 24}.items()
+    }
+    assert found == {
+        "kind": "enumerable",
+        "V": 3,
+        "N": 3,
+        "matched": 0.25,
+        "correlation": pytest.approx(correlated(LANGUAGE, reward)),
+        "unguided": pytest.approx(point(answers[:30])),
+        "floor": pytest.approx(floors),
+        "curves": {"aps": curve, "smc": curve},
+        "best_of": {
+            str(K): pytest.approx(law(truth.best_of(log_p, R, K))) for K in (2, 4, 8, 16, 32)
+        },
+        "tilted": {
+            name: pytest.approx(law(truth.tilted(log_p, R, beta)), abs=1e-9)
+            for name, beta in tilts.items()
+        },
+        "segment": distribution.segment(LANGUAGE, reward),
+    }
+
+
+def test_what_is_measured_of_a_wide_language(monkeypatch):
+    network = NetworkReward.trained(NARROW, BRIEF, 5)
+    answers = NARROW.sample(40, torch.Generator().manual_seed(2))
+    monkeypatch.setattr(distribution, "Samplers", drawing(answers))
+    monkeypatch.setattr(NetworkReward, "trained", lambda *_: network)
+    segment = {"mean": [0.0] * 5, "rms": [1.0] * 5}
+    of = []
+    monkeypatch.setattr(distribution, "segment", lambda *asked: of.append(asked) or segment)
+    found = distribution.wide(NARROW, distribution.Sizes(8, 30, wide_methods=("aps", "smc")))
+    assert of[0][1] is network
+    assert (of[0][0].seed, of[0][0].V, of[0][0].smoothing) == (5, 20, 0)
+    typical = NARROW.sample(20_000, torch.Generator().manual_seed(5))
+    whole = float(NARROW.log_likelihood(typical).mean())
+
+    def point(answers):
+        return {
+            "kl": whole - float(NARROW.log_likelihood(answers).mean()),
+            "reward": float(network.of(answers).mean()),
+            "gold": float(NARROW.gold(answers).mean()),
+        }
+
+    places = {"M = 3, eta = 0.5": 0, "beta = 1": 6}
+    curve = {place: pytest.approx(point(answers[i:])) for place, i in places.items()}
+    assert found == {
+        "kind": "wide",
+        "V": 20,
+        "N": 3,
+        "matched": 0.25,
+        "segment": segment,
+        "correlation": pytest.approx(correlated(NARROW, network)),
+        "unguided": pytest.approx(point(answers[:30])),
+        "curves": {"aps": curve, "smc": curve},
+    }
+
+
+def test_the_segment_is_that_of_all_draws(reward, monkeypatch):
+    """And states at which every answer has the same reward are left out."""
+    states = list(gradient.states(LANGUAGE, gradient.Sizes(12, most_draws=256), 7))
+    moments = []
+    E = reward.embeddings[:3]
+    for state in states:
+        q, n = (state.logits / 0.7).softmax(-1), len(state.words)
+        cut = q.clone()
+        for row in cut:
+            falling = row.sort(descending=True)
+            before = falling.values.cumsum(0) - falling.values
+            row[falling.indices[before > 0.95]] = 0
+        cut = cut / cut.sum(1, keepdim=True)
+        draws = list(itertools.product(*[words.tolist() for words in state.words]))
+        boards = state.boards(torch.tensor(draws))
+        chance = torch.stack([q[range(n), draw].prod() for draw in draws])
+        drawn = torch.stack([cut[range(n), draw].prod() for draw in draws])
+        rewards = reward.of(boards)
+        mean = (chance * rewards).sum()
+        deviation = (chance * (rewards - mean) ** 2).sum().sqrt()
+        step = reward.at(state.tokens.repeat(len(draws), 1), state.masked.repeat(len(draws), 1))
+        of = []
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+            mixed = torch.cat([(1 - share) * (q @ E) + share * E[list(draw)] for draw in draws])
+            off = (step(mixed, torch.tensor(draws).flatten()) - mean) / deviation
+            of.append([float((drawn * off).sum()), float((drawn * off**2).sum())])
+        moments.append(of)
+    expected = np.mean(moments, 0)
+    asked = []
+    one_word = gradient.State(
+        torch.tensor([0, 1, 2]),
+        torch.tensor([True, False, False]),
+        torch.tensor([[0.0, -math.inf, -math.inf]], dtype=torch.float64),
+        [torch.tensor([0])],
+    )
+    for at in (states, [one_word, *states]):
+        monkeypatch.setattr(gradient, "states", lambda *of, at=at: asked.append(of) or iter(at))
+        found = distribution.segment(LANGUAGE, reward)
+        assert found["mean"] == pytest.approx(expected[:, 0])
+        assert found["rms"] == pytest.approx(np.sqrt(expected[:, 1]))
+    assert asked == [(LANGUAGE, gradient.Sizes(12, most_draws=256), 7)] * 2
+
+
 def test_methods_are_compared_between_the_places_of_a_dial():
     def curve(*points):
         return {
@@ -455,9 +1198,227 @@ def test_methods_are_compared_between_the_places_of_a_dial():
     assert at(result, "entrgi", 1.5, "reward") == pytest.approx(2.0)
     assert at(result, "aps", 0.4, "reward") == pytest.approx(0.2)
     assert at(result, "aps", 1.0, "reward") is None
+    ends = {level: at(result, "entrgi", level, "reward") for level in (-0.001, 0.0, 2.0, 2.001)}
+    assert ends == {-0.001: None, 0.0: 0.0, 2.0: 3.0, 2.001: None}
     found = distribution.matched_kl([result] * 3, 0.5, "reward")
     assert found["aps"]["difference"]["mean"] == pytest.approx(0.25 - 0.5)
     assert (found["aps"]["languages"], found["aps"]["ahead"]) == (3, 0)
+
+
+def test_differences_at_a_kl_are_those_of_the_languages_that_both_dials_reach():
+    def result(aps, loo=2.0):
+        def to(kl, reward):
+            return {"M = 3, eta = 1": {"kl": kl, "reward": reward}}
+
+        return {
+            "unguided": {"kl": 0.0, "reward": 0.0},
+            "curves": {
+                "aps": to(2.0, aps),
+                "entrgi": to(2.0, 1.0),
+                "loo": {"beta = 1": {"kl": loo, "reward": 5.0}},
+                "smc": to(0.5, 1.0),
+            },
+        }
+
+    results = [result(2.0), result(1.0), result(0.0, loo=0.9), result(1.5)]
+    found = distribution.matched_kl(results, 1.0, "reward")
+    assert found == {
+        "aps": {"difference": interval([0.5, 0.0, -0.5, 0.25]), "languages": 4, "ahead": 2},
+        "loo": {"difference": interval([2.0, 2.0, 2.0]), "languages": 3, "ahead": 3},
+    }
+    against = distribution.matched_kl(results, 1.0, "reward", "aps")
+    assert against["entrgi"]["ahead"] == 1
+    assert list(against) == ["entrgi", "loo"]
+
+
+def measured_of(kind, seed):
+    """A made-up result of a language."""
+    rng = np.random.default_rng(seed)
+
+    def point(kl):
+        return {"kl": kl, "reward": 1.1 * kl + rng.random() / 10, "gold": rng.random()}
+
+    curves = {
+        name: {f"M = 3, eta = {i}": point(i * (0.5 + rng.random() / 5)) for i in (1, 2)}
+        | {"M = 8, eta = 0.5": point(0.1)}
+        for name in ("aps", "entrgi")
+    }
+    found = {
+        "kind": kind,
+        "V": 3,
+        "N": 4,
+        "correlation": rng.random(),
+        "matched": rng.random(),
+        "unguided": {"kl": 0.0, "reward": 0.0, "gold": rng.random(), "tv_of_perfect": 0.1},
+        "curves": curves,
+        "segment": {name: rng.random(5).tolist() for name in ("mean", "rms")},
+    }
+    if kind == "enumerable":
+        found["floor"] = {"0.5": rng.random(), "8": rng.random()}
+        found["best_of"] = {"2": {"kl": rng.random(), "excess": rng.random()}}
+        found["tilted"] = {"1": {"kl": rng.random(), "excess": rng.random()}}
+    return found
+
+
+def test_a_distribution_study_is_summed_up(monkeypatch):
+    monkeypatch.setattr("entrgi_ref.paper.shown.intervals.RESAMPLES", 200)
+    results = [measured_of("enumerable", 1), measured_of("wide", 2), measured_of("enumerable", 3)]
+
+    def expected(some, kind):
+        def over(*keys):
+            found = some
+            for key in keys:
+                found = [one[key] for one in found]
+            return interval(found)
+
+        measures = ("kl", "reward", "gold")
+        places = ("M = 3, eta = 1", "M = 3, eta = 2", "M = 8, eta = 0.5")
+
+        def at_1(result, name):
+            found = distribution.at_level(result, name, 1.0, "reward")
+            return None if found is None else round(found, 6)
+
+        found = {
+            "languages": len(some),
+            "correlation": over("correlation"),
+            "w": over("matched"),
+            "unguided": {m: over("unguided", m) for m in measures},
+            "curves": {
+                name: {p: {m: over("curves", name, p, m) for m in measures} for p in places}
+                for name in ("aps", "entrgi")
+            },
+            "at_matched_kl": {
+                text: {w: distribution.matched_kl(some, level, w) for w in ("reward", "gold")}
+                for text, level in (("0.5", 0.5), ("1", 1.0), ("1.5", 1.5))
+            },
+            "segment": {
+                name: [over("segment", name, i) for i in range(5)] for name in ("mean", "rms")
+            },
+            "by_language": [
+                {
+                    "V": 3,
+                    "N": 4,
+                    "correlation": round(one["correlation"], 6),
+                    "matched": round(one["matched"], 6),
+                    "reward_at_1": {name: at_1(one, name) for name in ("aps", "entrgi")},
+                    "rms": [round(value, 6) for value in one["segment"]["rms"]],
+                }
+                for one in some
+            ],
+        }
+        if kind == "enumerable":
+            found["floor"] = {key: over("floor", key) for key in ("0.5", "8")}
+            for name, key in (("best_of", "2"), ("tilted", "1")):
+                found[name] = {key: {m: over(name, key, m) for m in ("kl", "excess")}}
+        return found
+
+    assert distribution.summarise(results) == {
+        "enumerable": expected(results[::2], "enumerable"),
+        "wide": expected(results[1:2], "wide"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("low", "ahead", "is_ahead"),
+    [(0.5, 6, True), (0.5, 5, False), (0.0, 9, False), (1e-9, 6, True), (-0.1, 9, False)],
+)
+def test_a_method_is_ahead_by_its_interval_and_in_two_thirds(low, ahead, is_ahead):
+    answer = distribution.Answer("a", "wide", "aps", "loo", Estimate(1.0, low, 2.0), ahead, 9)
+    assert answer.is_ahead is is_ahead
+
+
+def test_only_what_was_run_is_compared():
+    """Here two methods, on enumerable languages alone: of a tie neither is ahead."""
+    rows = registered(lambda i: (0.5, 0.0, -0.25, -0.75)[i % 4], lambda i: 0.0, 8)
+    del rows["wide"]
+    rows["enumerable"]["curves"] = {"entrgi": {}, "damped": {}}
+    (found,) = distribution.answers(rows)
+    assert (found.question, found.first, found.other) == ("c", "damped", "entrgi")
+    assert (found.ahead, found.languages) == (4, 8)
+    for language in rows["enumerable"]["by_language"]:
+        language["reward_at_1"]["damped"] = None
+    (found,) = distribution.answers(rows)
+    assert (found.ahead, found.languages) == (0, 0)
+    assert all(math.isnan(value) for value in vars(found.difference).values())
+    assert distribution.comparisons_table([found]).splitlines()[2] == (
+        "| (c) | enumerable | EntRGi, damped | EntRGi | none reached | 0 of 0 | open |"
+    )
+
+
+def test_unreliability_asks_at_the_soft_end_where_both_dials_reach():
+    rows = registered(lambda i: 1.0 + i, lambda i: 0.0, 7)
+    for i, language in enumerate(rows["enumerable"]["by_language"]):
+        language["rms"] = [float(i), 0.5, 0.5, 0.5, -float(i)]
+    assert distribution.unreliability(rows)[::2] == (pytest.approx(1.0), 7)
+    first, second, third, *_ = rows["enumerable"]["by_language"]
+    first["reward_at_1"]["entrgi"] = None
+    second["reward_at_1"]["expectation"] = None
+    del third["reward_at_1"]["expectation"]
+    assert distribution.unreliability(rows)[::2] == (pytest.approx(1.0), 4)
+
+
+@pytest.mark.parametrize(
+    ("rho", "text", "answer"),
+    [(0.31, "+0.31", "no"), (0.32, "+0.32", "yes"), (-0.4, "−0.40", "no")],
+)
+def test_the_answers_are_a_table(monkeypatch, rho, text, answer):
+    monkeypatch.setattr(distribution, "unreliability", lambda _: (rho, 0.0449, 28))
+    monkeypatch.setattr("entrgi_ref.paper.shown.intervals.RESAMPLES", 200)
+    rows = registered(lambda i: 0.12345, lambda i: 0.0, 3)
+    rows["enumerable"]["curves"] = dict.fromkeys(("entrgi", "matched", "loo"))
+    del rows["wide"]
+    assert distribution.answers_table(rows) == (
+        "| | Languages | Is | Ahead of | Reward at 1 nat, difference | Ahead in | Answer |\n"
+        "| --- | --- | --- | --- | ---: | ---: | --- |\n"
+        "| (a) | enumerable | EntRGi | constant: EntRGi's mean | +0.123 [+0.123, +0.123] | "
+        "3 of 3 | yes |\n"
+        "| (b) | enumerable | REINFORCE, leave one out | EntRGi | −0.123 [−0.123, −0.123] | "
+        "0 of 3 | no |\n"
+        "| (d) | enumerable | EntRGi's gain over Expectation | larger if soft points are misread "
+        f"| rank correlation {text}, p = 0.04 | 28 languages | {answer} |"
+    )
+
+
+def test_the_tables_of_a_distribution_study():
+    def at(mean, ahead):
+        return {"difference": estimate(mean), "ahead": ahead, "languages": 5}
+
+    curves = {
+        name: {"M = 3, eta = 1": {m: estimate(0.123 + i) for i, m in enumerate(measures)}}
+        for name, measures in (
+            ("entrgi", ("kl", "reward", "gold", "excess")),
+            ("w = 0.5", ("kl", "reward", "gold")),
+            ("smc", ("kl", "gold")),
+        )
+    }
+    found = {
+        "languages": 5,
+        "curves": curves,
+        "at_matched_kl": {
+            "0.5": {"reward": {"w = 0.5": at(0.456, 3), "smc": at(-1.0, 0)}},
+            "1": {"reward": {"smc": at(2.0, 5)}},
+        },
+    }
+    rows = {"enumerable": found, "wide": {**found, "languages": 4}}
+    table = (
+        "| --- | ---: | ---: |\n"
+        "| w = 0.5 | +0.46 [+0.33, +0.71] (3 of 5) | not reached |\n"
+        "| SMC, 8 particles | −1.00 [−1.12, −0.75] (0 of 5) | +2.00 [+1.88, +2.25] (5 of 5) |"
+    )
+    heads = "| at 0.5 nats (ahead in) | at 1 nats (ahead in) |"
+    assert distribution.matched_table(rows) == (
+        f"| enumerable, 5 languages {heads}\n{table}\n\n| wide, 4 languages {heads}\n{table}"
+    )
+    table = (
+        "| at | nats paid | reward | gold | KL above the least |\n"
+        "| --- | --- | ---: | ---: | ---: | ---: |\n"
+        "| EntRGi | M = 3, eta = 1 | 0.12 [−0.00, 0.37] | 1.12 [1.00, 1.37] | "
+        "2.12 [2.00, 2.37] | 3.12 [3.00, 3.37] |\n"
+        "| w = 0.5 | M = 3, eta = 1 | 0.12 [−0.00, 0.37] | 1.12 [1.00, 1.37] | "
+        "2.12 [2.00, 2.37] |  |\n"
+        "| SMC, 8 particles | M = 3, eta = 1 | 0.12 [−0.00, 0.37] |  | 1.12 [1.00, 1.37] |  |"
+    )
+    assert distribution.places_table(rows) == f"| enumerable {table}\n\n| wide {table}"
 
 
 def registered(gain, misread, languages=9):
@@ -579,6 +1540,79 @@ def test_a_gaps_reward_reads_the_given_words():
     words = answers[:, 1]
     found = reward.at(answers, masked)(reward.embeddings[words], words)
     assert torch.allclose(found, reward.of(answers))
+
+
+def test_a_gap_lies_between_the_ends_of_the_first_answer_that_leaves_enough_open():
+    around = Wide(4, 20, 5, 0.05)
+    drawn = infilling.Gap.draw(around)
+    g = torch.Generator().manual_seed(4_006)
+    tried = 0
+    while True:
+        answer = around.sample(1, g)[0].tolist()
+        gap = infilling.Gap(around, answer[0], answer[-1])
+        if gap.entropy >= 2.0:
+            break
+        tried += 1
+    assert (drawn.first, drawn.last) == (gap.first, gap.last)
+    assert (drawn.V, drawn.N) == (20, 3)
+
+
+@pytest.mark.parametrize("count", [1, 256, 257, 600])
+def test_a_gap_has_as_many_answers_as_are_asked_for(count):
+    gap = infilling.Gap(Wide(3, 20, 3, 0.05), 7, 3)
+    assert gap.sample(count, torch.Generator().manual_seed(0)).shape == (count, 1)
+
+
+def test_what_is_measured_of_a_gap(monkeypatch):
+    gap = small_gap()
+    network = NetworkReward.trained(gap.around, BRIEF, 3)
+    asked = []
+    monkeypatch.setattr(
+        NetworkReward, "trained", lambda *of: asked.append((of[0], of[-1])) or network
+    )
+    answers = gap.sample(40, torch.Generator().manual_seed(2))
+    monkeypatch.setattr(infilling, "Samplers", drawing(answers))
+    segment = {"mean": [0.0] * 5, "rms": [1.0] * 5}
+    of = []
+    monkeypatch.setattr(distribution, "segment", lambda *asked: of.append(asked) or segment)
+    found = infilling.measure(gap, 30, ("aps", "smc"), BRIEF)
+    assert asked == [(gap.around, 3)]
+    assert (of[0][0].seed, of[0][0].smoothing, of[0][1]) == (3, 0, network)
+    typical = float(gap.log_likelihood(answers[:30]).mean())
+
+    def point(answers):
+        return pytest.approx(
+            {
+                "kl": typical - float(gap.log_likelihood(answers).mean()),
+                "reward": float(network.of(gap.whole(answers)).mean()),
+                "gold": float(gap.around.gold(gap.whole(answers)).mean()),
+            }
+        )
+
+    exact = gap.sample(1024, torch.Generator().manual_seed(3))
+    correlation = np.corrcoef(network.of(gap.whole(exact)), gap.gold(exact))[0, 1]
+    curve = {"M = 3, eta = 0.5": point(answers), "beta = 1": point(answers[6:])}
+    assert found == {
+        "kind": "infilling",
+        "V": 20,
+        "N": 3,
+        "matched": 0.25,
+        "segment": segment,
+        "entropy": gap.entropy,
+        "correlation": pytest.approx(correlation),
+        "unguided": point(answers[:30]),
+        "exact": point(exact),
+        "curves": {"aps": curve, "smc": curve},
+    }
+
+
+def test_the_infilling_designs():
+    quick, full = infilling.design(True, 1, None), infilling.design(False, 301, None)
+    few = ("expectation", "aps", "entrgi", "lookahead")
+    assert quick == infilling.InfillingDesign((1,), 64, few)
+    assert full.units == [f"infilling-{seed}" for seed in range(301, 313)]
+    assert (full.draws, full.methods) == (256, distribution.WIDE_METHODS)
+    assert infilling.design(True, 4, 3).seeds == (4, 5, 6)
 
 
 def test_a_small_infilling_study_says_what_it_should(monkeypatch):
