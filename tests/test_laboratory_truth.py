@@ -952,7 +952,23 @@ def test_a_small_gradient_study_says_all_that_it_should(monkeypatch):
     languages = (("enumerable", 7, 3, 3), ("enumerable", 8, 4, 2), ("wide", 5, 64, 3))
     study = gradient.GradientDesign(languages, replace(SIZES, states=3))
     results = {unit: study.measure(unit) for unit in study.units}
-    assert study.measure("enumerable-7") == results["enumerable-7"]
+    language = Enumerable(7, 3, 3)
+    reward = NetworkReward.trained(language, BRIEF, 7)
+    at = list(gradient.states(language, study.sizes, 7))
+    weights = [entropy_weight(state.logits) for state in at]
+    matched = float(torch.cat(weights).mean())
+    base = {
+        "correlation": pytest.approx(correlated(language, reward)),
+        "states": [gradient.estimates(state, reward, study.sizes, matched) for state in at],
+    }
+    assert results["enumerable-7"] == {
+        "kind": "enumerable",
+        "V": 3,
+        "N": 3,
+        "matched": matched,
+        "rewards": {"base": base},
+        "w": [float(w.mean()) for w in weights],
+    }
     text, rows = study.summary(results)
     assert {name: rows[name]["languages"] for name in rows} == {"enumerable": 2, "wide": 1}
     estimators = rows["enumerable"]["rewards"]["base"]["estimators"]
@@ -1555,6 +1571,12 @@ def test_a_gap_lies_between_the_ends_of_the_first_answer_that_leaves_enough_open
         tried += 1
     assert (drawn.first, drawn.last) == (gap.first, gap.last)
     assert (drawn.V, drawn.N) == (20, 3)
+
+
+def test_the_entropy_of_a_gap_is_that_of_256_answers():
+    gap = small_gap()
+    answers = gap.sample(256, torch.Generator().manual_seed(0))
+    assert gap.entropy == pytest.approx(-float(gap.log_likelihood(answers).mean()))
 
 
 @pytest.mark.parametrize("count", [1, 256, 257, 600])
