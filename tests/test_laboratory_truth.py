@@ -980,7 +980,14 @@ def test_a_small_gradient_study_says_all_that_it_should(monkeypatch):
         assert f"| {gradient.LABELS.get(name, name)} |" in text
 
 
-def test_a_small_distribution_study_says_all_that_it_should():
+@pytest.fixture
+def short_dials(monkeypatch):
+    """With a place or two each: how the others are run is tested above, without running them."""
+    for name, places in (("STEP_SIZES", (0.5, 2.0)), ("OTHER_STEPS", (1,)), ("BETAS", (1.0,))):
+        monkeypatch.setattr(sampling, name, places)
+
+
+def test_a_small_distribution_study_says_all_that_it_should(short_dials):
     sizes = distribution.Sizes(
         64, 8, distribution.ALL, ("aps", "entrgi", "matched"), replace(BRIEF, steps=5)
     )
@@ -1637,7 +1644,7 @@ def test_the_infilling_designs():
     assert infilling.design(True, 4, 3).seeds == (4, 5, 6)
 
 
-def test_a_small_infilling_study_says_what_it_should(monkeypatch):
+def test_a_small_infilling_study_says_what_it_should(monkeypatch, short_dials):
     monkeypatch.setattr(distribution, "WIDE", (48, 5))
     study = infilling.InfillingDesign((5, 6), 16, ("expectation", "entrgi", "smc"), BRIEF)
     results = {unit: study.measure(unit) for unit in study.units}
