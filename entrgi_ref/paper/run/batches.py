@@ -194,6 +194,5 @@ class Answerer:
 
 
 def empty_cache() -> None:
-    """Give back what the GPU's allocator keeps for later."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    """Give back what the GPU's allocator keeps for later, if one is in use."""
+    torch.cuda.empty_cache()

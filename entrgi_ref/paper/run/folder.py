@@ -169,7 +169,7 @@ def _opened(file: Path) -> int:
 
 
 @contextmanager
-def _lock(path: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
+def _lock(path: Path, name: str, *, wait: bool) -> Iterator[bool]:
     digest = hashlib.blake2b(name.encode(), digest_size=12).hexdigest()
     with _writing(path):
         (path / "claims").mkdir(exist_ok=True)

@@ -256,7 +256,7 @@ def require_same(path: Path, declaration: Mapping[str, Any]) -> None:
         differing = "; ".join(
             f"{name}: {before!r} there, {now!r} here"
             for name, before, now in differences(there, here)
-            if name.partition(".")[0] not in BESIDE
+            if name not in BESIDE
         )
         raise ValueError(
             f"out: {path} holds another run ({differing}); give another folder, or the settings "

@@ -44,12 +44,13 @@ def require_names(content: Mapping[str, Any], fields: tuple[str, ...]) -> None:
                 )
 
 
-def require(value: object, kind: Kind, name: str) -> None:
+def require(value: Any, kind: Kind, name: str) -> None:
     """Raise `ValueError` unless a value is of a kind."""
     shape = type(kind) if isinstance(kind, dict | list) else kind
     if isinstance(kind, tuple):
+        (inner,) = kind
         if value is not None:
-            require(value, kind[0], name)
+            require(value, inner, name)
         return
     if kind is float:
         right = _is_number(value)
@@ -57,12 +58,13 @@ def require(value: object, kind: Kind, name: str) -> None:
         right = _is_integer(value)
     else:
         right = isinstance(value, shape)
-    if not right or (isinstance(value, bool) and kind is not bool):
+    if not right:
         raise ValueError(f"its {name} is {value!r:.40}, expected {WORDS.get(shape, shape)}")
-    if isinstance(kind, list) and isinstance(value, list):
+    if isinstance(kind, list):
+        (inner,) = kind
         for i, one in enumerate(value):
-            require(one, kind[0], f"{name}[{i}]")
-    if isinstance(kind, dict) and isinstance(value, dict):
+            require(one, inner, f"{name}[{i}]")
+    if isinstance(kind, dict):
         require_fields(value, kind, f"{name}.")
 
 
@@ -84,10 +86,10 @@ def fits(kind: Kind) -> Callable[[Any], bool]:
     What does not fit is asked again by `require`, which says what is wrong.
     """
     if isinstance(kind, tuple):
-        inner = fits(kind[0])
+        (inner,) = map(fits, kind)
         return lambda value: value is None or inner(value)
     if isinstance(kind, list):
-        inner = fits(kind[0])
+        (inner,) = map(fits, kind)
         return lambda value: type(value) is list and all(map(inner, value))
     if isinstance(kind, dict) and str in kind:
         inner = fits(kind[str])

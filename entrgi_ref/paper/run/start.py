@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -96,15 +96,15 @@ def run(
     says what is kept.
     """
     checks.integer("give_up_after", give_up_after, minimum=0)
-    folder: RunFolder | None = None
     expected: list[Key] = []
+    written: Set[Key] = frozenset()
     loud = rank() == 0
 
     def done() -> int:
-        return 0 if folder is None else sum(key in folder.done for key in expected)
+        return sum(key in written for key in expected)
 
     def kept() -> str:
-        if folder is None or not expected:
+        if not expected:
             return f"nothing new has been written to {out}"
         return f"{done()} of {len(expected)} prompts are kept in {out}; the same command goes on"
 
@@ -127,6 +127,7 @@ def run(
             retry_failed=retry_failed,
             other_version=other_version,
         )
+        written = folder.done
         try:
             expected = [key for batch in batches(plan, testbed) for key in batch.keys]
             with Progress(len(expected), done, loud) as progress:
