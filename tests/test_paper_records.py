@@ -23,11 +23,23 @@ from entrgi_ref.paper.run import folder as folders
 from entrgi_ref.paper.run import required
 from entrgi_ref.paper.run.folder import RunFolder, repair
 from entrgi_ref.paper.run.records import (
+    bad_line,
+    best,
+    declared,
+    differences,
+    earlier_layout,
     fingerprint,
+    judges_of,
     key_of,
+    line_of,
+    lines_of,
+    of_best,
+    read_by_key,
     read_declaration,
     read_experiment,
+    read_judge,
     read_records,
+    require_same,
 )
 from entrgi_ref.paper.shown.listing import listing
 from entrgi_ref.paper.shown.summary import Run
@@ -135,14 +147,15 @@ def test_a_run_folder_holds_nothing_else(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["claims", "records", "run.json"]
 
 
-def test_opening_a_folder_waits_for_whoever_declares_it(tmp_path):
-    folder, opening = opened(tmp_path), threading.Thread(target=opened, args=[tmp_path])
+@pytest.mark.parametrize("does", [opened, repair])
+def test_opening_or_repairing_a_folder_waits_for_whoever_declares_it(tmp_path, does):
+    folder, waiting = opened(tmp_path), threading.Thread(target=does, args=[tmp_path])
     with folder.lock("declaration"):
-        opening.start()
-        opening.join(0.3)
-        assert opening.is_alive()
-    opening.join(30)
-    assert not opening.is_alive()
+        waiting.start()
+        waiting.join(0.15)
+        assert waiting.is_alive()
+    waiting.join(30)
+    assert not waiting.is_alive()
 
 
 def test_the_order_of_a_declarations_fields_does_not_matter(tmp_path):
@@ -199,11 +212,14 @@ def test_what_others_write_is_seen_and_not_written_again(tmp_path):
     assert key_of(record(0)) not in mine.done
     mine.refresh()
     assert key_of(record(0)) in mine.done
+    theirs.write(record(2, status="failed"))
+    mine.refresh()
+    assert key_of(record(2)) in mine.done
     mine.write(record(0))
     mine.write(record(1))
-    assert len(read_records(tmp_path)) == 2
+    assert len(read_records(tmp_path)) == 3
     files = [f.read_text().splitlines() for f in sorted((tmp_path / "records").glob("*.jsonl"))]
-    assert sorted(map(len, files)) == [1, 1]
+    assert sorted(map(len, files)) == [1, 2]
 
 
 def test_the_file_of_a_living_process_is_not_mended(tmp_path):
@@ -671,3 +687,264 @@ def test_a_package_in_somebodys_repository_is_no_checkout(tmp_path, monkeypatch)
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
     assert found.stdout.strip() == "unknown", found.stderr
+
+
+# What is written where, and what is said, to the letter
+
+
+def test_fingerprints_and_names_of_locks_are_those_of_earlier_versions(tmp_path):
+    """Else a folder that was made by them would be another run, or be written to by two."""
+    assert fingerprint({"b": 1, "a": {"d": None, "c": "é"}}) == "fd991a5929625ee4"
+    with opened(tmp_path).lock("batch"):
+        assert (tmp_path / "claims" / "6b6a20559f24bd4a14c780ee").is_file()
+
+
+def test_a_declaration_is_written_for_people_and_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "made_with", lambda: {"commit": "c"})
+    path, declaration = tmp_path / "new" / "run", {"experiment": "é", "settings": {"top_p": 1}}
+    RunFolder(path, declaration, asked={"seeds": [1]})
+    assert (
+        (path / "run.json").read_text(encoding="utf-8")
+        == f"""{{
+ "fingerprint": "{fingerprint(declaration)}",
+ "experiment": "é",
+ "settings": {{
+  "top_p": 1
+ }},
+ "asked": [
+  {{
+   "seeds": [
+    1
+   ]
+  }}
+ ],
+ "made_with": [
+  {{
+   "commit": "c"
+  }}
+ ]
+}}
+"""
+    )
+    inode = (path / "run.json").stat().st_ino
+    RunFolder(path, declaration, asked={"seeds": [1]})
+    RunFolder(path, declaration)
+    assert (path / "run.json").stat().st_ino == inode  # nothing new: not written again
+
+
+def test_who_may_write_the_files_of_a_run_is_by_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        write(tmp_path, record(0))
+    finally:
+        os.umask(before)
+    (file,) = (tmp_path / "records").iterdir()
+    (claim,) = (tmp_path / "claims").iterdir()
+    assert [path.stat().st_mode & 0o777 for path in (file, claim)] == [0o666, 0o666]
+
+
+def test_lines_end_where_json_lines_do():
+    assert list(lines_of(b"a\n\nb")) == [(1, b"a", True), (2, b"", True), (3, b"b", False)]
+    assert list(lines_of(b"a\r\x0b\n")) == [(1, b"a\r\x0b", True)]
+    assert list(lines_of(b"\n")) == [(1, b"", True)]
+    assert list(lines_of(b"")) == []
+    assert line_of({"é": 1}) == b'{"\\u00e9": 1}\n'
+
+
+def test_the_best_answer_is_the_first_of_the_largest_reward():
+    assert [best({"rewards": rewards}) for rewards in ([1.0], [0, 2, 2], [-1, -3])] == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", r" \(Expecting property name .*\)"),
+        ("null", r" \(.*not iterable\)"),
+        ("[" * 100_000, r" \(.*\)"),
+        ('{"fingerprint": 5}', r" \(it has no fingerprint\)"),
+        (
+            '{"a": 1, "fingerprint": "f"}',
+            ": its fingerprint is 'f', but that of its contents is '165b44bb3d3e0923'",
+        ),
+    ],
+    ids=["text", "null", "deep", "none", "other"],
+)
+def test_a_declaration_that_cannot_be_read_is_damaged(tmp_path, text, reason):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"^out: {tmp_path}/run\.json is damaged{reason}$"):
+        declared(tmp_path / "run.json")
+
+
+def test_the_error_of_a_bad_line_says_how_to_go_on():
+    said = str(bad_line(Path("out/records/a.jsonl"), 3, "why"))
+    assert said == (
+        "out: out/records/a.jsonl, line 3: why; python -m entrgi_ref.paper repair out takes such "
+        "lines out, and the command of the run computes them again"
+    )
+    said = str(bad_line(Path("out/judges/j/records/a.jsonl"), 3, "why"))
+    assert said == (
+        "out: out/judges/j/records/a.jsonl, line 3: why; python -m entrgi_ref.paper repair out "
+        "takes such lines out, and the command `judge` computes them again"
+    )
+
+
+def test_a_half_written_line_is_said_of_whoever_reads(tmp_path):
+    """And the files after it are read."""
+    write(tmp_path, record(0))
+    write(tmp_path, record(1))
+    first, _ = sorted((tmp_path / "records").iterdir())
+    idx = json.loads(first.read_text())["idx"]
+    first.write_text(first.read_text() + '{"half')
+    with pytest.warns(UserWarning, match=f"^{first}: left out a half-written last line$") as found:
+        read_by_key(tmp_path)
+    assert [warning.filename for warning in found] == [__file__]
+    first.write_text('{"half')
+    with pytest.warns(UserWarning, match="half-written"):
+        assert [r["idx"] for r in read_by_key(tmp_path).values()] == [1 - idx]
+
+
+def declare(folder, contents):
+    folder.mkdir(parents=True)
+    written = {"fingerprint": fingerprint(contents), **contents}
+    (folder / "run.json").write_text(json.dumps(written))
+
+
+JUDGE = {"run": "f", "backend": "b", "model": {"name": "m"}, "unit_tests": []}
+
+
+def test_two_runs_differ_in_these_fields(tmp_path):
+    there = {"a": {"b": 1, "c": 2}, "d": {"e": 1}, "f": 1}
+    here = {"a": {"b": 1, "c": 3}, "d": "x", "f": 1, "g": {"h": 1}}
+    assert list(differences(there, here)) == [
+        ("a.c", 2, 3),
+        ("d", {"e": 1}, "x"),
+        ("g", None, {"h": 1}),
+    ]
+    assert list(differences(1, 1)) == []
+    RunFolder(tmp_path, there, asked={"seeds": [1]})
+    require_same(tmp_path, there)
+    message = (
+        f"out: {tmp_path} holds another run (a.c: 2 there, 3 here; d: {{'e': 1}} there, 'x' here; "
+        "g: None there, {'h': 1} here); give another folder, or the settings of that run"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        require_same(tmp_path, here)
+
+
+def test_what_would_be_refused_is_known_without_opening_the_folder(tmp_path):
+    options = {"other_version": False, "require": required.require_answers}
+    folders.require_resumable(tmp_path, DECLARATION, **options)
+    assert not any(tmp_path.iterdir())
+    write(tmp_path, record(0))
+    folders.require_resumable(tmp_path, DECLARATION, **options)
+    with pytest.raises(ValueError, match="holds another run"):
+        folders.require_resumable(tmp_path, {}, **options)
+    (file,) = (tmp_path / "records").iterdir()
+    file.write_text("spoilt\n")
+    with pytest.raises(ValueError, match=r"jsonl, line 1: it is not JSON"):
+        folders.require_resumable(tmp_path, DECLARATION, **options)
+
+
+def test_other_code_is_told_from_who_wrote_last(tmp_path, monkeypatch):
+    for commit in ("a", "b"):
+        monkeypatch.setattr(folders, "made_with", lambda commit=commit: {"commit": commit})
+        opened(tmp_path, other_version=True)
+    monkeypatch.setattr(folders, "made_with", lambda: {"commit": "c", "torch": "3"})
+    message = (
+        f"out: {tmp_path} was made with other code (commit b there, c here; torch None there, 3 "
+        "here); go on with that, or allow records of both by --other-version"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        opened(tmp_path)
+    declare(tmp_path / "old", {"a": 1})
+    RunFolder(tmp_path / "old", {"a": 1})  # nobody knows what made it, and it has no records
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"garbage", b"3", b"{}", b'{"versions": "x"}', b"[" * 100_000],
+    ids=["text", "number", "empty", "versions", "deep"],
+)
+def test_who_made_a_run_is_read_past_lines_that_say_nothing_of_it(tmp_path, line):
+    (tmp_path / "records").mkdir(parents=True)
+    one = {"commit": "c", "versions": {"torch": "1", "python": "3"}}
+    lines = [line, *(json.dumps(made).encode() for made in (one, one, {"versions": {}}))]
+    (tmp_path / "records" / "a.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    found = folders._makers(tmp_path, {"fingerprint": "f"})
+    assert found == [{"commit": "c", "torch": "1"}, {"commit": "unknown"}]
+    assert folders._makers(tmp_path, {"made_with": [{"commit": "d"}]}) == [{"commit": "d"}]
+    assert folders._makers(tmp_path, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "how"),
+    [({}, None), ({"source": "2"}, "has changed"), ({"module": "b", "source": "2"}, "was a:half")],
+    ids=str,
+)
+def test_a_weight_function_of_yours_stays_what_it_was(tmp_path, change, how):
+    own = {"module": "a", "function": "half", "source": "1"}
+    there, here = ({"own_weights": {"half": each}} for each in (own, own | change))
+    opened(tmp_path, asked=there)
+    if how is None:
+        opened(tmp_path, asked=here)
+        return
+    message = (
+        f"out: {tmp_path} has answers of half, which {how} since (source 1 there, 2 here); rename "
+        "the function, or give another folder"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        opened(tmp_path, asked=here)
+    opened(tmp_path, asked={"own_weights": {"other": own | change}})
+
+
+def test_a_judge_of_another_run_is_taken_out_under_a_name_of_its_own(tmp_path):
+    """However often, and whatever comes before it."""
+    write(tmp_path, record(0))
+    run = read_declaration(tmp_path)["fingerprint"]
+    (tmp_path / "judges" / "a" / "records").mkdir(parents=True)  # it has only just begun
+    declare(tmp_path / "judges" / "mine", {**JUDGE, "run": run})
+    assert read_judge(tmp_path / "judges" / "mine", run)["backend"] == "b"
+    for _ in range(3):
+        declare(tmp_path / "judges" / "z", JUDGE)
+        reason = f"it has judged another run, 'f' instead of {run!r}"
+        message = (
+            f"out: {tmp_path}/judges/z holds no judgements of this run ({reason}); python -m "
+            f"entrgi_ref.paper repair {tmp_path} takes it out"
+        )
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            read_judge(tmp_path / "judges" / "z", run)
+        assert repair(tmp_path) == [f"judges/z: {reason}"]
+    assert judges_of(tmp_path) == [tmp_path / "judges" / "mine"]
+    names = sorted(path.name for path in (tmp_path / "dropped" / "judges").iterdir())
+    assert names == ["z", "z-1", "z-2"]
+    assert list(earlier_layout(tmp_path)) == []
+    (tmp_path / "judge").mkdir()
+    assert list(earlier_layout(tmp_path)) == [
+        f"{tmp_path}/judge holds judgements in an earlier layout, which are not read."
+    ]
+
+
+def test_a_judgement_is_of_the_best_answer_if_there_is_one():
+    identity = {name: record(0)[name] for name in list(record(0))[:5]}
+    judged = {"prompt": "", "status": "ok", "fingerprint": "f", "idx": 0, "response": "a"}
+    judged |= {**identity, "scores": [1.0], "score": 1.0, "without_digit": 0}
+    failed = record(1, status="failed", responses=[], rewards=[])
+    passes = of_best([record(0), failed])
+    passes(judged)
+    passes(judged | {"idx": 1})
+    with pytest.raises(ValueError, match=r"^it judges another answer than the best of the run$"):
+        passes(judged | {"response": "b"})
+    with pytest.raises(ValueError, match=r"^its score is None, expected a number$"):
+        passes(judged | {"score": None})
+
+
+def test_lines_that_are_taken_out_later_join_those_before(tmp_path):
+    write(tmp_path, record(0))
+    (file,) = (tmp_path / "records").iterdir()
+    for text in (b"one", b"two"):
+        file.write_bytes(text + b"\n" + file.read_bytes())
+        said = [f"records/{file.name}, line 1: it is not JSON (JSONDecodeError)"]
+        assert repair(tmp_path) == said
+    assert (tmp_path / "dropped" / "records" / file.name).read_bytes() == b"one\ntwo\n"
+    assert read_records(tmp_path) == [record(0)]
+    assert [path.name for path in (tmp_path / "records").iterdir()] == [file.name]
