@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,12 +38,14 @@ from entrgi_ref.paper import __main__ as paper
 from entrgi_ref.paper.declared import methods, published
 from entrgi_ref.paper.declared.benchmarks import Benchmark, load
 from entrgi_ref.paper.declared.costs import Costs, gradient_steps_of
+from entrgi_ref.paper.declared.experiments import Cell
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.declared.testbed import DreamTestbed, reward_paths
-from entrgi_ref.paper.run import estimate, runner, start
+from entrgi_ref.paper.run import batches, estimate, runner, start
+from entrgi_ref.paper.run.batches import Answerer, Batch
 from entrgi_ref.paper.run.errors_by_prompt import ErrorsByPrompt
 from entrgi_ref.paper.run.folder import RunFolder
-from entrgi_ref.paper.run.records import key_of, read_declaration, read_records
+from entrgi_ref.paper.run.records import fingerprint, key_of, read_declaration, read_records
 from entrgi_ref.paper.run.runner import Runner
 from entrgi_ref.paper.shown import comparable
 from entrgi_ref.paper.shown.listing import listing
@@ -539,12 +542,15 @@ def test_gradient_steps_may_be_chosen(tmp_path):
 
 
 def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "5")
+    monkeypatch.setenv("LOCAL_RANK", "7")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert start.local_device("auto") == "cuda:1"
-    assert start.local_device("cuda:3") == "cuda:3"
+    assert start.local_device("auto") == "cuda:3"
+    assert start.local_device("cuda:2") == "cuda:2"
     monkeypatch.delenv("LOCAL_RANK")
+    assert start.local_device("auto") == "auto"
+    monkeypatch.setenv("LOCAL_RANK", "7")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert start.local_device("auto") == "auto"
 
 
@@ -704,8 +710,55 @@ def test_what_is_off_the_scale_is_in_the_last_bin(as_users_run_it):
     step = {"E": torch.tensor([[100.0, 0.0]]), "entropy": torch.tensor([[9.0, 0.0]])}
     errors(SimpleNamespace(step=0, masked=masked, **step))
     first, second = (np.array(errors.of(i)["histogram"]["counts"]) for i in range(2))
+    assert first.shape == (40, 40)
     assert (first.sum(), first[-1, -1]) == (1, 1)
     assert (second.sum(), second[0, 0]) == (1, 1)
+    below = {"E": torch.tensor([[0.0, -9.0]]), "entropy": torch.tensor([[0.0, -9.0]])}
+    errors(SimpleNamespace(step=1, masked=masked, **below))  # by rounding, say
+    second = np.array(errors.of(1)["histogram"]["counts"])
+    assert (second.sum(), second[0, 0]) == (2, 2)
+
+
+def test_what_was_seen_of_each_prompt_is_counted_in_its_bins(as_users_run_it):
+    """By NumPy, of random numbers at steps at which prompts have as many positions as they like."""
+    numbers = np.random.default_rng(0)
+    embeddings = numbers.normal(size=(7, 3)).astype(np.float32)
+    largest, P, K = 2 * np.sort(np.linalg.norm(embeddings, axis=1))[3], 3, 2
+    errors, seen = ErrorsByPrompt(P, K, torch.tensor(embeddings)), {p: [] for p in range(P)}
+    for step, positions in enumerate(((2, 0, 1), (0, 1, 3), (4, 4, 4))):
+        masked = np.zeros((P * K, 4), dtype=bool)
+        for p, n in enumerate(positions):
+            masked[p * K : (p + 1) * K].flat[:n] = True
+        E, H = numbers.uniform(0, [[[largest]], [[np.log(7)]]], size=(2, 5, masked.sum()))
+        seen_step = {"E": torch.tensor(E), "entropy": torch.tensor(H)}
+        errors(SimpleNamespace(step=step, masked=torch.tensor(masked), **seen_step))
+        prompt = np.repeat(range(P), positions)
+        for p in range(P):
+            seen[p].append((E[:, prompt == p].flatten(), H[:, prompt == p].flatten()))
+    for p in range(P):
+        found = errors.of(p)
+        assert found["log_vocabulary"] == pytest.approx(np.log(7))
+        assert [(step["step"], step["n"]) for step in found["steps"]] == [
+            (i, len(E)) for i, (E, _) in enumerate(seen[p]) if len(E)
+        ]
+        for step in found["steps"]:
+            E, H = seen[p][step["step"]]
+            assert (step["E"], step["entropy"]) == pytest.approx((E.mean(), H.mean()))
+        edges = [np.linspace(0, top, 41) for top in (np.log(7), largest)]
+        histogram = found["histogram"]
+        for name, expected in zip(("entropy_edges", "error_edges"), edges, strict=True):
+            assert histogram[name] == pytest.approx(expected)
+        E, H = map(np.concatenate, zip(*seen[p], strict=True))
+        expected, *_ = np.histogram2d(H, E, bins=edges)
+        assert np.array_equal(histogram["counts"], expected)
+
+
+def test_one_pair_of_numbers_is_enough_for_a_mean(as_users_run_it):
+    errors = ErrorsByPrompt(2, 1, torch.eye(4))
+    one = {"E": torch.tensor([[0.5]]), "entropy": torch.tensor([[0.25]])}
+    errors(SimpleNamespace(step=3, masked=torch.tensor([[False], [True]]), **one))
+    assert errors.of(0)["steps"] == []
+    assert errors.of(1)["steps"] == [{"step": 3, "E": 0.5, "entropy": 0.25, "n": 1}]
 
 
 def test_the_defaults_of_the_command_line_are_the_papers():
@@ -783,7 +836,8 @@ def test_a_run_in_which_nothing_works_ends_soon(tmp_path):
     assert len(lines(tmp_path / "a")) == 16
     with pytest.raises(ValueError, match="the last 3 all failed"):
         start.run(plan_of(prompts=30), testbed, tmp_path / "b", print, give_up_after=3)
-    assert start.run(plan_of(prompts=30), testbed, tmp_path / "c", print, give_up_after=0) == 60
+    few = plan_of(prompts=18, methods=["bon"])
+    assert start.run(few, testbed, tmp_path / "c", print, give_up_after=0) == 18
     with pytest.raises(ValueError, match="give_up_after: got -1"):
         start.run(plan_of(prompts=30), testbed, tmp_path / "d", print, give_up_after=-1)
 
@@ -793,7 +847,8 @@ def test_one_success_in_between_is_enough(tmp_path):
     drawn = Benchmark("digits", prompts, "").drawn(1, 30)
     bad = tuple(prompt for i, prompt in enumerate(drawn) if i % 5)
     testbed = TinyTestbed(prompts=prompts, judge=FailingReward(2, dislikes=bad))
-    assert start.run(plan_of(prompts=30), testbed, tmp_path, print, give_up_after=5) == 48
+    plan = plan_of(prompts=30, methods=["bon"])
+    assert start.run(plan, testbed, tmp_path, print, give_up_after=5) == 24
 
 
 @pytest.mark.parametrize(
@@ -1039,3 +1094,260 @@ def test_options_of_speed_reach_the_networks_and_change_no_record(
         invoke(*arguments(benchmark, tmp_path / "graphs", *FAST), "--cuda-graphs")
     words = arguments(benchmark, tmp_path / "none", *FAST)
     assert "--vocabulary-batch" in invoke(*words, "--vocabulary-batch", "0", code=2)
+
+
+# Piece by piece, without a run
+
+
+CELL = Cell("main", "digits", "bon", {"reward": "large"}, 1)
+
+
+def test_a_batch_knows_its_records():
+    part = Batch(CELL, 4, ("a", "b", "c", "d")).part(1, 2)
+    assert part == Batch(CELL, 5, ("b", "c"))
+    assert part.identity(1) == {
+        "experiment": "main",
+        "benchmark": "digits",
+        "method": "bon",
+        "variant": {"reward": "large"},
+        "seed": 1,
+        "idx": 6,
+    }
+    assert part.keys == [("main", "digits", "bon", '{"reward": "large"}', 1, i) for i in (5, 6)]
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"), [("auto", [16, 16, 1]), (20, [20, 13]), (33, [33]), (40, [33])]
+)
+def test_batches_are_of_prompts_next_to_each_other(size, sizes):
+    prompts = tuple(map(str, range(1, 34)))
+    testbed, plan = TinyTestbed(prompts=prompts), Plan.of("main", TINY_BASE, [1], 64, size, ["bon"])
+    found = batches.batches(plan, testbed)
+    assert [len(batch.prompts) for batch in found] == sizes
+    assert [batch.start for batch in found] == [sum(sizes[:i]) for i in range(len(sizes))]
+    drawn = Benchmark("digits", prompts, "").drawn(1, 33)
+    assert [prompt for batch in found for prompt in batch.prompts] == drawn
+
+
+def answering(testbed, batch_size=5):
+    """What computes records, the first batch, and what it says."""
+    plan, said = Plan.of("main", TINY_BASE, [1], 5, batch_size, ["bon"]), []
+    return Answerer(plan, testbed, said.append), batches.batches(plan, testbed)[0], said
+
+
+def test_records_come_in_order_whatever_fails_or_does_not_fit(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    denoiser = FailingDenoiser(1)
+    denoiser.most_rows = 4  # two prompts of two trajectories
+    testbed = TinyTestbed(denoise=denoiser, judge=FailingReward(2, dislikes=("4444",)))
+    answerer, batch, said = answering(testbed)
+    records = list(answerer.records(batch))
+    assert [record["idx"] for record in records] == [0, 1, 2, 3, 4]
+    assert [record["prompt"] for record in records] == list(batch.prompts)
+    failed = [record["prompt"] for record in records if record["status"] == "failed"]
+    assert failed == ["4444"]
+    assert said[0] == "out of memory with 5 prompts, going on with 2"
+    assert [line.partition(":")[0] for line in said[1:]] == (
+        ["a batch failed, its prompts are tried one by one", "failed"]
+        if batch.prompts.index("4444") < 4
+        else ["failed"]
+    )
+    assert emptied == [1]  # not for what merely failed
+
+
+def test_a_failure_without_words_is_called_by_its_kind():
+    class Mute(FailingDenoiser):
+        def __call__(self, *inputs):
+            raise ZeroDivisionError
+
+    class Wordy(FailingDenoiser):
+        def __call__(self, *inputs):
+            raise ZeroDivisionError("of\n  two lines")
+
+    for denoiser, reason in ((Mute(1), "ZeroDivisionError"), (Wordy(1), "of two lines")):
+        answerer, batch, said = answering(TinyTestbed(denoise=denoiser), batch_size=2)
+        first, second = answerer.records(batch)
+        assert (first["idx"], first["prompt"]) == (0, batch.prompts[0])
+        assert (second["idx"], second["prompt"]) == (1, batch.prompts[1])
+        empty = {"responses": [], "rewards": [], "errors": None, "written": None, "timing": {}}
+        expected = {"status": "failed", "reason": reason, **empty}
+        assert {name: second[name] for name in expected} == expected
+        assert said == [
+            f"a batch failed, its prompts are tried one by one: {reason}",
+            *[f"failed: {reason}"] * 2,
+        ]
+
+
+def test_an_answer_has_its_share_of_the_time_and_its_gold_score(monkeypatch):
+    class Golden(TinyTestbed):
+        def gold(self, prompt, response):
+            return float(len(prompt))
+
+    clock = iter([10.0, 13.0, 20.0, 26.0])
+    monkeypatch.setattr(batches, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    for testbed, seconds in ((Golden(), 1.5), (TinyTestbed(), 3.0)):
+        answerer, batch, _ = answering(testbed, batch_size=2)
+        for record in answerer.records(batch):
+            assert record["timing"] == {"seconds_per_prompt": seconds}
+            gold = [float(len(record["prompt"]))] * 2 if isinstance(testbed, Golden) else None
+            assert record.get("gold") == gold
+            assert (record["errors"], record["reason"]) == (None, None)
+
+
+def test_a_run_takes_over_the_batch_of_a_process_that_has_died(tmp_path, monkeypatch):
+    """It looks again and again, and does all others before."""
+    plan, testbed = plan_of(methods=["bon"]), TinyTestbed()
+    ours, theirs = (RunFolder(tmp_path, plan.declaration(testbed)) for _ in range(2))
+    first, _ = batches.batches(plan, testbed)
+    slept = []
+    with ExitStack() as lock:
+        assert lock.enter_context(theirs.lock(repr(first.keys[0])))
+
+        def sleep(seconds):
+            slept.append((seconds, len(ours.done)))
+            if len(slept) == 2:
+                lock.close()
+
+        monkeypatch.setattr(runner, "time", SimpleNamespace(sleep=sleep))
+        Runner(plan, testbed, ours, print).run()
+    assert slept == [(runner.POLL_SECONDS, 2)] * 2
+    assert len(by_key(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("give_up_after", "statuses", "ends"),
+    [
+        (2, "F.F.F.", None),
+        (2, ".FF", 2),
+        (2, "FF..", 1),
+        (1, "..F.", 2),
+        (3, "FF.FF.FFF", 8),
+        (0, ".FFFF.", None),
+    ],
+)
+def test_so_many_failures_in_a_row_end_a_run(give_up_after, statuses, ends):
+    """Of records that are new: what others have written is none of it, and is not shown again."""
+    identity = {"experiment": "e", "benchmark": "b", "method": "m", "variant": {}, "seed": 1}
+    records = [
+        {**identity, "idx": i, "status": {"F": "failed"}.get(one, "ok"), "reason": f"of {i}"}
+        for i, one in enumerate(statuses)
+    ]
+    known = [record | {"idx": -1 - record["idx"], "status": "failed"} for record in records]
+    folder, seen = SimpleNamespace(done={key_of(record) for record in known}), []
+    folder.write = lambda record: folder.done.add(key_of(record))
+    run = Runner(None, None, folder, print, seen.append, give_up_after)
+    if ends is None:
+        run.write([*known, *records])
+        assert seen == records
+        return
+    message = (
+        f"prompts: the last {give_up_after} all failed, so the run ends here; the last because "
+        f"of: of {ends} (--give-up-after 0 would go on)"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        run.write([*known, *records])
+    assert seen == records[: ends + 1]
+
+
+@pytest.mark.parametrize("n", [0, 5, 6])
+def test_the_first_five_failures_are_named_and_the_others_counted(tmp_path, n):
+    prompts = tuple(map(str, range(1, 9)))
+    drawn = Benchmark("digits", prompts, "").drawn(1, 8)
+    testbed, said = TinyTestbed(prompts=prompts), []
+    testbed.judge = FailingReward(2, dislikes=tuple(drawn[:n]))
+    assert start.run(plan_of(prompts=8, methods=["bon"]), testbed, tmp_path, said.append) == n
+    reasons = [record["reason"] for record in read_records(tmp_path)]
+    assert said == [
+        f"8 prompts in {tmp_path}, {n} of them failed",
+        *(f"  digits, bon, seed 1, prompt {i}: {reasons[i]}" for i in range(min(n, 5))),
+        *([f"  and {n - 5} more"] if n > 5 else []),
+    ]
+
+
+def test_a_finished_run_loads_no_reward_model(tmp_path):
+    testbed = TinyTestbed()
+    for loads in (1, 0):
+        testbed.loads = 0
+        start.run(plan_of(methods=["bon"]), testbed, tmp_path, print)
+        assert (testbed.loads > 0) == loads
+
+
+def test_with_a_cluster_its_actors_load_and_compute(tmp_path, monkeypatch):
+    """A process that only writes loads nothing. Actors load at the start of a new run only."""
+    calls = []
+
+    class Actors:
+        def __init__(self, *given):
+            calls.append(given)
+
+        def __enter__(self):
+            calls.append("enter")
+
+        def __exit__(self, *error):
+            calls.append("exit")
+
+        def load(self):
+            assert not (tmp_path / "run.json").exists()
+            calls.append("load")
+
+        def run(self, runner):
+            calls.append("run")
+
+    monkeypatch.setattr(start, "Actors", Actors)
+    plan, testbed, cluster = plan_of(methods=["bon"]), TinyTestbed(), object()
+    for expected in (["enter", "load", "run", "exit"], ["enter", "run", "exit"]):
+        calls.clear()
+        assert start.run(plan, testbed, tmp_path, print, cluster=cluster) == 0
+        assert calls == [(cluster, plan, testbed), *expected]
+    assert testbed.loads == 0
+
+
+@pytest.mark.parametrize(("rank", "heard"), [(None, "so\n"), ("0", "so\n"), ("1", "")])
+def test_one_process_announces(monkeypatch, capsys, rank, heard):
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    start.announce("so")
+    assert capsys.readouterr() == ("", heard)
+
+
+def test_a_run_remembers_the_commits_of_all_its_models(tmp_path):
+    assert start.pinned_models(tmp_path) == {}
+    parts = [{"name": "o/part", "commit": "c", "weight": 1.0}, {"name": "p", "weight": 2.0}]
+    declared = {
+        "experiment": "main",
+        "testbed": "toy",
+        "denoiser": {"name": "o/dream", "commit": "a"},
+        "settings": {"guidance": {}},
+        "rewards": {"one": {"name": "o/one", "commit": "b"}, "sum": {"name": "s", "parts": parts}},
+        "main_reward": "one",
+        "benchmarks": {},
+    }
+    for denoiser, more in ((declared["denoiser"], {"o/dream": "a"}), ("the commit's", {})):
+        contents = declared | {"denoiser": denoiser}
+        written = {"fingerprint": fingerprint(contents), **contents}
+        (tmp_path / "run.json").write_text(json.dumps(written))
+        assert start.pinned_models(tmp_path) == {**more, "o/one": "b", "o/part": "c"}
+
+
+@pytest.mark.parametrize(
+    ("path", "at"),
+    [
+        ("o/one", "o/one@new"),
+        ("o/one@main", "o/one@new"),
+        (f"o/one@{'a' * 39}", "o/one@new"),
+        (f"o/one@{'a' * 40}", None),
+        (f"o/one@{'a' * 41}", "o/one@new"),
+        ("o/other", None),
+        ("o/here", None),
+        (f"o/here@{'a' * 40}", None),
+    ],
+)
+def test_a_model_is_taken_at_the_commit_that_a_run_began_with(tmp_path, monkeypatch, path, at):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "o" / "here").mkdir(parents=True)
+    said = []
+    found = start.at_commit(path, {"o/one": "new", "o/here": "new"}, said.append)
+    assert found == (at or path)
+    assert said == ["o/one: going on with the commit new, as begun"] * (at is not None)
