@@ -13,11 +13,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from paper_runs import invoke, lines, tiny_run
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import (
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+)
 
 from checkpoints import DREAM
 from entrgi_ref.commands.options import StoppedError
-from entrgi_ref.models import checkpoints
+from entrgi_ref.models import checkpoints, tokenizers
 from entrgi_ref.paper import __main__ as paper
 from entrgi_ref.paper.judged import backends, judge, judging
 from entrgi_ref.paper.run import folder as folders
@@ -601,3 +607,403 @@ def test_lmunit_without_its_package_says_what_to_install(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "lmunit", None)
     with pytest.raises(ValueError, match="extra `judge`"):
         invoke("judge", run)
+
+
+# Without a network
+
+
+def spoken(*tokens):
+    """What a judge generates: each token, chosen from itself alone."""
+    return [(token, {token: 0.0}) for token in tokens]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "place", "fine"),
+    [
+        (["3"], 0, True),
+        ([" 5 ", "1"], 0, True),
+        (["well", "4", "2"], 1, True),
+        (["0"], 0, False),
+        (["6", "1"], 0, False),
+        (["well", "9"], 1, False),
+        (["no"], None, False),
+        ([], None, False),
+        (["42", "3"], 1, True),
+        (["1", "score", ":", "2", "3"], 3, True),
+        (["1", "score"], None, False),
+        ([" score ", "5"], 1, True),
+    ],
+)
+def test_where_a_digit_stands_and_whether_it_is_one(tokens, place, fine):
+    generated = spoken(*tokens)
+    assert judge.digit_place(generated) == place
+    assert judge.has_digit(generated) == fine
+
+
+def test_what_a_judge_is_asked():
+    assert judge.question("Why?", "So.", "Is it?") == (
+        "Query: Why?\n\nResponse: So.\n\nUnit Test: Is it?"
+    )
+    with pytest.raises(ValueError, match=r".") as error:
+        judge.score(spoken("a", "0"))
+    assert str(error.value) == "the judge gave no digit from 1 to 5 a probability: 'a0'"
+
+
+def answers_of(folder, prompts, status="ok"):
+    """A run folder by hand: an answer to each prompt, of which the second is the best."""
+    declaration = {
+        "experiment": "main",
+        "testbed": "none",
+        "settings": {"guidance": {}},
+        "rewards": {"r": {"name": "r"}},
+        "main_reward": "r",
+        "benchmarks": {"b": "ab"},
+    }
+    opened = RunFolder(folder, declaration)
+    for idx, prompt in enumerate(prompts):
+        opened.write(
+            {
+                "experiment": "main",
+                "benchmark": "b",
+                "method": "bon",
+                "variant": {},
+                "seed": 1,
+                "idx": idx,
+                "prompt": prompt,
+                "status": status,
+                "fingerprint": opened.fingerprint,
+                "responses": ["worse", f"best {idx}"],
+                "rewards": [0.0, 1.0],
+            }
+        )
+    opened.close()
+    return folder
+
+
+class Picky(Spoken):
+    """It cannot read long questions, and gives short ones no digit; it counts what it is asked."""
+
+    def __init__(self, name="some/org/picky one"):
+        super().__init__(name)
+        self.parts = []
+
+    def answer(self, questions):
+        self.parts.append(len(questions))
+        for question in questions:
+            if "long" in question:
+                raise ValueError(f"too  long:\n{question.split()[1]}")
+        return [spoken("x") if "short" in question else spoken("4") for question in questions]
+
+
+def judged(folder, own, tests=("A?", "B?"), **options):
+    """What a judge says of a run, and the records."""
+    said = []
+    failed = judging.run(folder, own, tests, said.append, **options)
+    place = judging.folder_of(folder, judging.declare(folder, own.declaration, tests))
+    return failed, said, place, read_records(place, require_judgement)
+
+
+def test_a_judgement_holds_what_was_said(tmp_path, monkeypatch):
+    """A question that fails alone spoils no other; the first reason is said."""
+    monkeypatch.setattr(judging, "commit", lambda: "c0ffee")
+    monkeypatch.setattr(judging, "versions", lambda: {"entrgi_ref": "1"})
+    run = answers_of(tmp_path, ["fine", "long1", "short", "long2"])
+    own = Picky()
+    failed, said, place, found = judged(run, own)
+    assert own.parts == [8, 2, 2, 2, 2]
+    assert failed == 3
+    assert said == [
+        "4 of 4 answers judged",
+        f"4 answers judged in {place}, 3 failed, mean score 4.000",
+        "  the first: too long: long1",
+    ]
+    mine = read_declaration(place)["fingerprint"]
+    assert place == run / JUDGES / f"picky-one-{mine[:8]}"
+    assert found[0] == {
+        "experiment": "main",
+        "benchmark": "b",
+        "method": "bon",
+        "variant": {},
+        "seed": 1,
+        "idx": 0,
+        "prompt": "fine",
+        "response": "best 0",
+        "scores": [4.0, 4.0],
+        "score": 4.0,
+        "answers": ["4", "4"],
+        "without_digit": 0,
+        "status": "ok",
+        "reason": None,
+        "fingerprint": mine,
+        "commit": "c0ffee",
+        "versions": {"entrgi_ref": "1"},
+        "timing": {},
+    }
+    shown = ("scores", "score", "answers", "without_digit", "status", "reason")
+    nothing = "the judge gave no digit from 1 to 5 a probability: 'x'"
+    assert [[one[name] for name in shown] for one in found[1:]] == [
+        [[], None, [], 0, "failed", "too long: long1"],
+        [[], None, ["x", "x"], 2, "failed", nothing],
+        [[], None, [], 0, "failed", "too long: long2"],
+    ]
+
+
+class Hesitant(Picky):
+    """It says 0 where it hesitates, with half a mind for 2."""
+
+    def answer(self, questions):
+        return [[("0", {"2": math.log(0.5)})] if "hm" in q else spoken("4") for q in questions]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "expected"),
+    [
+        (["fine", "fine"], []),
+        (
+            ["fine", "hm"],
+            [
+                (
+                    "  2 of its 4 replies have no digit from 1 to 5: their score is what these "
+                    "were given instead of what was said"
+                )
+            ],
+        ),
+        (
+            ["hm"],
+            [
+                (
+                    "  2 of its 2 replies have no digit from 1 to 5: their score is what these "
+                    "were given instead of what was said, so it does not judge at all"
+                )
+            ],
+        ),
+    ],
+)
+def test_a_judge_that_names_no_digit_is_named(tmp_path, prompts, expected):
+    mean = 4.0 - 2 * prompts.count("hm") / len(prompts)
+    failed, said, place, _ = judged(answers_of(tmp_path, prompts), Hesitant())
+    assert failed == 0
+    n = len(prompts)
+    summed = f"{n} answers judged in {place}, 0 failed, mean score {mean:.3f}"
+    assert said == [f"{n} of {n} answers judged", summed, *expected]
+
+
+def test_of_a_run_without_answers_nothing_is_judged(tmp_path):
+    failed, said, place, found = judged(answers_of(tmp_path, []), Picky())
+    assert (failed, found) == (0, [])
+    assert said == [f"0 answers judged in {place}, 0 failed"]
+
+
+def test_questions_are_asked_of_eight_prompts_at_a_time(tmp_path):
+    own = Picky()
+    _, said, _, found = judged(answers_of(tmp_path, [f"p{i}" for i in range(17)]), own)
+    assert own.parts == [16, 16, 2]
+    assert said[:3] == [f"{n} of 17 answers judged" for n in (8, 16, 17)]
+    assert [one["response"] for one in found] == [f"best {i}" for i in range(17)]
+
+
+def test_a_judge_goes_on_beside_another_and_asks_nothing_that_is_judged(tmp_path, monkeypatch):
+    """What the other holds it leaves, and judges the rest before it waits; what the other has
+    written while a lock was waited for is not asked again.
+    """
+    run = answers_of(tmp_path, [f"p{i}" for i in range(20)])
+    judged(run, other := Picky("other"), ("?",))
+    assert other.parts == [8, 8, 4]
+    template = read_records(judging.folder_of(run, judging.declare(run, other.declaration, ("?",))),
+                            require_judgement)  # fmt: skip
+    own, held, asleep = Picky(), [0], []
+    keys = [repr([key_of(one) for one in template[i : i + 8]]) for i in (0, 8, 16)]
+    lock = RunFolder.lock
+
+    @contextlib.contextmanager
+    def locked(self, name, **options):
+        with lock(self, name, **options) as ours:
+            if name == keys[1]:  # another process has done it meanwhile
+                mine = {"fingerprint": self.fingerprint}
+                file = self.path / "records" / "another.jsonl"
+                file.write_text("".join(json.dumps(r | mine) + "\n" for r in template[8:16]))
+            yield ours and not (held and name == keys[0])
+
+    def sleep(seconds):
+        asleep.append((seconds, [*own.parts]))
+        held.clear()
+
+    monkeypatch.setattr(RunFolder, "lock", locked)
+    monkeypatch.setattr(judging.time, "sleep", sleep)
+    _, said, _, found = judged(run, own, ("?",))
+    assert asleep == [(judging.POLL_SECONDS, [4])]
+    assert own.parts == [4, 8]
+    assert said[:2] == ["12 of 20 answers judged", "20 of 20 answers judged"]
+    assert len(found) == 20
+
+
+def test_other_code_does_not_go_on_judging_unless_it_is_allowed(tmp_path, monkeypatch):
+    run = answers_of(tmp_path, ["p"])
+    judged(run, Picky())
+    mine = folders.made_with()
+    monkeypatch.setattr(folders, "made_with", lambda: mine | {"commit": "other"})
+    with pytest.raises(ValueError, match="made with other code"):
+        judged(run, Picky())
+    assert judged(run, Picky(), other_version=True)[0] == 0
+
+
+def test_the_commit_that_a_judge_began_with_is_that_of_the_same_judge(tmp_path):
+    """Of the same backend, the same unit tests and the same model; of two commits, neither."""
+    run = answers_of(tmp_path, ["p"])
+    own = Picky()
+    for model in ({"name": "o/m", "commit": "c1"}, {"name": "o/other", "commit": "c2"},
+                  {"name": "o/bare"}):  # fmt: skip
+        own.declaration = {"backend": "test", "model": model}
+        judged(run, own)
+    own.declaration = {"backend": "test", "model": {"name": "o/twice", "commit": "c3"}}
+    judged(run, own)
+    own.declaration = {"backend": "test", "model": {"name": "o/twice", "commit": "c4"}}
+    judged(run, own)
+
+    def pinned(backend, model, tests=("A?", "B?")):
+        return judging.pinned_judge(run, backend, model, tests)
+
+    assert pinned("test", "o/m") == pinned("test", "o/m@main") == {"o/m": "c1"}
+    assert pinned("test", "o/other") == {"o/other": "c2"}
+    for none in (
+        pinned("lmunit", "o/m"),
+        pinned("test", "o/m", ("A?",)),
+        pinned("test", "o/new"),
+        pinned("test", "o/bare"),
+        pinned("test", "o/twice"),
+    ):
+        assert none == {}
+
+
+class Words(PreTrainedTokenizerBase):
+    """A tokenizer of texts that are ids, with spaces; some of them are spelt as digits."""
+
+    def __init__(self, end, spelt):
+        self.__dict__.update(end=end, spelt=spelt)
+
+    @property
+    def eos_token_id(self):
+        return self.end
+
+    def __call__(self, text, add_special_tokens):
+        assert not add_special_tokens
+        return {"input_ids": [int(word) for word in text.split()]}
+
+    def apply_chat_template(self, turns, **options):
+        assert options == {"tokenize": False, "add_generation_prompt": True}
+        ((role, content),) = (turn.values() for turn in turns)
+        assert role == "user"
+        return f"1 {content}"
+
+    def get_vocab(self):
+        return {f"<{i}>": i for i in range(12)}
+
+    def decode(self, ids):
+        (only,) = ids
+        return self.spelt.get(only, f"<{only}>")
+
+
+class Network:
+    """One of ten tokens, which answers by a question's last token, and notes what it is given."""
+
+    device = torch.device("cpu")
+    config = PretrainedConfig(max_position_embeddings=13)
+
+    def __init__(self, answers, logits):
+        self.answers, self.logits, self.given = answers, logits, []
+
+    def get_input_embeddings(self):
+        return SimpleNamespace(weight=torch.zeros(10, 1))
+
+    def generate(self, tokens, attention_mask, **options):
+        self.given.append((tokens.tolist(), attention_mask.tolist(), options))
+        last = tokens[:, -1].tolist()
+        return SimpleNamespace(
+            sequences=torch.cat([tokens, torch.tensor([self.answers[i] for i in last])], 1),
+            logits=torch.stack([self.logits[i] for i in last], 1).unbind(),
+        )
+
+
+def test_a_causal_model_answers_greedily_up_to_its_end(monkeypatch):
+    """In batches, with the log-probabilities of the tokens that it has and that are digits."""
+    monkeypatch.setattr(tokenizers, "conversation", lambda tokenizer, text: f"1 {text}")
+    answers = {2: [5, 9, 7], 3: [7, 8, 6], 4: [9, 9, 9]}
+    generator = torch.Generator().manual_seed(0)
+    logits = {last: torch.randn(3, 10, generator=generator) for last in answers}
+    spelt = {5: " 3", 6: "4", 7: "12", 8: "0", 10: "5", 11: "1"}
+    for end, lengths in ((9, [2, 3, 1]), (None, [3, 3, 3])):
+        network = Network(answers, logits)
+        own = backends.TransformersJudge({}, network, Words(end, spelt), 2)
+        found = own.answer(["1 2", "3", "4"])
+        options = {
+            "max_new_tokens": 10,
+            "do_sample": False,
+            "pad_token_id": 9 if end else 0,
+            "return_dict_in_generate": True,
+            "output_logits": True,
+        }
+        assert network.given == [
+            ([[1, 1, 2], [0, 1, 3]], [[1, 1, 1], [0, 1, 1]], options),
+            ([[1, 4]], [[1, 1]], options),
+        ]
+        for generated, last, length in zip(found, answers, lengths, strict=True):
+            words = [spelt.get(i, f"<{i}>") for i in answers[last][:length]]
+            assert [word for word, _ in generated] == words
+            for (_, choices), p in zip(generated, logits[last].softmax(-1), strict=False):
+                expected = {" 3": float(p[5].log()), "4": float(p[6].log())}
+                assert choices == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ValueError, match="it takes 14 positions, the judge has 13;"):
+        own.answer(["1 1 2"])
+
+
+def test_lmunit_answers_with_its_first_output():
+    """From its own chat template, with the likeliest tokens of each place."""
+
+    def place(**likely):
+        return {
+            i: SimpleNamespace(decoded_token=t, logprob=p)
+            for i, (t, p) in enumerate(likely.items())
+        }
+
+    first = SimpleNamespace(token_ids=[5, 6], logprobs=[place(a=-1.0, b=-2.0), place(c=-3.0)])
+    other = SimpleNamespace(token_ids=[6], logprobs=[place(d=0.0)])
+    asked = []
+
+    def generate(texts, parameters):
+        asked.append((texts, parameters))
+        return [SimpleNamespace(outputs=[first, other]), SimpleNamespace(outputs=[other, first])]
+
+    model = SimpleNamespace(tokenizer=Words(9, {5: "4"}), llm=SimpleNamespace(generate=generate))
+    own = backends.LMUnitJudge({}, model, "parameters")
+    assert own.answer(["2 3", "4"]) == [
+        [("4", {"a": -1.0, "b": -2.0}), ("<6>", {"c": -3.0})],
+        [("<6>", {"d": 0.0})],
+    ]
+    assert asked == [(["1 2 3", "1 4"], "parameters")]
+
+
+def test_a_judge_has_a_backend_a_batch_and_gpus(monkeypatch):
+    """Each at least one, and known before anything of it is loaded."""
+    loaded = []
+    unit = SimpleNamespace(LMUnit=lambda *given: loaded.append(given) or "model")
+    monkeypatch.setitem(sys.modules, "lmunit", unit)
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=dict))
+
+    def examine(backend="lmunit", batch_size=1, gpus=1):
+        return backends.examine_judge(backend, str(DREAM), "cpu", "auto", batch_size, gpus)
+
+    for wrong, message in (
+        ({"backend": "vllm"}, "backend: got 'vllm', expected one of 'lmunit', 'transformers'"),
+        ({"batch_size": 0}, "batch_size: got 0, expected an integer of at least 1"),
+        ({"gpus": 0}, "gpus: got 0, expected an integer of at least 1"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            examine(**wrong)
+    examined = examine()
+    model = checkpoints.identity(str(DREAM))
+    assert examined.declaration == {"backend": "lmunit", "model": model}
+    assert loaded == []
+    own = examined.load()
+    assert loaded == [(str(DREAM), 1)]
+    assert (own.declaration, own.model) == (examined.declaration, "model")
+    assert own.parameters == {"temperature": 0.0, "max_tokens": 10, "logprobs": 20}
