@@ -1,4 +1,6 @@
-"""`python -m entrgi_ref`: one prompt, on the tiny checkpoints."""
+"""`python -m entrgi_ref`: one prompt, on the tiny checkpoints; and what the paper's commands hand
+on.
+"""
 
 import errno
 import json
@@ -7,9 +9,12 @@ import re
 import resource
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 from checkpoints import DREAM, REWARD, changed, pair
@@ -18,6 +23,16 @@ from entrgi_ref.__main__ import app
 from entrgi_ref.commands import pairs
 from entrgi_ref.commands.files import write_text
 from entrgi_ref.models import causal, checkpoints
+from entrgi_ref.paper import __main__ as paper
+from entrgi_ref.paper.declared import benchmarks
+from entrgi_ref.paper.declared.plan import Plan
+from entrgi_ref.paper.declared.testbed import DreamTestbed
+from entrgi_ref.paper.judged import backends, judging
+from entrgi_ref.paper.judged.judge import UNIT_TESTS
+from entrgi_ref.paper.measured import command
+from entrgi_ref.paper.run import dry, estimate, folder, records, start
+from entrgi_ref.paper.run.cluster import Cluster
+from entrgi_ref.paper.shown import browse, export, listing, report
 from entrgi_ref.watching import printable
 
 PROMPT = "explain how entropy sets the weight"
@@ -358,3 +373,345 @@ def test_sizes_are_those_that_there_are(monkeypatch, capfd):
             __main__.main()
     assert "size: got 'huge', expected one of" in capfd.readouterr().err
     assert pairs.PAIRS["paper"].denoiser == "Dream-org/Dream-v0-Instruct-7B"
+
+
+# The paper's commands
+
+
+PAPERS = "Skywork/Skywork-Reward-V2-Qwen3-1.7B"
+MODELS = {size: f"Skywork/Skywork-Reward-V2-Qwen3-{size}" for size in ("0.6B", "1.7B", "4B")}
+
+
+def said(*words, code=0):
+    """What a command of the paper's says."""
+    done = CliRunner().invoke(paper.app, list(map(str, words)), catch_exceptions=False)
+    assert done.exit_code == code, done.output
+    return done.stdout
+
+
+@pytest.fixture
+def declared(monkeypatch):
+    """What a command that declares an experiment hands on: the plan, the testbed, the folder and
+    the options.
+    """
+    monkeypatch.setattr(start, "at_commit", lambda path, *rest: path)
+    monkeypatch.setattr(benchmarks, "named", lambda names, pinned: [*names, pinned])
+    monkeypatch.setattr(DreamTestbed, "require_loadable", lambda self: None)
+
+    def declared(*words):
+        found = []
+
+        def act(*given):
+            found.extend(given)
+
+        app = typer.Typer()
+        app.command()(paper._declared(act))
+        done = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        plan, testbed, out, options = found
+        return plan, vars(testbed), out, options
+
+    return declared
+
+
+def test_what_is_run_where_nothing_is_said(declared):
+    plan, testbed, out, options = declared("main")
+    settings = SamplingConfig(
+        GuidanceConfig(steps=3, step_size=0.5, dtype="float32", optimiser="adam"),
+        trajectories=4,
+        new_tokens=128,
+        denoising_steps=128,
+        temperature=0.7,
+        top_p=0.95,
+        order="entropy",
+    )
+    assert plan == Plan.of("main", settings, [1, 2, 3], 64, 4)
+    assert testbed == {
+        "path": "Dream-org/Dream-v0-Instruct-7B",
+        "reward_paths": {"1.7B": PAPERS},
+        "benchmarks": ["reward-bench-2", "judge-bench", "rm-bench", {}],
+        "dtype": "auto",
+        "requested_device": "auto",
+        "unmatched": "eos",
+        "compiled": False,
+        "cuda_graphs": False,
+        "micro_batch": None,
+        "vocabulary_batch": None,
+        "reward_device": None,
+        "offload": False,
+        "attention": "sdpa",
+        "quantize": {},
+        "reward_weights": (),
+    }
+    assert out == Path("results/main")
+    assert options == {
+        "retry_failed": False,
+        "other_version": False,
+        "give_up_after": 16,
+        "cluster": None,
+    }
+
+
+def test_every_option_reaches_what_is_run(declared, tmp_path):
+    plan, testbed, out, options = declared(
+        *("reward-size", "--denoiser", "a/d", "--reward", "x=a/r", "--reward", "y=a/s"),
+        *("--reward-weight", 0.5, "--reward-weight", 2, "--benchmark", "b", "--benchmark", "c"),
+        *("--methods", "bon, aps", "--seeds", "7,5", "--prompts", 3, "--batch-size", "auto"),
+        *("--device", "cpu", "--dtype", "float64", "--new-tokens", 6, "--gradient-steps", 2),
+        *("--step-size", 0.25, "--optimiser", "sgd", "--temperature", 0.9, "--top-p", 0.8),
+        *("--trajectories", 5, "--order", "anchor", "--unmatched", "zero", "--compile"),
+        *("--cuda-graphs", "--reward-micro-batch", 2, "--vocabulary-batch", 9),
+        *("--quantize", "reward=8bit", "--reward-device", "cuda:1", "--offload"),
+        *("--attention", "eager", "--retry-failed", "--other-version", "--give-up-after", 4),
+        *("--engine", "ray", "--ray-address", "auto", "--ray-actors", 3, "--out", tmp_path),
+    )
+    guidance = GuidanceConfig(steps=2, step_size=0.25, dtype="float64", optimiser="sgd")
+    settings = SamplingConfig(
+        guidance,
+        trajectories=5,
+        new_tokens=6,
+        denoising_steps=6,
+        temperature=0.9,
+        top_p=0.8,
+        order="anchor",
+    )
+    assert plan == Plan.of("reward-size", settings, [7, 5], 3, "auto", ["bon", "aps"])
+    assert testbed == {
+        "path": "a/d",
+        "reward_paths": {"x": "a/r", "y": "a/s"},
+        "benchmarks": ["b", "c", {}],
+        "dtype": "float64",
+        "requested_device": "cpu",
+        "unmatched": "zero",
+        "compiled": True,
+        "cuda_graphs": True,
+        "micro_batch": 2,
+        "vocabulary_batch": 9,
+        "reward_device": "cuda:1",
+        "offload": True,
+        "attention": "eager",
+        "quantize": {"reward": "8bit"},
+        "reward_weights": [0.5, 2.0],
+    }
+    assert out == tmp_path
+    assert options == {
+        "retry_failed": True,
+        "other_version": True,
+        "give_up_after": 4,
+        "cluster": Cluster("auto", 3, gpus=False),
+    }
+
+
+def test_which_networks_and_settings_a_run_takes(declared):
+    """All sizes only where they are varied; of the small pair its own; T of its own if one is
+    given, and the authors' settings.
+    """
+    assert declared("gradient-steps")[1]["reward_paths"] == MODELS
+    two = ["--reward", "a=o/a", "--reward", "b=o/b"]
+    assert declared("main", *two)[1]["reward_paths"] == {"a": "o/a"}
+    assert declared("reward-size", *two)[1]["reward_paths"] == {"a": "o/a", "b": "o/b"}
+    assert declared("main", *two)[1]["path"] == "Dream-org/Dream-v0-Instruct-7B"
+    small = declared("reward-size", "--size", "small")[1]
+    assert (small["path"], small["reward_paths"]) == (pairs.SMALL, {"0.6B": MODELS["0.6B"]})
+    own = declared("main", "--size", "small", "--reward", "r=o/r")[1]
+    assert (own["path"], own["reward_paths"]) == (pairs.SMALL, {"r": "o/r"})
+    plan = declared("main", "--denoising-steps", 9, "--new-tokens", 5, "--authors")[0]
+    assert plan.base == SamplingConfig(new_tokens=5, denoising_steps=9).authors()
+    assert declared("main", "--engine", "ray")[3]["cluster"] == Cluster(gpus=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "fine"),
+    [
+        ([], False),
+        (["--methods", "bon,entrgi"], False),
+        (["--methods", "damped"], False),
+        (["--methods", "math:sqrt"], False),
+        (["--gradient-steps", "1"], False),
+        (["--methods", "bon,bon_equal_compute"], True),
+        (["--methods", "smc", "--gradient-steps", "2"], True),
+        (["--gradient-steps", "0"], True),
+    ],
+)
+def test_the_authors_float16_is_refused_where_something_is_guided(declared, words, fine):
+    words = ["main", "--dtype", "float16", "--authors", *words]
+    if fine:
+        assert declared(*words)[1]["dtype"] == "float16"
+    else:
+        with pytest.raises(ValueError, match="dtype: got 'float16' with --authors"):
+            declared(*words)
+
+
+def test_what_a_dry_plan_assumes(monkeypatch, tmp_path):
+    """And what it says that it does not count."""
+    asked = []
+
+    def say(*given, **parts):
+        asked.append((given[1:], parts))
+        return "predicted"
+
+    monkeypatch.setattr(dry, "say", say)
+    plan = ("plan", "main", "--dry", "--device", "cpu")
+    assert said(*plan) == "predicted\n"
+    networks = ("Dream-org/Dream-v0-Instruct-7B", {"1.7B": PAPERS}, "auto")
+    parts = {"micro_batch": None, "vocabulary_batch": None}
+    assert asked.pop() == ((*networks, dry.Assumed(100.0, 1000.0, 256), None, {}), parts)
+    words = ("--prompt-tokens", 9, "--tflops", 5, "--bandwidth", 7, "--json", tmp_path / "x")
+    words += ("--quantize", "4bit", "--reward-micro-batch", 1, "--vocabulary-batch", 2)
+    words += ("--offload", "--reward-device", "cpu")
+    assert said(*plan, *words) == "predicted\n\nNot counted with: --reward-device, --offload.\n"
+    both = {"denoiser": "4bit", "reward": "4bit"}
+    parts = {"micro_batch": 1, "vocabulary_batch": 2}
+    assert asked.pop() == ((*networks, dry.Assumed(5.0, 7.0, 9), tmp_path / "x", both), parts)
+    weighted = said(*plan, "--reward", "o/r", "--reward-weight", 2)
+    assert weighted == "predicted\n\nNot counted with: --reward-weight.\n"
+
+
+@pytest.mark.parametrize(
+    ("failed", "rank", "code"), [(0, "0", 0), (2, "0", 1), (2, "1", 0), (0, "1", 0), (1, None, 1)]
+)
+def test_a_run_ends_with_one_if_a_prompt_has_failed(monkeypatch, declared, failed, rank, code):
+    """Of several processes the first says so."""
+    if rank is None:
+        monkeypatch.delenv("RANK", raising=False)
+    else:
+        monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(start, "run", lambda *given, **options: failed)
+    said("run", "main", "--device", "cpu", "--denoiser", DREAM, "--reward", REWARD, code=code)
+
+
+def test_only_a_plan_has_the_options_of_a_dry_one(monkeypatch, declared):
+    """And it says what it has estimated."""
+    monkeypatch.setattr(estimate, "estimate", lambda plan, testbed, out: f"{plan.prompts} {out}")
+    assert said("plan", "main", "--device", "cpu", "--prompts", 2) == "2 results/main\n"
+    commands = typer.main.get_command(paper.app).commands
+    options = {name: {p.name for p in commands[name].params} for name in ("plan", "run")}
+    assert options["plan"] - options["run"] == {*paper.DRY}
+    assert options["run"] < options["plan"]
+
+
+def test_what_a_judge_is_where_nothing_is_said(monkeypatch, tmp_path):
+    """All that can be known is asked before it is loaded; 1 says that an answer was not judged."""
+    asked, failed = [], [0]
+    examined = SimpleNamespace(declaration="declared", load=lambda: "loaded")
+
+    def noted(name, answer):
+        def note(*given, **options):
+            asked.append((name, *given, *options.values()))
+            return answer() if callable(answer) else answer
+
+        return note
+
+    monkeypatch.setattr(records, "read_experiment", noted("experiment", {}))
+    monkeypatch.setattr(records, "read_records", noted("records", []))
+    monkeypatch.setattr(judging, "pinned_judge", noted("pinned", {}))
+    monkeypatch.setattr(backends, "examine_judge", noted("examined", examined))
+    monkeypatch.setattr(judging, "require_judgeable", noted("judgeable", None))
+    monkeypatch.setattr(judging, "run", noted("run", lambda: failed[0]))
+    model = "ContextualAI/LMUnit-qwen2.5-72b"
+    said("judge", tmp_path)
+    assert asked == [
+        ("experiment", tmp_path),
+        ("records", tmp_path),
+        ("pinned", tmp_path, "lmunit", model, UNIT_TESTS),
+        ("examined", "lmunit", model, "auto", "auto", 16, 4),
+        ("judgeable", tmp_path, "declared", UNIT_TESTS, False),
+        ("run", tmp_path, "loaded", UNIT_TESTS, typer.echo, False),
+    ]
+    assert (tmp_path / "judges").is_dir()
+    asked.clear()
+    failed[0] = 3
+    (tmp_path / "tests").write_text("Is it?\n")
+    said(
+        *("judge", tmp_path, "--backend", "transformers", "--model", "m", "--device", "cpu"),
+        *("--unit-tests", tmp_path / "tests", "--batch-size", 2, "--dtype", "float32"),
+        *("--gpus", 1, "--other-version"),
+        code=1,
+    )
+    assert asked[2:] == [
+        ("pinned", tmp_path, "transformers", "m", ("Is it?",)),
+        ("examined", "transformers", "m", "cpu", "float32", 2, 1),
+        ("judgeable", tmp_path, "declared", ("Is it?",), True),
+        ("run", tmp_path, "loaded", ("Is it?",), typer.echo, True),
+    ]
+
+
+def test_what_is_timed_where_nothing_is_said(monkeypatch, tmp_path):
+    threads, asked = [], []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(command, "run", lambda *given: asked.append(given) or "timed")
+    cpu = torch.device("cpu")
+    assert said("bench", "--device", "cpu") == "timed\n"
+    words = ("--shape", "toy", "--json", tmp_path, "--rounds", 1, "--threads", 256, "--faster")
+    said("bench", "--device", "cpu", *words, "--scaling", "--switches", "--vocabulary-batch", 3)
+    assert threads == [2, 256]
+    assert asked == [
+        ("wide", None, 5, cpu, False, False, False, None),
+        ("toy", tmp_path, 1, cpu, True, True, True, 3),
+    ]
+    for wrong in (("--rounds", 0), ("--threads", 0), ("--threads", 257)):
+        said("bench", "--device", "cpu", *wrong, code=2)
+    with pytest.raises(ValueError, match="shape: got 'huge'"):
+        said("bench", "--shape", "huge")
+    assert len(asked) == 2
+
+
+def test_commands_on_a_run_say_what_they_have_written(monkeypatch, tmp_path):
+    """Into the run's folder, or where they are told."""
+    own, other, asked = tmp_path / "run", tmp_path / "to", []
+
+    def report_(out, to, say):
+        say("the tables")
+        asked.append((out, to))
+        return "", [to / "a", to / "b"]
+
+    monkeypatch.setattr(report, "write", report_)
+    monkeypatch.setattr(browse, "write", lambda *given: asked.append(given))
+    monkeypatch.setattr(export, "write", lambda *given: asked.append(given) or [*given[:2]])
+    text = "the tables\nWritten:\n  {0}/a\n  {0}/b\n"
+    assert said("report", own) == text.format(own / "report")
+    assert said("report", own, "--to", other) == text.format(other)
+    assert said("browse", own) == f"{own / 'browse.html'}\n"
+    assert said("browse", own, "--to", other) == f"{other}\n"
+    assert said("export", own) == f"{own}\n{own / 'export'}\n"
+    assert said("export", own, "--to", other, "--aggregation-names") == f"{own}\n{other}\n"
+    assert asked == [
+        (own, own / "report"),
+        (own, other),
+        (own, own / "browse.html"),
+        (own, other),
+        (own, own / "export", False),
+        (own, other, True),
+    ]
+    found = ["one", "two"]
+    monkeypatch.setattr(folder, "repair", lambda out: found)
+    assert said("repair", own) == (
+        f"one\ntwo\n2 lines taken out; they are kept in {own / 'dropped'}\n"
+    )
+    found.clear()
+    assert said("repair", own) == "ok\n"
+
+
+def test_runs_below_results_are_listed(monkeypatch, tmp_path):
+    """Not what judges say of them, and not the folders of other programs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(listing, "listing", lambda runs: "\n".join(map(str, runs)))
+    for name in ("b", "toy/a", "b/judges/j"):
+        (tmp_path / "results" / name / "records").mkdir(parents=True)
+        (tmp_path / "results" / name / "run.json").touch()
+    (tmp_path / "results" / "other").mkdir()
+    (tmp_path / "results" / "other" / "run.json").touch()
+    assert said("list") == "results/b\nresults/toy/a\n"
+    assert said("list", "x", "results/b") == "x\nresults/b\n"
+
+
+def test_the_commands_of_the_paper():
+    """Without any, they are listed; no options but their own, and no frames around errors."""
+    assert [*typer.main.get_command(paper.app).commands] == [
+        *("list", "plan", "run", "judge", "bench", "repair", "report", "browse", "export"),
+    ]
+    shown = CliRunner().invoke(paper.app, []).output
+    assert "Usage: " in shown
+    assert "The paper's experiments: list, plan, run, judge," in shown
+    assert "completion" not in CliRunner().invoke(paper.app, ["--help"]).output
+    assert paper.app.pretty_exceptions_enable is False

@@ -483,6 +483,10 @@ def test_a_note_says_how_many_answers_are_not_judged():
     assert (
         "1 answers are not judged and are left out of j: by it methods are compared on 2 prompts."
     ) in notes(run)
+    assert report.tables(run)[-1].heads == (
+        "Method",
+        *("Top@1 (reward), n = 3", "Avg@K (reward), n = 3", "j (1 to 5), n = 2"),
+    )
 
 
 def test_a_run_that_is_the_papers_is_comparable():
