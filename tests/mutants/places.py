@@ -112,8 +112,9 @@ def _left_out(tree: parso.tree.NodeOrLeaf) -> list[tuple[tuple[int, int], tuple[
     """From where to where nothing is changed.
 
     Types and protocols, which nothing reads when the code runs; stars that multiply nothing; what
-    says how a dataclass is made; `strict=` of zip, which is an assertion; and the sign of a number,
-    as the number itself is changed too.
+    says how a dataclass is made; `strict=` of zip, which is an assertion; the sign of a number, as
+    the number itself is changed too; and of several exceptions one with a dot in its name, which
+    cosmic-ray cannot change.
     """
     found = []
     for node in ast_nodes(tree):
@@ -139,6 +140,9 @@ def _changes_nothing(node: parso.tree.NodeOrLeaf) -> bool:
     if node.type == "classdef":
         bases = node.get_super_arglist()
         return bases is not None and "Protocol" in bases.get_code()
+    if node.type in ("power", "atom_expr") and node.parent.type == "testlist_comp":
+        caught = node.search_ancestor("except_clause")
+        return caught is not None and "." in node.get_code()
     return node.type == "argument" and node.get_code().strip().startswith("strict=")
 
 
