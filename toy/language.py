@@ -2,7 +2,7 @@
 program computes.
 
 A prompt names the topic of the subjects, the topic of the objects, and a style: "sea castle
-gloomy". An answer is one to three clauses of the form
+gloomy". An answer is one or two clauses (a third would not fit) of the form
 
     DETERMINER (ADJECTIVE) NOUN VERB DETERMINER (ADJECTIVE) NOUN (ADVERB)
 
