@@ -238,10 +238,10 @@ def test_lmunit_is_asked_through_its_chat_template_and_weighed_by_us(run, monkey
     class Model:
         def __init__(self, path, gpus):
             seen["model"] = (path, gpus)
-            self.tokenizer = SimpleNamespace(
-                apply_chat_template=lambda turns, **options: f"<{turns[0]['content']}>",
-                decode=lambda ids: {1: '{"', 2: "score", 3: '":', 4: ' "', 5: "4"}[ids[0]],
-            )
+            self.tokenizer = tokenizers.load_tokenizer(DREAM, "Qwen2Tokenizer")
+            self.tokenizer.chat_template = "<{{ messages[0].content }}>"
+            spelt = {1: '{"', 2: "score", 3: '":', 4: ' "', 5: "4"}
+            self.tokenizer.decode = lambda ids: spelt[ids[0]]
             self.llm = SimpleNamespace(generate=self.generate)
 
         def generate(self, texts, parameters):
@@ -889,12 +889,6 @@ class Words(PreTrainedTokenizerBase):
         assert not add_special_tokens
         return {"input_ids": [int(word) for word in text.split()]}
 
-    def apply_chat_template(self, turns, **options):
-        assert options == {"tokenize": False, "add_generation_prompt": True}
-        ((role, content),) = (turn.values() for turn in turns)
-        assert role == "user"
-        return f"1 {content}"
-
     def get_vocab(self):
         return {f"<{i}>": i for i in range(12)}
 
@@ -956,7 +950,7 @@ def test_a_causal_model_answers_greedily_up_to_its_end(monkeypatch):
         own.answer(["1 1 2"])
 
 
-def test_lmunit_answers_with_its_first_output():
+def test_lmunit_answers_with_its_first_output(monkeypatch):
     """From its own chat template, with the likeliest tokens of each place."""
 
     def place(**likely):
@@ -973,6 +967,7 @@ def test_lmunit_answers_with_its_first_output():
         asked.append((texts, parameters))
         return [SimpleNamespace(outputs=[first, other]), SimpleNamespace(outputs=[other, first])]
 
+    monkeypatch.setattr(tokenizers, "conversation", lambda tokenizer, text: f"1 {text}")
     model = SimpleNamespace(tokenizer=Words(9, {5: "4"}), llm=SimpleNamespace(generate=generate))
     own = backends.LMUnitJudge({}, model, "parameters")
     assert own.answer(["2 3", "4"]) == [

@@ -5,12 +5,18 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from typing import Any
 
 from . import records
 
 TESTS = records.ROOT / "tests"
 HARMLESS = TESTS / "mutants" / "harmless.json"
 """Why a survivor is harmless: file -> change -> reason."""
+
+
+def rooms() -> dict[str, Any]:
+    """What was found in each room: all of the algorithm's mutants, and a share of the others."""
+    return records.read("mutants")["rooms"] | records.read("mutants-others")["rooms"]
 
 
 def mistakes() -> str:
@@ -26,20 +32,31 @@ def mistakes() -> str:
 
 
 def score() -> str:
-    """How many mutants were caught, by room."""
-    lines = ["| Room | Mutants | Caught | Share |", "|---|---:|---:|---:|"]
-    for room, found in records.read("mutants")["rooms"].items():
-        of = f"{found['tried']}" + (f" of {found['of']}" if found["tried"] < found["of"] else "")
-        share = found["killed"] / found["tried"]
-        lines.append(f"| {room} | {of} | {found['killed']} | {share:.1%} |")
+    """How many mutants were caught, by room; of a share with what it says of all of them."""
+    lines = ["| Room | Mutants | Tried | Caught | Share |", "|---|---:|---:|---:|---:|"]
+    for room, found in rooms().items():
+        tried, caught = found["tried"], found["killed"]
+        share = f"{caught / tried:.1%}"
+        if tried < found["of"]:
+            low, high = wilson(caught, tried)
+            share += f" [{low:.1%}, {high:.1%}]"
+        lines.append(f"| {room} | {found['of']} | {tried} | {caught} | {share} |")
     return "\n".join(lines)
+
+
+def wilson(caught: int, tried: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share."""
+    z = 1.96
+    middle = (caught + z**2 / 2) / (tried + z**2)
+    half = z / (tried + z**2) * (caught * (tried - caught) / tried + z**2 / 4) ** 0.5
+    return middle - half, middle + half
 
 
 def survivors(room: str) -> str:
     """Every mutant of a room that no test notices, and why that is harmless; folded."""
     reasons = json.loads(HARMLESS.read_text(encoding="utf-8"))
     lines = ["| Where | In place of | stands | Why it is harmless |", "|---|---|---|---|"]
-    found = records.read("mutants")["rooms"][room]["survivors"]
+    found = rooms()[room]["survivors"]
     for mutant in found:
         right, _, wrong = mutant["change"].partition(" -> ")
         reason = reasons[mutant["file"]][mutant["change"]]
