@@ -316,6 +316,75 @@ class Words:
         return {"a": 0, "b": 2, "c": 3}
 
 
+@pytest.fixture
+def read(monkeypatch, tmp_path):
+    """A folder with a tokenizer, which is read as a test says."""
+    (tmp_path / "tokenizer.json").write_text("{}")
+    state = types.SimpleNamespace(folder=tmp_path, asked=[], tokenizer=None)
+
+    def from_pretrained(folder, **options):
+        state.asked.append((folder, options))
+        if isinstance(state.tokenizer, BaseException):
+            raise state.tokenizer
+        return state.tokenizer
+
+    monkeypatch.setattr(tokenizers.process, "start", lambda: None)
+    loader = types.SimpleNamespace(from_pretrained=from_pretrained)
+    monkeypatch.setattr(tokenizers.transformers, "Qwen2Tokenizer", loader)
+    state.load = lambda: tokenizers.load_tokenizer(tmp_path, "Qwen2Tokenizer")
+    return state
+
+
+def test_a_tokenizer_is_loaded_from_its_folder_alone(read):
+    read.tokenizer = ValueError(" a\n b " + "x" * 400)
+    said = f"^checkpoint: the tokenizer of {read.folder} does not load: a b {'x' * 296}$"
+    with refused(said):
+        read.load()
+    assert read.asked == [(read.folder, {"local_files_only": True})]
+    read.tokenizer = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        read.load()
+    (read.folder / "tokenizer.json").unlink()
+    with refused("has no tokenizer, none of tokenizer.json, vocab.json, tokenizer.model$"):
+        read.load()
+    for file in ("vocab.json", "tokenizer.model"):
+        (read.folder / file).touch()
+        with pytest.raises(KeyboardInterrupt):
+            read.load()
+        (read.folder / file).unlink()
+
+
+def test_a_tokenizer_has_a_template_and_one_token_for_each_id(read):
+    class Tokenizer:
+        unk_token_id = eos_token_id = pad_token_id = mask_token_id = None
+        chat_template, vocabulary = "x", {"a": 0, "b": 1}
+
+        def __call__(self, text, add_special_tokens):
+            assert (text, add_special_tokens) == ("some text", False)
+            return {"input_ids": [3]}
+
+        def decode(self, ids):
+            assert ids == [3]
+
+        def get_vocab(self):
+            return self.vocabulary
+
+    read.tokenizer = Tokenizer()
+    assert read.load() is read.tokenizer
+    read.tokenizer.chat_template = {"default": "x"}  # several of them
+    assert read.load() is read.tokenizer
+    for nothing in ("", {}, None, 3):
+        read.tokenizer.chat_template = nothing
+        with refused(f"^checkpoint: the tokenizer of {read.folder} has no chat template$"):
+            read.load()
+    read.tokenizer.vocabulary = {"a": 0, "b": 1, "c": 0}
+    with refused("gives the id 0 to 'a' and to 'c'$"):
+        read.load()
+    read.tokenizer.split_special_tokens = True
+    with refused("^split_special_tokens: got True, with which the marks of a chat template are"):
+        read.load()
+
+
 def test_texts_are_filled_up_on_the_left():
     tokens, real = tokenizers.padded(Words(), ["a bb ccc", "dd"], 8, torch.device("cpu"), "it", 4)
     assert tokens.tolist() == [[1, 2, 3], [8, 8, 2]]
@@ -833,6 +902,8 @@ def test_precisions_are_named_or_given():
         assert checkpoints.dtype_of(name, torch.device("cuda")) == dtype
         assert checkpoints.dtype_of(dtype, torch.device("cpu")) == dtype
     assert {*checkpoints.DTYPES} == {*names}
+    with refused(r"^dtype: got torch\.int64, expected one of 'auto', 'float32', "):
+        checkpoints.dtype_of(torch.int64, torch.device("cpu"))
 
 
 def test_bars_that_were_off_stay_off():
