@@ -7,6 +7,9 @@ from dataclasses import MISSING, fields
 
 import pytest
 
+LOADED = {"dtype": "auto", "device": "auto", "compiled": False}
+CHECKPOINT = {"revision": None, "unmatched": "eos", "adapter": None}
+REWARD = {"prefix_cache": True, "cuda_graphs": False, "micro_batch": None}
 DEFAULTS = {
     "entrgi_ref.config:GuidanceConfig": {
         "weight": "entrgi",
@@ -44,6 +47,50 @@ DEFAULTS = {
     "entrgi_ref.orders:commit": {"put_last": None},
     "entrgi_ref.relaxation:entropy": {"epsilon": 0.0},
     "entrgi_ref.relaxation:entropy_weight": {"temperature": 1.0, "epsilon": 0.0},
+    "entrgi_ref.models.causal:CausalReward": REWARD,
+    "entrgi_ref.models.combined:examine_reward": CHECKPOINT,
+    "entrgi_ref.models.denoiser:DenoiserCheckpoint.examine": {"revision": None, "family": None},
+    "entrgi_ref.models.denoiser:DenoiserCheckpoint.load": LOADED,
+    "entrgi_ref.models.denoiser:load_denoiser": {"revision": None, **LOADED, "family": None},
+    "entrgi_ref.models.denoiser:Dream.from_pretrained": {"revision": None, **LOADED},
+    "entrgi_ref.models.likelihood:LikelihoodReward": REWARD,
+    "entrgi_ref.models.likelihood:LikelihoodReward.from_pretrained": {"tokens": None, **CHECKPOINT},
+    "entrgi_ref.models.loading:Loading": {
+        "quantize": None,
+        "offload": False,
+        "max_memory": None,
+        "attention": "sdpa",
+    },
+    "entrgi_ref.models.loading:Loading.of": {
+        **LOADED,
+        "cuda_graphs": False,
+        "adapter": None,
+        "field": "device",
+    },
+    "entrgi_ref.models.loading:Together.of": {
+        "reward_device": None,
+        "offload": False,
+        "attention": "sdpa",
+        "compiled": False,
+        "cuda_graphs": False,
+        "adapter": None,
+    },
+    "entrgi_ref.models.sequence:RewardCheckpoint.examine": CHECKPOINT,
+    "entrgi_ref.models.sequence:RewardCheckpoint.load": {
+        "tokens": None,
+        "dtype": "auto",
+        "device": None,
+        **REWARD,
+    },
+    "entrgi_ref.models.sequence:SequenceReward": REWARD,
+    "entrgi_ref.models.sequence:SequenceReward.from_pretrained": {
+        "tokens": None,
+        "dtype": "auto",
+        "device": None,
+        **CHECKPOINT,
+        **REWARD,
+    },
+    "entrgi_ref.models.vocabulary:VocabularyMap.by_string": {"unmatched": "eos"},
     "entrgi_ref.rivals:smc": {"config": None, "beta": 1.0, "keys": None},
     "entrgi_ref.rivals:self_smc": {"config": None, "beta": 1.0, "keys": None},
     "entrgi_ref.rivals:lookahead": {"config": None, "candidates": 8, "beta": 1.0, "keys": None},

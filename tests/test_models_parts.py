@@ -27,6 +27,7 @@ from transformers import (
 
 from checkpoints import DREAM, LONG, REWARD, SHORT, pair, response_tokens
 from entrgi_ref.models import (
+    adapters,
     causal,
     checkpoints,
     families,
@@ -1240,6 +1241,13 @@ def test_special_tokens_of_tokenizer_and_configuration_agree(recwarn):
 # --- rewards
 
 
+def test_an_adapter_needs_a_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    said = "^adapter: merging one needs the package peft; pip install 'peft>=0.18'$"
+    with refused(said):
+        adapters.Adapter.examine("anywhere")
+
+
 def test_what_unmatched_tokens_are_read_as():
     class Ends:
         def __init__(self, unk, eos):
@@ -1336,7 +1344,9 @@ def test_weights_of_a_sum():
 # --- reading
 
 
-@pytest.mark.parametrize(("width", "pad"), [(100, 19), (7, 1), (7, 0), (100, None), (2, 1)])
+@pytest.mark.parametrize(
+    ("width", "pad"), [(100, 19), (7, 1), (7, 0), (100, None), (2, None), (2, 1)]
+)
 def test_tokens_on_which_networks_are_compared_are_no_padding(width, pad):
     config = Qwen2Config(pad_token_id=pad, vocab_size=width)
     embed = nn.Embedding(width, 2)
@@ -1503,6 +1513,18 @@ def test_an_answer_takes_the_positions_of_prompt_response_and_suffix(both, monke
     monkeypatch.setattr(reward.network.config, "max_position_embeddings", taken - 1)
     with refused(f"takes {taken} positions, the reward model has {taken - 1}; shorten"):
         bound.at(response, masked)
+
+
+def test_a_score_may_be_at_the_prompt_and_a_likelihood_never_is(both):
+    denoiser, reward = both
+    other = likelihood.LikelihoodReward(
+        denoiser.network, denoiser.tokenizer, reward.vocabulary, reward.embeddings, None, None
+    )
+    for one, counts, again in ((reward, True, 0), (other, False, 1)):
+        bound = one.bind([SHORT, LONG], 2)
+        assert bound.prefix.counted.any().item() is counts
+        assert bound.prefix.embedded.shape[:2] == (4, again)
+        assert bound.prefix.cache is not None
 
 
 def test_trajectories_that_fit_are_read_together(both, monkeypatch):
