@@ -10,6 +10,7 @@ import pytest
 LOADED = {"dtype": "auto", "device": "auto", "compiled": False}
 CHECKPOINT = {"revision": None, "unmatched": "eos", "adapter": None}
 REWARD = {"prefix_cache": True, "cuda_graphs": False, "micro_batch": None}
+RECIPE = {"seed": 0, "batch": 64, "learning_rate": 4e-3, "examples": 60_000}
 DEFAULTS = {
     "entrgi_ref.config:GuidanceConfig": {
         "weight": "entrgi",
@@ -91,10 +92,63 @@ DEFAULTS = {
         **REWARD,
     },
     "entrgi_ref.models.vocabulary:VocabularyMap.by_string": {"unmatched": "eos"},
+    "entrgi_ref.paper.declared.memory:predicted_memory": {
+        "dtype": "bfloat16",
+        "guidance_dtype": "float32",
+        "gradient_steps": 3,
+        "device": "cuda",
+        "suffix": 2,
+        "micro_batch": None,
+        "vocabulary_batch": None,
+        "quantize": None,
+        "pauses": False,
+    },
+    "entrgi_ref.paper.declared.plan:Plan.of": {"methods": (), "gradient_steps": None},
+    "entrgi_ref.paper.declared.testbed:DreamTestbed": {
+        "dtype": "auto",
+        "requested_device": "auto",
+        "unmatched": "eos",
+        "compiled": False,
+        "cuda_graphs": False,
+        "micro_batch": None,
+        "vocabulary_batch": None,
+        "reward_device": None,
+        "offload": False,
+        "attention": "sdpa",
+        "reward_weights": (),
+        "_reward": None,
+    },
+    "entrgi_ref.paper.judged.judging:run": {"other_version": False},
+    "entrgi_ref.paper.run.cluster:Cluster": {"address": None, "actors": None, "gpus": True},
+    "entrgi_ref.paper.run.folder:RunFolder.lock": {"wait": False},
+    "entrgi_ref.paper.run.folder:RunFolder.refresh": {"forget_failed": False},
+    "entrgi_ref.paper.run.start:run": {
+        "retry_failed": False,
+        "other_version": False,
+        "give_up_after": 16,
+        "cluster": None,
+    },
+    "entrgi_ref.paper.shown.export:write": {"aggregation_names": False},
+    "entrgi_ref.paper.shown.intervals:bootstrap": {"statistic": None, "seed": 0},
+    "entrgi_ref.paper.shown.intervals:bootstraps": {"statistic": None, "seed": 0},
+    "entrgi_ref.paper.shown.summary:Run.read": {"whole": True},
+    "entrgi_ref.paper.shown.summary:Value.text": {"digits": 2},
     "entrgi_ref.rivals:smc": {"config": None, "beta": 1.0, "keys": None},
     "entrgi_ref.rivals:self_smc": {"config": None, "beta": 1.0, "keys": None},
     "entrgi_ref.rivals:lookahead": {"config": None, "candidates": 8, "beta": 1.0, "keys": None},
     "entrgi_ref.rivals:damped": {"config": None},
+    "entrgi_ref.watching.terminal:TerminalView": {
+        "trajectory": 0,
+        "colour": True,
+        "separator": " ",
+    },
+    "toy.demo:compare": {"baseline": "bon", "pairs": 1},
+    "toy.laboratory.experiment:Experiment": {"group": None, "first_seed": 1},
+    "toy.language:split_prompts": {"seed": 0, "held_out": 96},
+    "toy.networks:Size": {"heads": 4},
+    "toy.statistics:spearman": {"seed": 0},
+    "toy.training:DenoiserRecipe": RECIPE,
+    "toy.training:RewardRecipe": {**RECIPE, "embedding_std": 1.0},
 }
 
 
