@@ -34,6 +34,8 @@ TESTS = ("tests", *(f"--ignore=tests/test_{name}.py" for name in ("browse", "liv
 STRUCTURE = (
     *("tests/test_equations.py", "tests/test_defaults.py", "tests/test_fast.py::test_sizes"),
     "tests/test_draws.py::test_what_random_numbers",
+    "tests/test_bench.py::test_a_shape_is_that_of_its_record",
+    "tests/test_paper_plan.py::test_declared_shapes_have_as_many",
 )
 """Tests of what stands in a module, whether it runs or not."""
 SECONDS = 20.0
