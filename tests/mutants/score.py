@@ -8,6 +8,7 @@ is drawn by a seed.
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import json
 import multiprocessing
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
@@ -34,8 +35,6 @@ TESTS = ("tests", *(f"--ignore=tests/test_{name}.py" for name in ("browse", "liv
 STRUCTURE = (
     *("tests/test_equations.py", "tests/test_defaults.py", "tests/test_fast.py::test_sizes"),
     "tests/test_draws.py::test_what_random_numbers",
-    "tests/test_bench.py::test_a_shape_is_that_of_its_record",
-    "tests/test_paper_plan.py::test_declared_shapes_have_as_many",
 )
 """Tests of what stands in a module, whether it runs or not."""
 SECONDS = 20.0
@@ -132,19 +131,24 @@ def tests_of(
 ) -> tuple[list[str], float]:
     """Tests that run a mutant's statement, as many as fit into `SECONDS`, and their seconds. First
     those of the file that is named after its module, then the quickest.
+
+    What stands in a module is run by no test. It is tried by those that run anything of the file,
+    first by those that name it.
     """
     of_file = lines.get(mutant.file, {})
     first, last = mutant.lines
     here = [of_file[line] for line in range(first, last + 1) if line in of_file]
     found = set().union(*(here or of_file.values())) - {""}
-    structure = {test for test in seconds if test.startswith(STRUCTURE)}
+    structure, naming = {test for test in seconds if test.startswith(STRUCTURE)}, set()
     if mutant.lines == (0, 0):
-        found |= structure
+        naming = {test for test in seconds if test.partition("[")[0] in naming_tests()[mutant.file]}
+        found |= structure | naming
     own = f"_{Path(mutant.file).stem}.py"  # such as test_paper_required.py
     took, kept = 0.0, []
 
-    def rank(test: str) -> tuple[bool, bool, float, str]:
-        return test not in structure, own not in test, seconds.get(test, 0.0), test
+    def rank(test: str) -> tuple[bool, bool, bool, float, str]:
+        place = test not in structure, own not in test, test not in naming
+        return *place, seconds.get(test, 0.0), test
 
     for test in sorted(found, key=rank):
         if took + seconds.get(test, 0.0) > SECONDS:
@@ -152,6 +156,28 @@ def tests_of(
         took += seconds.get(test, 0.0)
         kept.append(test)
     return kept, took
+
+
+@cache
+def naming_tests() -> defaultdict[str, set[str]]:
+    """File -> tests that use a name from it, or its own."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for path in sorted(ROOT.glob("tests/**/test_*.py")):
+        tree = ast.parse(path.read_text())
+        whose: dict[str, str] = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                module = (node.module or "").replace(".", "/")
+                for name in node.names:
+                    inner = f"{module}/{name.name}.py"
+                    file = inner if (ROOT / inner).exists() else f"{module}.py"
+                    whose[name.asname or name.name] = file
+        for test in tree.body:
+            if isinstance(test, ast.FunctionDef):
+                used = {node.id for node in ast.walk(test) if isinstance(node, ast.Name)}
+                for name in used & whose.keys():
+                    found[whose[name]].add(f"{path.relative_to(ROOT)}::{test.name}")
+    return found
 
 
 def when_imported(lines: dict[str, dict[int, set[str]]], mutant: Mutant) -> bool:
