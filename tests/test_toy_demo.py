@@ -584,6 +584,7 @@ def test_several_pairs_are_compared_in_turn(quick, monkeypatch):
     records = list(compare(toy, methods, prompts, [1], baseline="aps", pairs=3))
     assert asked == [FIRST_TRAINING_SEED + 1, FIRST_TRAINING_SEED + 2]
     assert [len(pair) for pair in table.by_pair(records)] == [4, 4, 4]
+    assert all(0 < record["timing"]["seconds_per_prompt"] < 60 for record in records)
     assert {record["testbed"] for record in records[4:]} == {"pair 11", "pair 12"}
     rows = table.summarise(records)
     assert (rows[0].baseline, rows[0].size) == ("aps", table.Size(2, 1, 3))
@@ -593,6 +594,7 @@ def test_several_pairs_are_compared_in_turn(quick, monkeypatch):
     assert all(pair.reward is own.reward for pair in own.pairs(2))
     with pytest.raises(ValueError, match="pairs: got 2 with a mask predictor of your own"):
         compare(dataclasses.replace(toy, denoiser=None), methods, prompts, [1], pairs=2)
+    compare(toy, methods, prompts, [1], pairs=40)  # as many as there may be
     for wrong, message in (
         ({"baseline": "bonn"}, "baseline: got 'bonn', expected one of 'entrgi', 'aps'"),
         ({"pairs": 41}, "pairs: got 41, expected 1 to 40"),

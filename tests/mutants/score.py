@@ -132,8 +132,8 @@ def tests_of(
     """Tests that run a mutant's statement, as many as fit into `SECONDS`, and their seconds. First
     those of the file that is named after its module, then the quickest.
 
-    What stands in a module is run by no test. It is tried by those that run anything of the file,
-    first by those that name it.
+    What stands in a module is run by no test. It is tried by those that use a name from the file,
+    and then by those that run anything of it.
     """
     of_file = lines.get(mutant.file, {})
     first, last = mutant.lines
@@ -147,7 +147,7 @@ def tests_of(
     took, kept = 0.0, []
 
     def rank(test: str) -> tuple[bool, bool, bool, float, str]:
-        place = test not in structure, own not in test, test not in naming
+        place = test not in structure, test not in naming, own not in test
         return *place, seconds.get(test, 0.0), test
 
     for test in sorted(found, key=rank):
