@@ -1060,6 +1060,10 @@ def test_methods_and_steps_against_all_choices_from_the_pools():
         gains = [best(f, "small", 6, values) - best(f, "small", 4, values) for f in found]
         assert equal[measure] == over(gains)
     assert equal["average"]["mean"] == equal["gold_mean"]["mean"] == 0
+    with pytest.MonkeyPatch.context() as patch:  # of fewer than there are in a pool
+        patch.setattr(Found, "equal", lambda self, condition: (5, False))
+        fewer = claims.methods(found)["bon_equal_compute, small"]["gold_best"]
+    assert fewer == over([best(f, "small", 5, "gold") - best(f, "small", 4, "gold") for f in found])
 
     steps = claims.steps(PLAN, found)
     sizes = measured.SIZES
