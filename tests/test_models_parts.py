@@ -34,6 +34,7 @@ from entrgi_ref.models import (
     likelihood,
     loading,
     reading,
+    sequence,
     templates,
     tokenizers,
 )
@@ -1246,6 +1247,43 @@ def test_an_adapter_needs_a_package(monkeypatch):
     said = "^adapter: merging one needs the package peft; pip install 'peft>=0.18'$"
     with refused(said):
         adapters.Adapter.examine("anywhere")
+
+
+def test_an_adapter_that_cannot_be_merged_is_one_line(monkeypatch, tmp_path):
+    peft = pytest.importorskip("peft")
+
+    def fails():
+        raise RuntimeError("no\nmerge")
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
+    adapted = types.SimpleNamespace(merge_and_unload=fails)
+    for name, function in (
+        ("get_peft_model", lambda network, config: adapted),
+        ("get_peft_model_state_dict", lambda *args, **options: {"a": torch.zeros(1)}),
+        ("set_peft_model_state_dict", lambda *args: None),
+    ):
+        monkeypatch.setattr(peft, name, function)
+    monkeypatch.setattr(peft.PeftConfig, "from_pretrained", lambda folder: None)
+    with refused(f"^adapter: {tmp_path} does not fit: RuntimeError: no merge$"):
+        adapters.Adapter(tmp_path).merged(None)
+
+
+def test_room_is_for_the_tokens_of_the_conversation_alone(monkeypatch):
+    """A tokenizer may begin every text of its own accord: a template has done so already."""
+
+    class Begins(Words):
+        def __call__(self, text, add_special_tokens):
+            return {"input_ids": [0] * add_special_tokens + [1] * len(text.split())}
+
+    monkeypatch.setattr(
+        sequence, "around_response", lambda tokenizer, prompt: ("a b " + prompt, "c")
+    )
+    checkpoint = RewardCheckpoint(
+        Path("x"), Qwen3Config(max_position_embeddings=8), Begins(), None, "eos"
+    )
+    checkpoint.require_room(["d e"], 3)
+    with refused("takes 9 positions, the reward model has 8;"):
+        checkpoint.require_room(["d", "d e"], 4)
 
 
 def test_what_unmatched_tokens_are_read_as():
