@@ -14,9 +14,16 @@ HARMLESS = TESTS / "mutants" / "harmless.json"
 """Why a survivor is harmless: file -> change -> reason."""
 
 
+RECORDS = ("mutants", "mutants-models", "mutants-others")
+"""All of the algorithm's mutants, and shares of those of the other rooms."""
+
+
 def rooms() -> dict[str, Any]:
-    """What was found in each room: all of the algorithm's mutants, and a share of the others."""
-    return records.read("mutants")["rooms"] | records.read("mutants-others")["rooms"]
+    """What was found in each room."""
+    found: dict[str, Any] = {}
+    for name in RECORDS:
+        found |= records.read(name)["rooms"]
+    return found
 
 
 def mistakes() -> str:
