@@ -307,8 +307,9 @@ def test_followers_in_a_wide_language_are_sixteen_by_zipfs_law():
     sharpness = (falling[:, :1] / falling).log() / torch.arange(1, 17, dtype=torch.float64).log()
     sharpness = sharpness[:, 1:]
     torch.testing.assert_close(sharpness, sharpness[:, :1].expand(-1, 15))  # a power of the rank
-    assert 1 <= sharpness.min() < 1.2
-    assert 1.8 < sharpness.max() <= 2
+    low, high = sharpness.min().item(), sharpness.max().item()  # of 40 draws from [1, 2)
+    assert 1 <= low < 1.2
+    assert 1.8 < high < 2
     torch.testing.assert_close(plain._first, chances.mean(0))
     # Popular words are followers more often, and strays are drawn by their popularity.
     stray = pair_chances(replace(plain, smoothing=1.0))

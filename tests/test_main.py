@@ -426,23 +426,9 @@ def test_what_is_run_where_nothing_is_said(declared):
         order="entropy",
     )
     assert plan == Plan.of("main", settings, [1, 2, 3], 64, 4)
-    assert testbed == {
-        "path": "Dream-org/Dream-v0-Instruct-7B",
-        "reward_paths": {"1.7B": PAPERS},
-        "benchmarks": ["reward-bench-2", "judge-bench", "rm-bench", {}],
-        "dtype": "auto",
-        "requested_device": "auto",
-        "unmatched": "eos",
-        "compiled": False,
-        "cuda_graphs": False,
-        "micro_batch": None,
-        "vocabulary_batch": None,
-        "reward_device": None,
-        "offload": False,
-        "attention": "sdpa",
-        "quantize": {},
-        "reward_weights": (),
-    }
+    benchmarks_ = ["reward-bench-2", "judge-bench", "rm-bench", {}]
+    dream = "Dream-org/Dream-v0-Instruct-7B"
+    assert testbed == vars(DreamTestbed(dream, {"1.7B": PAPERS}, benchmarks_))
     assert out == Path("results/main")
     assert options == {
         "retry_failed": False,

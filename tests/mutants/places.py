@@ -141,8 +141,7 @@ def _changes_nothing(node: parso.tree.NodeOrLeaf) -> bool:
         bases = node.get_super_arglist()
         return bases is not None and "Protocol" in bases.get_code()
     if node.type in ("power", "atom_expr") and node.parent.type == "testlist_comp":
-        caught = node.search_ancestor("except_clause")
-        return caught is not None and "." in node.get_code()
+        return "." in node.get_code() and node.search_ancestor("except_clause") is not None
     return node.type == "argument" and node.get_code().strip().startswith("strict=")
 
 

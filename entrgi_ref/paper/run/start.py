@@ -127,7 +127,7 @@ def run(
             retry_failed=retry_failed,
             other_version=other_version,
         )
-        written = folder.done
+        written = folder.done  # which grows with each record
         try:
             expected = [key for batch in batches(plan, testbed) for key in batch.keys]
             with Progress(len(expected), done, loud) as progress:
