@@ -1,12 +1,15 @@
 """Shapes are checked at run time in every test; properties follow a profile of hypothesis."""
 
+import functools
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
 import jaxtyping
 import pytest
 import torch
+import typer.testing
 
 import properties  # noqa: F401, its profiles
 import typecheck
@@ -30,6 +33,10 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # and those of two threads would wait
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
+# The commands of an application are made once, and not whenever a test calls one.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
+
+
 def pytest_runtest_setup(item):
     typecheck.begin()
     torch.set_num_threads(1)  # commands set it: two workers with two threads each wait all the time
@@ -41,3 +48,18 @@ def as_users_run_it():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def words_alone(request, monkeypatch):
+    """Figures take most of a report's time: only the tests that are marked so draw them, and most
+    of those in one format.
+    """
+    figures = sys.modules.get("entrgi_ref.paper.shown.figures")  # to import it takes a second
+    draws = request.node.get_closest_marker("draws")
+    if figures is None:
+        return
+    if not draws:
+        monkeypatch.setattr(figures, "draw", lambda run, name, to: [])
+    elif "every format" not in draws.args:
+        monkeypatch.setattr(figures, "KINDS", {"svg": figures.KINDS["svg"]})

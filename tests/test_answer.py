@@ -59,7 +59,16 @@ def expected_answers(prompt):
     return generate(*pair("float64"), [prompt], config())
 
 
-@pytest.mark.parametrize("source", ["arguments", "-", "file", "--from -", "jsonl"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "-",
+        *(
+            pytest.param(s, marks=pytest.mark.slow)
+            for s in ("arguments", "file", "--from -", "jsonl")
+        ),
+    ],
+)
 def test_prompts_as_words_from_a_file_and_from_standard_input(source, tmp_path):
     """Wherever they come from: the answers of `generate`, prompt by prompt."""
     lines = f"{SHORT}\n\n  {LONG}  \r\n"

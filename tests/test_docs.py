@@ -92,6 +92,14 @@ def test_a_method_has_one_colour_everywhere():
 # Python and shell
 
 
+SLOWLY = ("extending.md", "index.md", "notebooks/first_steps.md", "toy.md")
+"""Pages whose blocks `make test-slow` runs."""
+
+
+def _run(page, *command):
+    return pytest.param(page, *command, marks=pytest.mark.slow if page in SLOWLY else ())
+
+
 def hardly_training(load):
     def loaded(recipe, track):
         first = recipe.seed == FIRST_TRAINING_SEED
@@ -101,7 +109,7 @@ def hardly_training(load):
 
 
 @pytest.mark.xdist_group("quick")  # its networks are trained once
-@pytest.mark.parametrize("page", [p.relative_to(DOCS).as_posix() for p in examples.pages()])
+@pytest.mark.parametrize("page", [_run(p.relative_to(DOCS).as_posix()) for p in examples.pages()])
 def test_python_blocks_print_what_stands_below_them(page, monkeypatch):
     """Those of notebooks with quick networks, few prompts and few steps. Pairs of networks after
     the first are hardly trained: a page says nothing of theirs.
@@ -185,7 +193,7 @@ def test_markers_of_runnable_blocks_stand_above_one():
 
 @pytest.mark.xdist_group("quick")
 @pytest.mark.usefixtures("as_users_run_it")
-@pytest.mark.parametrize(("page", "command"), RUNNABLE)
+@pytest.mark.parametrize(("page", "command"), [_run(*each) for each in RUNNABLE])
 def test_shell_blocks_run(page, command, tmp_path, monkeypatch):
     """In their quick variants, which stand beside them, as `python -m` runs a module."""
     command = command.format(tmp=tmp_path, benchmark=benchmark_file(tmp_path))

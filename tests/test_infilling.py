@@ -42,7 +42,7 @@ def settings_of(new_tokens, steps=2, **changes):
     ("name", "steps", "order"),
     [
         *(("dream-tiny", *each) for each in itertools.product((0, 2), ("entropy", "origin"))),
-        *((name, 2, "entropy") for name in FAMILIES if name != "dream-tiny"),
+        *(pytest.param(*each.values, 2, "entropy", marks=each.marks) for each in OTHERS),
     ],
 )
 def test_templates_of_different_lengths_in_one_batch(name, steps, order):

@@ -223,6 +223,7 @@ def untrained(monkeypatch):
     return load
 
 
+@pytest.mark.slow
 def test_rivals_answer_the_same_prompts_at_equal_compute(untrained, monkeypatch):
     clock = itertools.count(0, 12)
     monkeypatch.setattr(rivals, "time", SimpleNamespace(perf_counter=lambda: next(clock)))

@@ -621,7 +621,7 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("steps", [0, 1, 5])
+@pytest.mark.parametrize("steps", [0, 1, pytest.param(5, marks=pytest.mark.slow)])
 def test_host_waits_once_per_denoising_step(single, steps, monkeypatch):
     """Beyond the shapes that depend on data; whatever the number of gradient steps."""
     denoiser, reward = single
@@ -718,7 +718,7 @@ def test_the_denoisers_layers_are_compiled_if_asked(monkeypatch):
 
 
 @pytest.mark.parametrize("cached", [True, False])
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_some_trajectories_at_a_time_are_read_alike(cached, size):
     """In float64: the same answers, rewards and gradients. Of 4 rows the last part has 1."""
     denoiser, reward = pair()

@@ -297,6 +297,7 @@ def test_two_modules_may_not_have_one_name(module):
     del sys.modules["your_weights"]
 
 
+@pytest.mark.draws
 def test_a_run_has_it_by_its_name(module, tmp_path):
     """Records, run.json and report; and another function by that name is refused."""
     module(HALF)

@@ -107,8 +107,8 @@ CASES = {
     "a large denoiser": (999, (384, 1536, 2, 6, 6, 64), TINY, "qwen2", "float32", [150] * 2, 3, 8),
 }
 """Vocabulary, denoiser, reward model, its kind and precision, prompts, K and N."""
-SELDOM = ("the real vocabulary in 16 bits", "many layers", "a large denoiser")
-"""By make test-slow."""
+OFTEN = ("the real vocabulary",)
+"""By make test; the others by make test-slow."""
 
 
 def ratio(case, steps, device="cpu", micro_batch=None, vocabulary_batch=None, **changes):
@@ -143,7 +143,7 @@ def ratio(case, steps, device="cpu", micro_batch=None, vocabulary_batch=None, **
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in SELDOM else ()) for name in CASES],
+    [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in CASES],
 )
 def test_the_memory_is_predicted(name):
     """What is counted is exact to a few percent."""
@@ -151,7 +151,7 @@ def test_the_memory_is_predicted(name):
         assert ratio(CASES[name], steps) == pytest.approx(1, abs=0.06), steps
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_logits_that_are_held_for_the_next_step_are_predicted(dtype):
     case = (152_064, TINY, TINY, "qwen2", dtype, [12], 2, 4)
     assert ratio(case, 2, order="origin") == pytest.approx(1, abs=0.02)
@@ -178,10 +178,8 @@ def test_some_rows_at_a_time_take_less_memory(monkeypatch):
         assert parted < most, steps
 
 
-SLOWLY = [pytest.param(size, marks=pytest.mark.slow) for size in (1, 40, 1000)]
-
-
-@pytest.mark.parametrize("size", [7, *SLOWLY])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 7, 40, 1000])
 def test_what_some_rows_at_a_time_take_is_predicted(monkeypatch, size):
     monkeypatch.setitem(rows.AT_A_TIME, "cpu", 2**15)
     case = (20_000, TINY, TINY, "qwen2", "float32", [16, 16], 2, 16)
@@ -189,12 +187,14 @@ def test_what_some_rows_at_a_time_take_is_predicted(monkeypatch, size):
         assert ratio(case, steps, vocabulary_batch=size) == pytest.approx(1, abs=0.06), steps
 
 
-@pytest.mark.parametrize("size", [3, *SLOWLY])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 3, 40, 1000])
 def test_what_some_trajectories_at_a_time_take_is_predicted(size):
     case = (700, TINY, (128, 512, 6, 4, 4, 32), "qwen3", "float32", [60, 60], 4, 24)
     assert ratio(case, 2, micro_batch=size) == pytest.approx(1, abs=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [2**18, 2**26])
 def test_the_tables_of_a_gpu_are_predicted(monkeypatch, most):
     """Without Triton the vocabulary is sorted there, so many numbers at a time."""

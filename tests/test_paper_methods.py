@@ -141,6 +141,7 @@ def test_rivals_run_only_when_they_are_named():
         Plan.of("reward-size", TINY_BASE, [1], 1, 1, ["smc"])
 
 
+@pytest.mark.draws
 def test_a_report_shows_the_rivals_that_have_run(run, tmp_path):
     text, _ = report.write(run, tmp_path)
     main, _, less = text.partition(", less EntRGi**")

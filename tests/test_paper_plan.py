@@ -156,6 +156,7 @@ def test_the_time_is_that_of_a_run_with_prompts_of_all_lengths(
     assert seconds == pytest.approx(real, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_memory_is_that_of_the_largest_batch_of_a_run(tmp_path, monkeypatch):
     """Of the longest prompts, and of the most trajectories: Best-of-N at equal compute has more."""
     asked, ran = Timed(UNEVEN), Timed(UNEVEN)
@@ -184,6 +185,7 @@ def test_memory_is_that_of_a_second_gradient_step(tmp_path, monkeypatch):
     assert set(steps) == {0, 1}
 
 
+@pytest.mark.slow
 def test_a_prompt_that_is_too_long_counts_nothing_and_leaves_its_batch_alone(tmp_path, monkeypatch):
     """The rest of its batch is answered one by one, as in a run."""
 

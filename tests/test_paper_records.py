@@ -648,6 +648,7 @@ def test_records_say_what_made_them_where_the_declaration_does_not(tmp_path, mon
     assert read_declaration(tmp_path)["made_with"] == [versions | {"commit": "abc"}, mine]
 
 
+@pytest.mark.slow
 def test_a_changed_checkout_says_by_which_code(tmp_path):
     """Two changes of one commit are not the same code."""
     copy = tmp_path / "clone"
@@ -675,6 +676,7 @@ for text in ("", "# one\\n", "# two\\n"):
     assert len(set(seen)) == 2
 
 
+@pytest.mark.slow
 def test_a_package_in_somebodys_repository_is_no_checkout(tmp_path, monkeypatch):
     """What git would describe is that repository, not this package."""
     copy = shutil.copytree(ROOT / "entrgi_ref", tmp_path / "site" / "entrgi_ref")

@@ -45,18 +45,6 @@ PAPER = {
 }
 
 
-@pytest.fixture(autouse=True)
-def words_alone(request, monkeypatch):
-    """Figures take most of a report's time: only the tests that are marked so draw them, and most
-    of those in one format.
-    """
-    draws = request.node.get_closest_marker("draws")
-    if not draws:
-        monkeypatch.setattr(figures, "draw", lambda run, name, to: [])
-    elif "every format" not in draws.args:
-        monkeypatch.setattr(figures, "KINDS", {"svg": figures.KINDS["svg"]})
-
-
 draws = pytest.mark.draws
 draws_every_format = pytest.mark.draws("every format")
 
@@ -512,7 +500,7 @@ def test_the_main_figure_shows_mean_and_error_beside_the_methods_name(tmp_path):
     "name",
     [
         pytest.param("error-by-step", marks=[draws, pytest.mark.slow]),
-        pytest.param("error-vs-entropy", marks=draws_every_format),
+        pytest.param("error-vs-entropy", marks=[draws_every_format, pytest.mark.slow]),
     ],
 )
 def test_figures_of_errors_open(tmp_path, name):
@@ -575,6 +563,7 @@ def test_both_panels_of_figure_2_and_the_histograms_of_figure_3(tmp_path):
         assert y[:, 0].tolist() == pytest.approx(found[0]["error_edges"])
 
 
+@pytest.mark.slow
 @draws
 def test_figure_5_is_the_change_against_one_step_over_all_sizes(tmp_path):
     variants = [{"reward": r, "gradient_steps": M} for r in ("0.6B", "4B") for M in (1, 2, 8)]
@@ -602,6 +591,7 @@ def test_figure_5_is_the_change_against_one_step_over_all_sizes(tmp_path):
         assert row[3] == f"{found.mean:.2f}".replace("-", "−")
 
 
+@pytest.mark.slow
 @draws
 def test_figure_4_is_by_size(tmp_path):
     variants = [{"reward": r} for r in ("4B", "0.6B", "1.7B")]
@@ -741,7 +731,11 @@ def test_no_bar_hides_another(tmp_path, experiment):
 
 
 @pytest.mark.parametrize(
-    ("prompts", "label"), [(64, "published"), (1, "published, other settings")]
+    ("prompts", "label"),
+    [
+        (64, "published"),
+        pytest.param(1, "published, other settings", marks=pytest.mark.slow),
+    ],
 )
 def test_published_numbers_are_marks_of_their_own_where_they_are_known(tmp_path, prompts, label):
     run = Run.read(written(tmp_path, prompts=prompts))
@@ -772,6 +766,7 @@ def test_published_numbers_are_marks_of_their_own_where_they_are_known(tmp_path,
         assert not any("published" in text.get_text() for text in figure.findobj(Text))
 
 
+@pytest.mark.slow
 def test_figure_2_has_benchmarks_apart_and_shows_how_far_prompts_differ(tmp_path):
     tiny_run(tmp_path, experiment="error-by-step", methods=["aps", "entrgi"])
     one = Run.read(tmp_path)

@@ -175,6 +175,7 @@ def exact(tmp_path_factory, benchmark):
     return folder
 
 
+@pytest.mark.slow
 def test_killed_three_times_and_started_again(tmp_path, benchmark, exact):
     moments, kills = random.Random(0), 0
     words = arguments(benchmark, tmp_path, *FAST)
@@ -206,9 +207,8 @@ def answers(folder):
     }
 
 
-@pytest.mark.parametrize(
-    "size", [3, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, "auto"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 3, "auto"])
 def test_answers_do_not_depend_on_the_batch_size(tmp_path, benchmark, exact, size):
     invoke(*arguments(benchmark, tmp_path, *FAST, "--batch-size", size))
     assert answers(tmp_path) == answers(exact)
@@ -235,6 +235,7 @@ def test_two_processes_of_torchrun_share_the_work(tmp_path, benchmark, exact):
     assert len(list((tmp_path / "records").glob("*.jsonl"))) == 2
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_costs_only_its_batch(tmp_path, benchmark, exact):
     """Two processes, each started by itself; one is killed with a batch in hand."""
     words = arguments(benchmark, tmp_path, *FAST)
@@ -1067,6 +1068,7 @@ def test_a_repaired_run_computes_again_what_was_taken_out(tmp_path):
     assert by_key(tmp_path / "run") == whole
 
 
+@pytest.mark.slow
 def test_options_of_speed_reach_the_networks_and_change_no_record(
     benchmark, tmp_path, exact, monkeypatch
 ):

@@ -416,6 +416,7 @@ def test_watch_paints_the_weights_in_a_terminal(quick, capsys):
     assert weight_colour(0.125) == (29, 56, 92)
 
 
+@pytest.mark.slow
 def test_settings_reach_the_demo(quick, tmp_path):
     run = CliRunner().invoke(
         app,
@@ -454,6 +455,7 @@ def test_records_are_of_their_own_prompt(quick):
         assert record["timing"]["seconds_per_prompt"] == 4
 
 
+@pytest.mark.slow
 def test_errors_by_step_are_the_distances_to_the_soft_embedding(quick):
     prompts, methods = held_out_prompts(2), methods_of(BASE, quick)
     curves = errors_by_step(quick, methods, prompts)
@@ -640,6 +642,7 @@ def test_student_by_hand():
 # The exact gradient
 
 
+@pytest.mark.slow
 def test_effects_of_the_ledgers_rows(quick):
     base = dataclasses.replace(BASE, trajectories=2, denoising_steps=8)
     variants = ledger.variants(base)
@@ -661,6 +664,7 @@ def test_effects_of_the_ledgers_rows(quick):
     assert f"| {name} | {share:.3f} [" in ledger.markdown(found)
 
 
+@pytest.mark.slow
 def test_leading_runs_are_those_of_the_boards(quick):
     """Counted token by token, before every step; of a prompt the shortest."""
     base, prompts = replace(BASE, trajectories=3, denoising_steps=8), held_out_prompts(2)
@@ -698,6 +702,7 @@ def test_one_off_takes_the_row_before(quick):
         torch.testing.assert_close(read(tokens, valid, masked), torch.stack(rows))
 
 
+@pytest.mark.slow
 def test_what_is_read_one_off_is_not_the_language(quick):
     base = replace(BASE, trajectories=2)
     prompts = held_out_prompts(4)
@@ -724,6 +729,7 @@ def test_words_that_may_not_follow_are_marked():
     assert line == "| sky desert grand | a fox guards a oryx | **fox** **a** **&lt;eos>** |"
 
 
+@pytest.mark.slow
 def test_effects_are_over_all_seeds(quick, monkeypatch):
     base, row = replace(BASE, trajectories=2, denoising_steps=8), "8: ends not last"
     only = {row: ledger.variants(base)[row]}
@@ -794,6 +800,7 @@ def test_the_exact_gradient_is_that_of_the_expected_reward(quick):
         assert gradient[0, l, likely[l]].item() == pytest.approx(slope.item(), abs=2e-5)
 
 
+@pytest.mark.slow
 def test_draws_are_those_of_guidance_and_one_draw_is_one_draw(quick, monkeypatch):
     """Of the nucleus, each trajectory its own; Expectation's gradient is the same for all."""
     seen, estimated = [], exact.estimated_gradient
@@ -931,6 +938,7 @@ def test_the_dial_goes_from_expectation_to_aps(quick):
     assert half.tolist() == [0.25] * 3
 
 
+@pytest.mark.slow
 def test_every_place_of_the_dial_is_measured(quick, monkeypatch):
     monkeypatch.setattr(dial, "GRADIENT_STEPS", (1, 2))
     monkeypatch.setattr(dial, "WEIGHTS", (0.5, "entropy"))

@@ -7,7 +7,7 @@ import jaxtyping
 from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
-MOST = 2000
+MOST = 400
 """Calls that are checked in a test. Small networks are called so often that checks took most of
 the time of the tests.
 """

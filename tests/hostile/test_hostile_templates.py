@@ -43,6 +43,8 @@ HOSTILE = {
     "nothing": ("{{ none.x.y }}", "UndefinedError"),
     "half a character": ("\ud800", "UnicodeEncodeError"),
 }
+SLOWLY = ("loops in loops", "a large power")
+"""These take all the seconds that a template has."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,10 @@ def tokenizer():
     return load_tokenizer(DREAM, "Qwen2Tokenizer")
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOWLY else ()) for name in HOSTILE],
+)
 def test_it_is_refused_in_one_line(name, tokenizer):
     template, reason = HOSTILE[name]
     tokenizer.chat_template = template + CONTENT
