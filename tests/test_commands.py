@@ -27,7 +27,7 @@ from entrgi_ref.commands import files, options, pairs, progress, provenance
 from entrgi_ref.commands.answering import Answering, Case, Networks, panel, what_to_lower
 from entrgi_ref.commands.asked import Asked, asked
 from entrgi_ref.commands.memory import memory
-from entrgi_ref.commands.shown import Answered, alone, means, side_by_side, write_table
+from entrgi_ref.commands.shown import Answered, alone, counted, means, side_by_side, write_table
 from entrgi_ref.relaxation import entropy_weight
 from entrgi_ref.watching import (
     Recorder,
@@ -54,6 +54,13 @@ BOTH = answered(
     [-1.5, 12.25, 0.0], [f"{LINE}y", "two\nlines\x1b", LINE], parts={"a": [1, 2, 3], "b": [4, 5, 6]}
 )
 PLAIN = answered([1.0, -3.0], ["good", "bad"], "bon", steps=0)
+
+
+def test_one_is_not_several():
+    assert counted(1, "prompt") == counted("1", "prompt") == "1 prompt"
+    assert counted(0, "prompt") == "0 prompts"
+    assert counted("1 to 2", "seed") == "1 to 2 seeds"
+    assert [counted(n, "batch") for n in (1, 2)] == ["1 batch", "2 batches"]
 
 
 def test_one_method_is_a_line_for_each_answer_and_the_best_in_full():
@@ -102,7 +109,7 @@ def test_means_are_over_prompts_and_a_template_makes_another():
         "bon               +2.50   +1.25",
         "entrgi_tempered   +5.00   +4.00",
     ]
-    assert means([PLAIN, BOTH])[:2] == ["mean of 1 prompts", "method   Top@1   Avg@K"]
+    assert means([PLAIN, BOTH])[:2] == ["mean of 1 prompt", "method   Top@1   Avg@K"]
 
 
 def test_a_table_has_a_row_for_each_answer(tmp_path):
@@ -334,7 +341,7 @@ DEEP = "a list in lists, deeper than can be read"
         (["-", "-"], None, [], "prompt: got - twice, expected standard input once"),
         ([" \t"], None, [], r"prompt: got ' \t', expected some text"),
         (["a"] * 3, None, ["x _"] * 2, "template: got 2 for 3 prompts, expected one for all, or "),
-        (["a"], None, ["x _"] * 2, "template: got 2 for 1 prompts, expected one for all, or "),
+        (["a"], None, ["x _"] * 2, "template: got 2 for 1 prompt, expected one for all, or "),
         ([], "\n", [], "prompt: '{file}' is empty, expected an object in each line"),
         ([], "\n[1]", [], "from: line 2 of '{file}' is [1], expected an object with a text"),
         ([], "{", [], "from: line 1 of '{file}' is no JSON"),

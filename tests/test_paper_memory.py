@@ -178,8 +178,13 @@ def test_some_rows_at_a_time_take_less_memory(monkeypatch):
         assert parted < most, steps
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [1, 7, 40, 1000])
+def sizes(usual):
+    """One by make test-slow, more by make test-deep."""
+    more = [pytest.param(size, marks=pytest.mark.deep) for size in (1, 40, 1000)]
+    return pytest.mark.parametrize("size", [pytest.param(usual, marks=pytest.mark.slow), *more])
+
+
+@sizes(7)
 def test_what_some_rows_at_a_time_take_is_predicted(monkeypatch, size):
     monkeypatch.setitem(rows.AT_A_TIME, "cpu", 2**15)
     case = (20_000, TINY, TINY, "qwen2", "float32", [16, 16], 2, 16)
@@ -187,8 +192,7 @@ def test_what_some_rows_at_a_time_take_is_predicted(monkeypatch, size):
         assert ratio(case, steps, vocabulary_batch=size) == pytest.approx(1, abs=0.06), steps
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [1, 3, 40, 1000])
+@sizes(3)
 def test_what_some_trajectories_at_a_time_take_is_predicted(size):
     case = (700, TINY, (128, 512, 6, 4, 4, 32), "qwen3", "float32", [60, 60], 4, 24)
     assert ratio(case, 2, micro_batch=size) == pytest.approx(1, abs=0.06)

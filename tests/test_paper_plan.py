@@ -508,8 +508,8 @@ def test_what_is_done_is_not_in_an_estimate(monkeypatch, tmp_path):
         return estimate.estimate(plan, testbed, tmp_path).splitlines()[0]
 
     assert said(3, [1]) == f"nothing is left to do in {tmp_path}"
-    assert said(4, [1]) == "1 cells, 2 prompts in 1 batches"
-    assert said(3, [1, 2]) == "1 cells, 3 prompts in 2 batches"
+    assert said(4, [1]) == "1 cell, 2 prompts in 1 batch"
+    assert said(3, [1, 2]) == "1 cell, 3 prompts in 2 batches"
     with pytest.raises(ValueError, match="new_tokens"):
         estimate.estimate(
             Plan.of("main", replace(TINY_BASE, new_tokens=5), [1], 3, 2, ["bon"]), testbed, tmp_path

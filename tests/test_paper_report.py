@@ -268,7 +268,7 @@ def test_one_seed_has_no_error_and_missing_methods_are_named(tmp_path):
     cells = cells_of(text, HUB[0])
     assert "±" not in cells["EntRGi", "Top@1 (reward), measured"]
     assert "Measured: one seed (2), 64 prompts" in text
-    assert "1 seeds instead of 3" in text
+    assert "1 seed instead of 3" in text
     assert cells_of(text, HUB[1])["EntRGi", "Top@1 (reward), measured"] == "not measured"
 
 
@@ -276,7 +276,7 @@ def test_an_unfinished_run_is_said_to_be(tmp_path):
     folder = written(tmp_path, of=4)
     (file,) = (folder / "records").glob("*.jsonl")
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-2]))
-    assert "not finished: 2 prompts of 1 cells are missing" in invoke("report", folder)
+    assert "not finished: 2 prompts of 1 cell are missing" in invoke("report", folder)
     file.write_text("")
     with pytest.raises(ValueError, match="no records yet"):
         invoke("report", folder)

@@ -352,7 +352,7 @@ def test_the_notes_of_the_main_experiment():
         PUBLISHED,
         (
             "NOT COMPARABLE to the published numbers: 0 to 2 prompts instead of 64; 2 seeds "
-            "instead of 3; benchmark own (2 prompts, ab); 1 prompts failed."
+            "instead of 3; benchmark own (2 prompts, ab); 1 prompt failed."
         ),
     ]
 
@@ -393,7 +393,7 @@ def test_the_notes_of_the_main_experiment():
             [record("own", name, 1, 0, [1.0]) for name in ("smc", "damped", "bon")],
             {"asked": [ASKED[0] | {"prompts": {"own": 1}, "methods": ["bon"]}]},
             [
-                HOW.replace("2 prompts", "1 prompts").format("one seed (1)"),
+                HOW.replace("2 prompts", "1 prompt").format("one seed (1)"),
                 LESS.format("Best-of-N"),
                 RIVALS.format("EntRGi, damped, SMC"),
             ],
@@ -528,11 +528,11 @@ def test_all_that_is_not_comparable_is_named_in_order():
         "reward s",
         "dtype float32 instead of bfloat16",
         "unmatched tokens zero instead of eos",
-        "1 prompts instead of 64",
-        "1 seeds instead of 3",
+        "1 prompt instead of 64",
+        "1 seed instead of 3",
         f"benchmark own ({OF_THE_HUB})",
         "benchmark rm-bench (ab)",
-        "1 prompts failed",
+        "1 prompt failed",
     ]
 
 
@@ -556,7 +556,7 @@ def test_the_caption_of_the_main_figure():
                 "Each method's Top@1, Avg@K: mean over the seeds. Bars: one standard error over 2 "
                 "seeds. Vertical strokes: Top@1 as published on the authors' page, where it is "
                 "known. They are of other settings, which the notes name: not comparable. "
-                "rm-bench: 2 prompts × 2 seeds. own: 1 prompts × 1 seed."
+                "rm-bench: 2 prompts × 2 seeds. own: 1 prompt × 1 seed."
             ),
             PAPERS.format(published.SKYWORK["1.7B"]),
             *(ANSWERS.format(*each) for each in of_methods),
@@ -591,7 +591,7 @@ def test_captions_without_published_numbers_and_of_what_is_judged():
 
 def test_captions_of_what_is_varied():
     run = run_of(VARIED, experiment="gradient-steps", settings=SETTINGS | {"trajectories": 2})
-    aside = " Methods are moved aside so that each is seen. rm-bench: 1 prompts × 2 seeds. "
+    aside = " Methods are moved aside so that each is seen. rm-bench: 1 prompt × 2 seeds. "
     settings = PAPERS.replace("K = 4", "K = 2").replace("M = 3 gradient steps of ", "")
     settings = settings.format(f"{published.SKYWORK['0.6B']}, {published.SKYWORK['4B']}")
     assert captions.caption(run, "gradient-steps") == (
@@ -613,7 +613,7 @@ def test_captions_of_what_is_varied():
 
 def test_captions_of_errors():
     run = run_of([record("own", "aps", 1, 0, [1.0] * 4)])
-    counted = " own: 1 prompts × 1 seed. " + PAPERS.format(published.SKYWORK["1.7B"])
+    counted = " own: 1 prompt × 1 seed. " + PAPERS.format(published.SKYWORK["1.7B"])
     assert captions.caption(run, "error-by-step") == (
         "Left: E, the distance of what the reward model reads from the soft embedding. Right: the "
         "entropy of the masked positions, and the most it can be, log V, where V is the size of "

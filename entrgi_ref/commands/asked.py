@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import checks
 from .files import LONGEST_LINE, read_lines
+from .shown import counted
 
 STDIN = "-"
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
@@ -55,8 +56,8 @@ def _with_templates(found: list[Asked], templates: Sequence[str]) -> list[Asked]
         raise ValueError("template: got one beside those of the file, expected one or the other")
     if len(templates) not in (1, len(found)):
         raise ValueError(
-            f"template: got {len(templates)} for {len(found)} prompts, expected one for all, or "
-            "one for each"
+            f"template: got {len(templates)} for {counted(len(found), 'prompt')}, "
+            "expected one for all, or one for each"
         )
     each = [*templates] * (len(found) if len(templates) == 1 else 1)
     return [Asked(one.prompt, text) for one, text in zip(found, each, strict=True)]

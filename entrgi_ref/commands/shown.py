@@ -19,6 +19,12 @@ WIDTH = 90
 """Letters of an answer in a line."""
 
 
+def counted(number: int | str, noun: str) -> str:
+    """`1 prompt`, `2 prompts`, `1 to 2 prompts`, `2 batches`."""
+    several = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{number} {noun if number in (1, '1') else several}"
+
+
 @dataclass(frozen=True)
 class Answered:
     """A prompt's answers by one method."""
@@ -103,7 +109,7 @@ def means(answered: Sequence[Answered]) -> list[str]:
     methods = list(dict.fromkeys(one.method for one in answered))
     wide = max(len("method"), *map(len, methods))
     prompts = len({(one.prompt, one.template) for one in answered})
-    lines = [f"mean of {prompts} prompts", f"{'method':{wide}}   Top@1   Avg@K"]
+    lines = [f"mean of {counted(prompts, 'prompt')}", f"{'method':{wide}}   Top@1   Avg@K"]
     for method in methods:
         mine = [one for one in answered if one.method == method]
         top1, average = (sum(values) / len(mine) for values in _columns(mine))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...commands.memory import out_of_memory
 from ...commands.progress import duration
+from ...commands.shown import counted
 from ...config import SamplingConfig
 from ...denoising import generate
 from ..declared.costs import gradient_steps_of
@@ -49,10 +50,11 @@ def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:
         method = methods[name]
         work.append(Job(batch.prompts, method.config, steps[name], texts=method.texts))
     jobs, seconds = Calibration(testbed, _lengths(testbed, work)).seconds(work)
+    prompts = sum(len(batch.prompts) for batch in todo)
     largest = max(jobs, key=lambda job: job.positions)
     return (
-        f"{len(methods)} cells, {sum(len(batch.prompts) for batch in todo)} prompts in "
-        f"{len(todo)} batches\n"
+        f"{counted(len(methods), 'cell')}, {counted(prompts, 'prompt')} in "
+        f"{counted(len(todo), 'batch')}\n"
         f"{sum(len(job.gradient_steps) for job in work)} forward passes of the mask predictor, "
         f"{sum(sum(job.gradient_steps) for job in work)} forward and as many backward passes of "
         f"the reward model, of one batch each{_scored(work)}\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from ...commands.shown import counted
 from ..declared.experiments import label_of
 from .comparable import differences
 from .figures import AVERAGED_BY_STEP, SPREAD, averaged_over_sizes, bars
@@ -67,15 +68,14 @@ DRAWN = {
 
 def _counts(run: Run) -> Iterator[str]:
     """Over how many prompts and seeds: those that all methods have answered."""
-    counted = Counter((benchmark, seed) for benchmark, seed, _ in run.common("top1"))
+    common = Counter((benchmark, seed) for benchmark, seed, _ in run.common("top1"))
     found: dict[str, list[str]] = {}
     for benchmark in run.benchmarks:
-        counts = [n for (name, _), n in counted.items() if name == benchmark]
+        counts = [n for (name, _), n in common.items() if name == benchmark]
         if counts:
             few, many = min(counts), max(counts)
-            size = f"{few} prompts" if few == many else f"{few} to {many} prompts"
-            seeds = "1 seed" if len(counts) == 1 else f"{len(counts)} seeds"
-            found.setdefault(f"{size} × {seeds}", []).append(benchmark)
+            size = counted(few if few == many else f"{few} to {many}", "prompt")
+            found.setdefault(f"{size} × {counted(len(counts), 'seed')}", []).append(benchmark)
     for size, names in found.items():
         yield f"{', '.join(names)}: {size}{' each' if len(names) > 1 else ''}."
     for measure in run.measures:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ...commands.pairs import DREAM, SKYWORK
+from ...commands.shown import counted
 from ...config import GuidanceConfig, SamplingConfig
 from ..declared.benchmarks import HUB
 from ..declared.published import PROMPTS, SEEDS
@@ -54,16 +55,16 @@ def differences(run: Run) -> Iterator[str]:
     if counts - {PROMPTS}:
         few, many = min(counts), max(counts)
         found = f"{few}" if few == many else f"{few} to {many}"
-        yield f"{found} prompts instead of {PROMPTS}"
+        yield f"{counted(found, 'prompt')} instead of {PROMPTS}"
     if len(seeds) != len(SEEDS):
-        yield f"{len(seeds)} seeds instead of {len(SEEDS)}"
+        yield f"{counted(len(seeds), 'seed')} instead of {len(SEEDS)}"
     elif tuple(seeds) != SEEDS:
         yield f"seeds {', '.join(map(str, seeds))} instead of {', '.join(map(str, SEEDS))}"
     for benchmark in run.benchmarks:
         if not is_the_papers(run, benchmark):
             yield f"benchmark {benchmark} ({declared['benchmarks'][benchmark]})"
     if run.failed:
-        yield f"{len(run.failed)} prompts failed"
+        yield f"{counted(len(run.failed), 'prompt')} failed"
 
 
 def is_the_papers(run: Run, benchmark: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ...checks import choice
 from ...commands.files import require_writable, write_text
+from ...commands.shown import counted
 from ..declared.experiments import EXPERIMENTS, RIVALS, label_of
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
@@ -183,7 +184,7 @@ def _notes(run: Run) -> Iterator[str]:
         if len(seeds) < 2
         else f"mean ± standard error over {len(seeds)} seeds ({listed})"
     )
-    yield f"Measured: {how}, {run.prompts} prompts per benchmark and seed at most."
+    yield f"Measured: {how}, {counted(run.prompts, 'prompt')} per benchmark and seed at most."
     if any(map(run.paired, run.benchmarks)):
         yield (
             f"Less {label_of(run.baseline)}: the mean difference over prompts and seeds, prompt by "
@@ -251,7 +252,7 @@ def _judges(run: Run) -> Iterator[str]:
         if unjudged:
             yield (
                 f"{unjudged} answers are not judged and are left out of {name}: by it methods are "
-                f"compared on {len(run.common(run.measure_of(name)))} prompts."
+                f"compared on {counted(len(run.common(run.measure_of(name))), 'prompt')}."
             )
         if judge.without_digit == judge.replies > 0:
             yield (
@@ -284,7 +285,11 @@ def _unfinished(run: Run) -> str:
                 cell = {"benchmark": benchmark, "method": method, "variant": variant, "seed": seed}
                 wanted[_cell(cell)] = max(count, wanted.get(_cell(cell), 0))
     short = {cell: n - there[cell] for cell, n in wanted.items() if there[cell] < n}
-    return f"{sum(short.values())} prompts of {len(short)} cells are missing" if short else ""
+    if not short:
+        return ""
+    missing = sum(short.values())
+    verb = "is" if missing == 1 else "are"
+    return f"{counted(missing, 'prompt')} of {counted(len(short), 'cell')} {verb} missing"
 
 
 def _cell(record: Mapping[str, Any]) -> tuple[object, ...]:
