@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config
 
 from entrgi_ref.models import Dream, SequenceReward
 
@@ -46,12 +46,12 @@ def response_tokens(denoiser, rows, length, seed=0):
     return ids[torch.randint(len(ids), (rows, length), generator=generator)]
 
 
-def causal(folder):
+def causal(folder, kind=Qwen3Config):
     """A random causal model with the tokenizer of the tiny reward model, written to a folder."""
     for file in REWARD.iterdir():
         if file.name not in ("config.json", "model.safetensors"):
             shutil.copy(file, folder)
-    config = Qwen3Config(
+    config = kind(
         vocab_size=json.loads((REWARD / "config.json").read_text())["vocab_size"],
         hidden_size=32,
         intermediate_size=64,
@@ -64,7 +64,7 @@ def causal(folder):
         initializer_range=0.3,
     )
     torch.manual_seed(0)
-    Qwen3ForCausalLM(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 

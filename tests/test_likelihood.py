@@ -10,11 +10,13 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     GraniteConfig,
     GraniteForCausalLM,
+    Qwen2Config,
 )
 
 from checkpoints import DREAM, LONG, PARITY, REWARD, SHORT, causal
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import LikelihoodReward, SequenceReward, load_denoiser
+from entrgi_ref.models.likelihood import LikelihoodCheckpoint
 from entrgi_ref.models.tokenizers import around_response, conversation
 
 
@@ -186,6 +188,12 @@ def test_a_mask_predictor_has_no_likelihood(denoiser):
     folder = PARITY.parent / "parity-models" / "open-dcoder-tiny"
     with pytest.raises(ValueError, match="mask token '<M>' of open-dcoder, which is no causal"):
         LikelihoodReward.from_pretrained(folder, denoiser, dtype="float64")
+
+
+def test_a_causal_model_of_a_mask_predictors_type_has_one(denoiser, tmp_path):
+    """It is told from the mask predictor by the mask token alone."""
+    folder = causal(tmp_path, Qwen2Config)
+    assert LikelihoodCheckpoint.examine(folder).config.model_type == "qwen2"
 
 
 def test_a_tied_model_with_another_output_layer_is_refused(folder, denoiser, tmp_path):

@@ -394,6 +394,8 @@ def test_texts_are_filled_up_on_the_left():
     assert (tokens.dtype, real.dtype) == (torch.int64, torch.bool)
     with refused("^it has 3 tokens, its tokenizer more: the id 3$"):
         tokenizers.padded(Words(), ["a bb ccc", "dd"], 8, torch.device("cpu"), "it", 3)
+    with refused("^it has 3 tokens, its tokenizer more: the id 4$"):  # the first of several
+        tokenizers.padded(Words(), ["a", "bbbb ccc"], 8, torch.device("cpu"), "it", 3)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
