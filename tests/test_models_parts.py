@@ -398,6 +398,19 @@ def test_texts_are_filled_up_on_the_left():
         tokenizers.padded(Words(), ["a", "bbbb ccc"], 8, torch.device("cpu"), "it", 3)
 
 
+def test_a_tokenizer_of_ones_own_writes_the_text_of_a_conversation():
+    class Own:
+        def apply_chat_template(self, turns, **options):
+            said = " ".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+            return f"{said} {sorted(options.items())}"
+
+    without = "[('add_generation_prompt', True), ('tokenize', False)]"
+    assert tokenizers.conversation(Own(), "hi") == f"user: hi {without}"
+    answered = "[('add_generation_prompt', False), ('mark', 1), ('tokenize', False)]"
+    found = tokenizers.conversation(Own(), "hi", "ho", mark=1)
+    assert found == f"user: hi assistant: ho {answered}"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_a_tokenizer_does_not_hide_that_it_is_to_end(error):
     def interrupted(*args, **options):

@@ -270,8 +270,8 @@ def _forked(work: Callable[[], int], limit: float) -> int:
         try:
             os.setsid()
             status = work()
-        except SystemExit:  # of what is imported
-            status = UNREADABLE[0]
+        except (KeyboardInterrupt, SystemExit):  # of a test, or of what is imported
+            status = UNREADABLE[0]  # as pytest says it
         except Exception:  # the parent raises, for this status
             traceback.print_exc()
         finally:
