@@ -47,15 +47,15 @@ def all_answers(language):
 
 def test_tables_are_sums_over_words_pairs_and_neighbouring_triples():
     """Answer by answer, from the same normal numbers in the order in which they are drawn."""
-    language, g = Enumerable(3, 3, 4), torch.Generator().manual_seed(7)
+    language, g = Enumerable(3, 3, 5), torch.Generator().manual_seed(7)
     found = language._table(torch.Generator().manual_seed(7), 0.8, 0.5)
 
     def normal(dimensions):
         return torch.randn([3] * dimensions, generator=g, dtype=torch.float64).numpy()
 
-    parts = [(1, normal(1), (i,)) for i in range(4)]
-    parts += [(0.8, normal(2), (i, j)) for i in range(4) for j in range(i + 1, 4)]
-    parts += [(0.5, normal(3), (i, i + 1, i + 2)) for i in range(2)]
+    parts = [(1, normal(1), (i,)) for i in range(5)]
+    parts += [(0.8, normal(2), (i, j)) for i in range(5) for j in range(i + 1, 5)]
+    parts += [(0.5, normal(3), (i, i + 1, i + 2)) for i in range(3)]
     for answer, total in zip(language.answers.tolist(), found.tolist(), strict=True):
         expected = [w * table[tuple(answer[i] for i in places)] for w, table, places in parts]
         assert total == pytest.approx(sum(expected), abs=1e-12)

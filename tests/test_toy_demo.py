@@ -718,7 +718,8 @@ def test_what_is_read_one_off_is_not_the_language(quick):
     mean = (right.average.mean() + also.average.mean()) / 2
     assert found["own"]["average"].mean == pytest.approx(float(mean))
     step = shift.one_step(quick.denoiser, prompts[0], words_of(answers[0]["own"]))
-    assert {"<pad>", MASK}.isdisjoint(step["own"])  # what may not be written is not the likeliest
+    allowed = {VOCABULARY[token] for token in quick.denoiser.writable.nonzero().flatten()}
+    assert allowed.issuperset(step["own"])
     assert step["one off"][1:] == step["own"][:-1]
     assert [i for i, word in enumerate(step["words"]) if word == MASK] == list(shift.BLANKS)
 
