@@ -45,6 +45,14 @@ def all_answers(language):
     return torch.cartesian_prod(*[torch.arange(language.V)] * language.N)
 
 
+@pytest.mark.filterwarnings("error")  # of numpy, for the logarithm of 0
+def test_a_word_that_is_certain_is_written_first():
+    """Its entropy is 0, though the logarithms of the others are infinite."""
+    rows = {(-1, -1): [[0.5, 0.5], [0.0, 1.0]], (-1, 1): [[0.25, 0.75]]}
+    law = truth.unguided_law(lambda board: np.array(rows[board]), 2, 2, [1, 1])
+    np.testing.assert_allclose(law, [0, 0.25, 0, 0.75], atol=1e-15)
+
+
 def test_tables_are_sums_over_words_pairs_and_neighbouring_triples():
     """Answer by answer, from the same normal numbers in the order in which they are drawn."""
     language, g = Enumerable(3, 3, 5), torch.Generator().manual_seed(7)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import inspect
 import itertools
 import json
 import math
@@ -11,6 +12,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ from entrgi_ref import (
 from entrgi_ref.orders import ORDERS
 from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.watching import Recorder, TerminalView, trace_page, words
-from toy import dial, exact, leading, ledger, shift, spread, table, training
+from toy import dial, exact, leading, ledger, options, shift, spread, table, training
 from toy.__main__ import app, main
 from toy.demo import BASE, compare, errors_by_step, methods_of, records_of
 from toy.experiments import ToyTestbed
@@ -722,6 +724,15 @@ def test_what_is_read_one_off_is_not_the_language(quick):
     assert allowed.issuperset(step["own"])
     assert step["one off"][1:] == step["own"][:-1]
     assert [i for i, word in enumerate(step["words"]) if word == MASK] == list(shift.BLANKS)
+
+
+def test_seeds_of_training_are_as_large_as_those_of_torch():
+    option = get_args(options.TrainingSeed)[1]
+    assert (option.min, option.max) == (0, 2**63 - 1)
+
+
+def test_networks_are_those_of_the_demo_if_nothing_is_said():
+    assert inspect.signature(Toy.load).parameters["quick"].default is False
 
 
 def test_words_that_may_not_follow_are_marked():

@@ -14,15 +14,17 @@ HARMLESS = TESTS / "mutants" / "harmless.json"
 """Why a survivor is harmless: file -> change -> reason."""
 
 
-RECORDS = ("mutants", "mutants-models", "mutants-others")
+RECORDS = ("mutants", "mutants-models", "mutants-others", "mutants-models-toy")
 """All of the algorithm's mutants, and shares of those of the other rooms."""
 
 
 def rooms() -> dict[str, Any]:
-    """What was found in each room."""
+    """What was found in each room: of two draws the larger."""
     found: dict[str, Any] = {}
     for name in RECORDS:
-        found |= records.read(name)["rooms"]
+        for room, drawn in records.read(name)["rooms"].items():
+            if room not in found or drawn["tried"] > found[room]["tried"]:
+                found[room] = drawn
     return found
 
 
