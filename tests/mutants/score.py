@@ -183,6 +183,8 @@ def naming_tests() -> defaultdict[str, set[str]]:
 
 def when_imported(lines: dict[str, dict[int, set[str]]], mutant: Mutant) -> bool:
     """Whether its statement runs when modules are imported, or tests collected."""
+    if mutant.lines == (0, 0):
+        return True  # be it in a lambda, which a fork could change too late
     first, last = mutant.lines
     of_file = lines.get(mutant.file, {})
     return any("" in of_file.get(line, ()) for line in range(first, last + 1))
