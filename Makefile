@@ -17,7 +17,7 @@ setup: .venv/up-to-date  ## the virtual environment; does nothing when up to dat
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
 	touch $@
 
-test: lint  ## all tests but those in a browser, after lint and types; names the slowest
+test: lint  ## the quick tests, after lint and types; names the slowest
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20 --ignore=tests/test_browse.py --ignore=tests/test_live.py --ignore=tests/test_site.py
 
 test-slow: setup  ## tests that take longer, and further cases of the same

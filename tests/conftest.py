@@ -55,10 +55,10 @@ def words_alone(request, monkeypatch):
     """Figures take most of a report's time: only the tests that are marked so draw them, and most
     of those in one format.
     """
-    figures = sys.modules.get("entrgi_ref.paper.shown.figures")  # to import it takes a second
-    draws = request.node.get_closest_marker("draws")
-    if figures is None:
+    figures = sys.modules.get("entrgi_ref.paper.shown.figures")
+    if figures is None:  # and to import it would take a second
         return
+    draws = request.node.get_closest_marker("draws")
     if not draws:
         monkeypatch.setattr(figures, "draw", lambda run, name, to: [])
     elif "every format" not in draws.args:

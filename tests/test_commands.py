@@ -57,9 +57,9 @@ PLAIN = answered([1.0, -3.0], ["good", "bad"], "bon", steps=0)
 
 
 def test_one_is_not_several():
-    assert counted(1, "prompt") == counted("1", "prompt") == "1 prompt"
+    assert counted(1, "prompt") == counted(1, "prompt", 1) == "1 prompt"
     assert counted(0, "prompt") == "0 prompts"
-    assert counted("1 to 2", "seed") == "1 to 2 seeds"
+    assert (counted(1, "seed", 2), counted(0, "seed", 1)) == ("1 to 2 seeds", "0 to 1 seed")
     assert [counted(n, "batch") for n in (1, 2)] == ["1 batch", "2 batches"]
 
 

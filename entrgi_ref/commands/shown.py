@@ -19,10 +19,12 @@ WIDTH = 90
 """Letters of an answer in a line."""
 
 
-def counted(number: int | str, noun: str) -> str:
-    """`1 prompt`, `2 prompts`, `1 to 2 prompts`, `2 batches`."""
+def counted(number: int, noun: str, most: int | None = None) -> str:
+    """`1 prompt`, `2 batches`; `1 to 2 prompts` where `most` is another number."""
+    if most not in (None, number):
+        return f"{number} to {counted(most, noun)}"
     several = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
-    return f"{number} {noun if number in (1, '1') else several}"
+    return f"{number} {noun if number == 1 else several}"
 
 
 @dataclass(frozen=True)

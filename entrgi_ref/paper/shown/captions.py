@@ -73,8 +73,7 @@ def _counts(run: Run) -> Iterator[str]:
     for benchmark in run.benchmarks:
         counts = [n for (name, _), n in common.items() if name == benchmark]
         if counts:
-            few, many = min(counts), max(counts)
-            size = counted(few if few == many else f"{few} to {many}", "prompt")
+            size = counted(min(counts), "prompt", max(counts))
             found.setdefault(f"{size} × {counted(len(counts), 'seed')}", []).append(benchmark)
     for size, names in found.items():
         yield f"{', '.join(names)}: {size}{' each' if len(names) > 1 else ''}."

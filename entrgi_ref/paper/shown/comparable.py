@@ -53,9 +53,7 @@ def differences(run: Run) -> Iterator[str]:
     measured = {record["benchmark"] for record in run.records}
     counts = {compared[benchmark, seed] for benchmark in measured for seed in seeds}
     if counts - {PROMPTS}:
-        few, many = min(counts), max(counts)
-        found = f"{few}" if few == many else f"{few} to {many}"
-        yield f"{counted(found, 'prompt')} instead of {PROMPTS}"
+        yield f"{counted(min(counts), 'prompt', max(counts))} instead of {PROMPTS}"
     if len(seeds) != len(SEEDS):
         yield f"{counted(len(seeds), 'seed')} instead of {len(SEEDS)}"
     elif tuple(seeds) != SEEDS:
