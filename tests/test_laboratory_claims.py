@@ -209,6 +209,18 @@ def test_the_languages_of_the_record_are_still_drawn(seed):
     assert len(found) == 10
 
 
+def test_a_word_asks_for_a_determiner_by_its_first_letter_its_last_or_its_length():
+    asks = {
+        name: [word for word in ("ba", "ab", "abe", "bad") if rule(word)]
+        for name, rule in templates.AGREEMENTS.items()
+    }
+    assert asks == {
+        "first letter": ["ab", "abe"],
+        "last letter": ["ba", "abe"],
+        "length": ["abe", "bad"],
+    }
+
+
 def test_made_up_words_have_one_to_three_syllables():
     """Each a consonant and a vowel; perhaps a vowel before them, and a consonant after."""
     spell = templates._speller(random.Random(0))
