@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mutants import trial
+from mutants import covered, score, trial
 from mutants.conceptual import MISTAKES
+from mutants.places import Mutant
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.xdist_group("mutants")
@@ -40,3 +41,42 @@ def test_a_trial_ends_as_pytest_would():
     for error in (KeyboardInterrupt, SystemExit):
         assert trial._forked(lambda error=error: _raise(error), 20) == trial.UNREADABLE[0]
     assert trial._forked(lambda: time.sleep(60), 0.1) == trial.TOO_LONG
+
+
+@pytest.mark.slow
+def test_what_a_shared_fixture_runs_counts_for_all_that_ask(tmp_path):
+    """And its seconds are counted once, beside those of the tests."""
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy/__init__.py").write_text(
+        "def slept():\n    import time\n    time.sleep(0.4)\n"
+    )
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "from toy import slept\n"
+        "@pytest.fixture(scope='module')\n"
+        "def inner():\n    slept()\n"
+        "@pytest.fixture(scope='module')\n"
+        "def outer(inner): pass\n"
+        "@pytest.fixture\n"
+        "def own(): pass\n"
+        "def test_first(outer): pass\n"
+        "def test_second(own, outer): pass\n"
+        "def test_other(own): pass\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), str(ROOT), str(ROOT / "tests")])
+    environment = os.environ | {"PYTHONPATH": paths, "PYTEST_PLUGINS": covered.__name__}
+    environment |= {covered.FOLDER: str(tmp_path)}
+    environment.pop(covered.WORKER, None)
+    command = [sys.executable, "-m", "pytest", "-n", "1", "-c", os.devnull, f"--rootdir={tmp_path}"]
+    subprocess.run([*command, "test_it.py"], cwd=tmp_path, env=environment, check=True)
+    found = covered.read(tmp_path)
+    asking = {"test_it.py::test_first", "test_it.py::test_second"}
+    assert found.lines["toy/__init__.py"][3] == asking
+    assert found.lines["toy/__init__.py"][1] == {""}
+    assert sorted(took > 0.4 for took in found.making.values()) == [False, True]
+    assert found.seconds.keys() == asking | {"test_it.py::test_other"}
+    assert max(found.seconds.values()) < 0.4
+    mutant = Mutant("toy/__init__.py", (3, 3), "core/NumberReplacer", 0)
+    kept, took = score.tests_of(found, mutant)
+    assert {*kept} == asking
+    assert 0.4 < took < 0.8

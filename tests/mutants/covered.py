@@ -1,12 +1,18 @@
-"""A plugin of pytest: which test runs which lines, and how long each test takes."""
+"""A plugin of pytest: which test runs which lines, and how long each test takes.
+
+What the fixture of a module or a session runs, it runs for the first test that asks for it. It is
+counted for all that ask.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,26 @@ FOLDER = "MUTANTS_COVERED"
 
 
 WORKER = "PYTEST_XDIST_WORKER"
+FIXTURE = "fixture "
+"""Before the name of a fixture that several tests share, where lines are counted."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was counted, all processes together."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of each test, without the fixtures that it shares."""
+    lines: dict[str, dict[int, set[str]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(set))
+    )
+    """The tests of each line of each file. What runs before any test, when modules are imported, is
+    the test "".
+    """
+    shared: dict[str, list[str]] = field(default_factory=dict)
+    """The fixtures that each test shares with others."""
+    making: dict[str, float] = field(default_factory=dict)
+    """Seconds that each of these fixtures takes once."""
 
 
 class Covered:
@@ -34,16 +60,41 @@ class Covered:
         )
         self.coverage.start()
         self.names: dict[str, str] = {}
+        self.shared: dict[str, list[str]] = {}
+        self.making: dict[str, float] = defaultdict(float)
+        self.within: list[str] = [""]
+        """Where lines are counted now: a test, and the fixtures that are being made for it."""
 
     def pytest_collection_finish(self, session) -> None:
         """pytest-xdist has added a test's group to its name."""
         for item in session.items:
             group = item.get_closest_marker("xdist_group")
             ending = f"@{group.args[0]}" if group else ""
-            self.names[item.nodeid] = item.nodeid.removesuffix(ending)
+            name = self.names[item.nodeid] = item.nodeid.removesuffix(ending)
+            found = [definitions[-1] for definitions in item._fixtureinfo.name2fixturedefs.values()]
+            self.shared[name] = [_fixture(one) for one in found if one.scope != "function"]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.coverage.switch_context(self.names[nodeid])
+        self.within = [self.names[nodeid]]
+        self.coverage.switch_context(self.within[-1])
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef, request) -> Iterator[None]:
+        if fixturedef.scope == "function":
+            return (yield)
+        begun, inner = time.perf_counter(), sum(self.making.values())
+        name = _fixture(fixturedef)
+        self.within.append(name)
+        self.coverage.switch_context(name)
+        try:
+            return (yield)
+        finally:
+            self.within.pop()
+            self.coverage.switch_context(self.within[-1])
+            inner = sum(self.making.values()) - inner
+            took = time.perf_counter() - begun - inner
+            self.making[name] += took
+            self.seconds[self.within[0]] -= took
 
     def pytest_runtest_logreport(self, report) -> None:
         if not report.skipped:
@@ -56,7 +107,12 @@ class Covered:
             str(Path(file).relative_to(here)): data.contexts_by_lineno(file)
             for file in data.measured_files()
         }
-        written = {"seconds": self.seconds, "lines": lines}
+        written = {
+            "seconds": self.seconds,
+            "lines": lines,
+            "shared": self.shared,
+            "making": self.making,
+        }
         (self.folder / f"{_worker()}.json").write_text(json.dumps(written))
         self.coverage.save()
 
@@ -73,20 +129,30 @@ def pytest_load_initial_conftests(early_config) -> None:
         del os.environ["PYTEST_PLUGINS"]  # not in what tests start
 
 
-def read(folder: Path) -> tuple[dict[str, float], dict[str, dict[int, set[str]]]]:
-    """Seconds of each test; the tests of each line of each file, all processes together.
+def _fixture(definition) -> str:
+    return f"{FIXTURE}{definition.baseid}::{definition.argname}"
 
-    What runs before any test, when modules are imported, is the test "".
-    """
-    seconds: dict[str, float] = {}
-    lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for path in folder.glob("*.json"):
-        found = json.loads(path.read_text())
-        seconds |= found["seconds"]
-        for file, of_file in found["lines"].items():
+
+def read(folder: Path) -> Found:
+    """What all processes have counted."""
+    found = Found()
+    written = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    for one in written:
+        found.seconds.update(one["seconds"])
+        found.shared.update(one["shared"])
+        for fixture, took in one["making"].items():
+            found.making[fixture] = max(took, found.making.get(fixture, 0.0))
+    who = defaultdict(set)
+    for test in found.seconds:
+        for fixture in found.shared[test]:
+            who[fixture].add(test)
+    for one in written:
+        for file, of_file in one["lines"].items():
             for line, tests in of_file.items():
-                lines[file][int(line)] |= set(tests)
-    return seconds, lines
+                for test in tests:
+                    asking = who[test] if test.startswith(FIXTURE) else {test}
+                    found.lines[file][int(line)] |= asking
+    return found
 
 
 def share(folder: Path, files: Sequence[str]) -> dict[str, Any]:

@@ -67,9 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.json.parent.mkdir(parents=True, exist_ok=True)
     if not list(given.covered.glob("*.json")):
         measure(given.covered, given.processes)
-    seconds, lines = covered.read(given.covered)
-    chosen = partial(tests_of, seconds, lines)
-    imported = partial(when_imported, lines)
+    counted = covered.read(given.covered)
+    chosen = partial(tests_of, counted)
+    imported = partial(when_imported, counted.lines)
     outcomes = Outcomes(given.json.with_suffix(".jsonl"), again=given.again)
 
     rooms = {}
@@ -127,16 +127,16 @@ def measure(folder: Path, processes: int) -> None:
         raise SystemExit("tests fail without any mutant: mend these first")
 
 
-def tests_of(
-    seconds: dict[str, float], lines: dict[str, dict[int, set[str]]], mutant: Mutant
-) -> tuple[list[str], float]:
+def tests_of(counted: covered.Found, mutant: Mutant) -> tuple[list[str], float]:
     """Tests that run a mutant's statement, as many as fit into `SECONDS`, and their seconds. First
-    those of the file that is named after its module, then the quickest.
+    those of the file that is named after its module, then the quickest. It is at least one, if any
+    runs it.
 
     What stands in a module is run by no test. It is tried by those that use a name from the file,
     and then by those that run anything of it.
     """
-    of_file = lines.get(mutant.file, {})
+    seconds = counted.seconds
+    of_file = counted.lines.get(mutant.file, {})
     first, last = mutant.lines
     here = [of_file[line] for line in range(first, last + 1) if line in of_file]
     found = set().union(*(here or of_file.values())) - {""}
@@ -145,16 +145,21 @@ def tests_of(
         naming = {test for test in seconds if test.partition("[")[0] in naming_tests()[mutant.file]}
         found |= structure | naming
     own = f"_{Path(mutant.file).stem}.py"  # such as test_paper_required.py
-    took, kept = 0.0, []
+    took, kept, made = 0.0, [], set()
+
+    def costs(test: str) -> float:
+        fixtures = {*counted.shared.get(test, ())} - made
+        return seconds.get(test, 0.0) + sum(counted.making.get(one, 0.0) for one in fixtures)
 
     def rank(test: str) -> tuple[bool, bool, bool, float, str]:
         place = test not in structure, test not in naming, own not in test
-        return *place, seconds.get(test, 0.0), test
+        return *place, costs(test), test
 
     for test in sorted(found, key=rank):
-        if took + seconds.get(test, 0.0) > SECONDS:
-            break
-        took += seconds.get(test, 0.0)
+        if kept and took + costs(test) > SECONDS:
+            continue  # another may need what is made by now
+        took += costs(test)
+        made |= {*counted.shared.get(test, ())}
         kept.append(test)
     return kept, took
 
