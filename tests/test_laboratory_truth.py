@@ -433,6 +433,8 @@ def test_a_trained_reward_knows_the_gold_score_but_not_all_of_it():
     sample = LANGUAGE.sample(2_000, torch.Generator().manual_seed(1))
     both = torch.stack([found.of(sample), LANGUAGE.gold(sample)])
     assert 0.5 < float(torch.corrcoef(both)[0, 1]) < 0.9999
+    heads = [layer.self_attn.num_heads for layer in found.network.transformer.layers.layers]
+    assert heads == [2], "with more or fewer the records show other networks"
 
 
 # Samplers
