@@ -20,7 +20,7 @@ setup: .venv/up-to-date  ## the virtual environment; does nothing when up to dat
 test: lint  ## the quick tests, after lint and types; names the slowest
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20 --ignore=tests/test_browse.py --ignore=tests/test_live.py --ignore=tests/test_site.py
 
-test-slow: setup  ## tests that take longer, and further cases of the same
+test-slow: .venv/mutants-up-to-date  ## tests that take longer, and further cases of the same
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 test-deep: setup  ## tests that take longer still, for a release; ten times the examples of properties

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mutants import covered, score, trial
+from mutants import trial
 from mutants.conceptual import MISTAKES
-from mutants.places import Mutant
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.xdist_group("mutants")
@@ -46,6 +45,10 @@ def test_a_trial_ends_as_pytest_would():
 @pytest.mark.slow
 def test_what_a_shared_fixture_runs_counts_for_all_that_ask(tmp_path):
     """And its seconds are counted once, beside those of the tests."""
+    pytest.importorskip("cosmic_ray", reason="make test-slow installs it")
+    from mutants import covered, score
+    from mutants.places import Mutant
+
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy/__init__.py").write_text(
         "def slept():\n    import time\n    time.sleep(0.4)\n"
