@@ -9,6 +9,7 @@ import hypothesis
 import jaxtyping
 import pytest
 import torch
+import typer.main
 import typer.testing
 
 import properties  # noqa: F401, its profiles
@@ -34,7 +35,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 # The commands of an application are made once, and not whenever a test calls one.
-typer.testing._get_command = functools.cache(typer.testing._get_command)
+typer.main.get_command = typer.testing._get_command = functools.cache(typer.main.get_command)
 
 
 def pytest_runtest_setup(item):
