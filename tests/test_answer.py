@@ -294,6 +294,7 @@ def test_what_does_not_fit_is_one_line_before_weights_are_loaded(
     assert said.out == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("torchao") is None, reason="needs torchao")
 def test_rounded_weights_and_the_kind_of_attention(tmp_path):
     """They reach the networks: answers of rounded ones, and of a reward model alone rounded."""

@@ -58,6 +58,7 @@ def test_a_record_has_what_a_reader_needs(tmp_path, monkeypatch):
         invoke("bench", "--shape", "wid")
 
 
+@pytest.mark.slow
 def test_some_rows_at_a_time_are_what_is_timed():
     found = benching.bench(SMALL, torch.device("cpu"), rounds=1, vocabulary_batch=5)
     assert found["vocabulary_batch"] == 5
@@ -100,6 +101,7 @@ def test_the_peak_is_of_what_is_held_at_once():
     assert 0.9 < peak[0] / (16 * 2**20 * 4) < 2.5
 
 
+@pytest.mark.slow
 def test_scaling_has_a_line_for_each_size(tmp_path, monkeypatch):
     assert list(scaling.SIZES) == ["S", "N", "V", "prompt", "M", "T"]
     for size, grow in scaling.SIZES.items():

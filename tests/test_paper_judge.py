@@ -149,6 +149,7 @@ def test_scores_are_those_of_an_independent_computation(run, tmp_path, louder):
     assert found.mean == pytest.approx(sum(sum(v) / 3 for v in scores.values()) / 2)
 
 
+@pytest.mark.slow
 def test_batches_do_not_change_scores(run, model, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
     words = ("--backend", "transformers", "--model", model, "--dtype", "float64")

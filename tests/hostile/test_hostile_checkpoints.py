@@ -193,7 +193,7 @@ NUMBERS = {
     "rms_norm_eps": (float("nan"), float("inf"), -1, 0),
     "rope_theta": (float("nan"), float("inf"), -1, 0, 10**400),
     "max_position_embeddings": (float("nan"), -1, 0),
-    "num_hidden_layers": (10**6, 10**12, 10**30, 999, -1, 0, 1.5),
+    "num_hidden_layers": (10**6, 10**12, 10**30, -1, 0, 1.5),
     "intermediate_size": (2**31, 10**12, 10**30, -1),
     "hidden_size": (2**31, 10**12, 10**30),
     "vocab_size": (2**31, 10**12, 10**30),
@@ -210,6 +210,13 @@ def test_numbers_that_no_network_has_are_refused(field, kind, tmp_path):
         folder = changed(source, tmp_path / str(i), config={field: value})
         assert refusal(lambda folder=folder: load(folder)), value
         shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_more_layers_than_there_are_weights_for_are_refused(kind, tmp_path):
+    source, load = kind
+    folder = changed(source, tmp_path / "many", config={"num_hidden_layers": 999})
+    assert refusal(lambda: load(folder))
 
 
 @pytest.mark.parametrize("field", ["auto_map", "eos_token_id", "rope_theta", "hidden_size"])

@@ -74,6 +74,7 @@ def test_lmunits_template_is_bounded_too(tokenizer):
     assert TOO_LARGE in said
 
 
+@pytest.mark.slow
 def test_what_follows_a_hostile_one_is_rendered(tokenizer):
     """By another process, if the first has been ended."""
     for template in (LOOPS, "{{ 'a' * 10**10 }}"):
