@@ -91,7 +91,7 @@ laboratory: setup  ## the laboratory's full runs, in two to three hours
 lint: setup  ## style and types
 	$(BIN)/ruff check docs entrgi_ref tests toy noxfile.py
 	$(BIN)/ruff format --check docs entrgi_ref tests toy noxfile.py
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 clean:  ## remove the environment, caches and results
 	rm -rf .venv .venv-matrix dist results site toy/.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
