@@ -79,9 +79,9 @@ class Denoiser(Protocol):
 
         `tokens` is prompt and response, `valid` is False at the padding before a prompt and behind
         a shorter template, `masked` marks the response's masked positions. Rows come in (S, N)
-        order, and any shift between a position and its output is already done. It may be asked
-        about some of the trajectories only, and what it returned may be held meanwhile: so each
-        call makes a tensor of its own.
+        order, and any shift between a position and its output is already done. A call may be about
+        some of the trajectories only, and earlier results may still be in use: so each call
+        returns a tensor of its own.
         """
 
     def decode(self, response: Int[Tensor, "S N"]) -> list[str]:

@@ -47,7 +47,8 @@ SYMBOLS = (
         "logits",
         "n V",
         "finite, or −inf for ids that may not be written",
-        "The mask predictor's logits at the masked positions.",
+        "The mask predictor's logits at the masked positions. A function of one equation takes ψ "
+        "by this name.",
         ("entrgi_ref.guidance:guide", f"{CORE}:token_distribution"),
         "φ",
     ),
