@@ -107,7 +107,7 @@ class SamplingConfig:
     denoising_steps: int = 128
     """T in [1, 2^16). Step i goes from noise level t to s, see `schedule`."""
     temperature: float = 0.7
-    """tau > 0, in Eq. 1 and for the tokens that are written."""
+    """tau > 0, in Eq. 1, for the tokens that are written, and for the order `entropy`."""
     top_p: float = 0.95
     """In (0, 1], the mass of the nucleus from which hard and written tokens are drawn."""
     order: str | OrderFunction = "entropy"
