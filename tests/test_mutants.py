@@ -74,7 +74,8 @@ def test_what_a_shared_fixture_runs_counts_for_all_that_ask(tmp_path):
     subprocess.run([*command, "test_it.py"], cwd=tmp_path, env=environment, check=True)
     found = covered.read(tmp_path)
     asking = {"test_it.py::test_first", "test_it.py::test_second"}
-    assert found.lines["toy/__init__.py"][3] == asking
+    (fixture,) = found.lines["toy/__init__.py"][3]
+    assert found.asking[fixture] == asking
     assert found.lines["toy/__init__.py"][1] == {""}
     assert sorted(took > 0.4 for took in found.making.values()) == [False, True]
     assert found.seconds.keys() == asking | {"test_it.py::test_other"}

@@ -37,9 +37,11 @@ class Found:
     lines: dict[str, dict[int, set[str]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(set))
     )
-    """The tests of each line of each file. What runs before any test, when modules are imported, is
-    the test "".
+    """The tests and shared fixtures of each line of each file. What runs before any test, when
+    modules are imported, is the test "".
     """
+    asking: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """The tests that ask for each shared fixture."""
     shared: dict[str, list[str]] = field(default_factory=dict)
     """The fixtures that each test shares with others."""
     making: dict[str, float] = field(default_factory=dict)
@@ -142,16 +144,12 @@ def read(folder: Path) -> Found:
         found.shared.update(one["shared"])
         for fixture, took in one["making"].items():
             found.making[fixture] = max(took, found.making.get(fixture, 0.0))
-    who = defaultdict(set)
+        for file, of_file in one["lines"].items():
+            for line, who in of_file.items():
+                found.lines[file][int(line)] |= {*who}
     for test in found.seconds:
         for fixture in found.shared[test]:
-            who[fixture].add(test)
-    for one in written:
-        for file, of_file in one["lines"].items():
-            for line, tests in of_file.items():
-                for test in tests:
-                    asking = who[test] if test.startswith(FIXTURE) else {test}
-                    found.lines[file][int(line)] |= asking
+            found.asking[fixture].add(test)
     return found
 
 

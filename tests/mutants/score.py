@@ -129,8 +129,8 @@ def measure(folder: Path, processes: int) -> None:
 
 def tests_of(counted: covered.Found, mutant: Mutant) -> tuple[list[str], float]:
     """Tests that run a mutant's statement, as many as fit into `SECONDS`, and their seconds. First
-    those of the file that is named after its module, then the quickest. It is at least one, if any
-    runs it.
+    those of the file that is named after its module, then those that run it themselves and not by a
+    fixture, then the quickest. It is at least one, if any runs it.
 
     What stands in a module is run by no test. It is tried by those that use a name from the file,
     and then by those that run anything of it.
@@ -139,7 +139,9 @@ def tests_of(counted: covered.Found, mutant: Mutant) -> tuple[list[str], float]:
     of_file = counted.lines.get(mutant.file, {})
     first, last = mutant.lines
     here = [of_file[line] for line in range(first, last + 1) if line in of_file]
-    found = set().union(*(here or of_file.values())) - {""}
+    who = set().union(*(here or of_file.values())) - {""}
+    itself = {test for test in who if not test.startswith(covered.FIXTURE)}
+    found = itself.union(*(counted.asking[fixture] for fixture in who - itself))
     structure, naming = {test for test in seconds if test.startswith(STRUCTURE)}, set()
     if mutant.lines == (0, 0):
         naming = {test for test in seconds if test.partition("[")[0] in naming_tests()[mutant.file]}
@@ -151,8 +153,8 @@ def tests_of(counted: covered.Found, mutant: Mutant) -> tuple[list[str], float]:
         fixtures = {*counted.shared.get(test, ())} - made
         return seconds.get(test, 0.0) + sum(counted.making.get(one, 0.0) for one in fixtures)
 
-    def rank(test: str) -> tuple[bool, bool, bool, float, str]:
-        place = test not in structure, test not in naming, own not in test
+    def rank(test: str) -> tuple[bool, bool, bool, bool, float, str]:
+        place = test not in structure, test not in naming, own not in test, test not in itself
         return *place, costs(test), test
 
     for test in sorted(found, key=rank):
