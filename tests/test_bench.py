@@ -134,7 +134,10 @@ def test_what_a_run_should_take_grows_with_what_is_worked_on():
     assert grown(wide, denoising_steps=16) == pytest.approx(2)
     assert grown(wide, prompt=160) == pytest.approx(1)
     assert grown(wide, gradient_steps=7) == pytest.approx(8 / 4)
-    assert grown({"adam": 1.0}, gradient_steps=6) == pytest.approx(2)
+    for name in ("softmax", "nucleus", "draw"):
+        assert grown({name: 1.0}, gradient_steps=7) == pytest.approx(8 / 4)
+    for name in ("entropy", "gradient", "adam"):
+        assert grown({name: 1.0}, gradient_steps=6) == pytest.approx(2)
     assert grown({"denoiser": 1.0}, prompt=48) == pytest.approx((48 + 16) / (16 + 16))
     assert grown({"denoiser": 1.0}, vocabulary=10, gradient_steps=9) == pytest.approx(1)
     assert grown({"rest": 1.0, "reward_forward": 3.0}, gradient_steps=6) == pytest.approx(7 / 4)

@@ -682,7 +682,9 @@ def test_score_functions_are_unbiased_and_as_noisy_as_draws(reward):
     gradients, rewards = gradient.exact(state, reward, SIZES)
     wanted = np.concatenate(gradients)
     found = gradient.score_function(state, rewards, SIZES, wanted)
-    assert found["reinforce"]["bias"] == pytest.approx(0, abs=1e-20)
+    for name in ("reinforce", "loo"):
+        assert found[name]["bias"] == pytest.approx(0, abs=1e-20)
+        assert found[name]["mean"] == found[name]["along"] == pytest.approx(wanted @ wanted)
     q = (state.logits / 0.7).softmax(-1).numpy()
     pairs = 60_000
     x = np.stack([rng.choice(3, size=(pairs, 2), p=row) for row in q], 2)  # pair, draw, position
