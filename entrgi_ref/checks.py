@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import numbers
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -89,6 +89,24 @@ def function(name: str, value: object) -> None:
     """Raise `ValueError` unless `value` can be called."""
     if not callable(value):
         raise ValueError(f"{name}: got {value!r}, expected a function")
+
+
+def only_reads(name: str, value: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function of a tensor, or of a record of tensors, that raises `ValueError` if it writes into
+    one of them: what comes after would be computed from something else.
+    """
+
+    def reading(given: Any) -> Any:
+        of = [given] if isinstance(given, Tensor) else vars(given).values()
+        # torch counts the writes into a tensor, but for those that are made to need no gradient.
+        tensors = [one for one in of if isinstance(one, Tensor) and not one.is_inference()]
+        before = [tensor._version for tensor in tensors]
+        found = value(given)
+        if [tensor._version for tensor in tensors] != before:
+            raise ValueError(f"{name}: it wrote into what it was given, which it may only read")
+        return found
+
+    return reading
 
 
 def choice_or_function(name: str, value: object, allowed: Iterable[str]) -> None:
@@ -232,13 +250,18 @@ def texts(value: Any, expected: int) -> Any:
     return value
 
 
-def vocabulary(writable: object, mask_id: int, embeddings: object) -> None:
-    """Raise `ValueError` unless the networks share a vocabulary, in which the mask is no token."""
-    if not isinstance(writable, Tensor) or writable.dtype != torch.bool or writable.ndim != 1:
-        raise ValueError(f"denoiser.writable: got {writable!r:.60}, expected a bool tensor [V]")
-    shape("reward.embeddings", embeddings, (len(writable), None), "[V, d]")
-    if writable[mask_id]:
+def writable(value: object, mask_id: int) -> int:
+    """V. `ValueError` unless `value` says which tokens may be written, and not the mask."""
+    if not isinstance(value, Tensor) or value.dtype != torch.bool or value.ndim != 1:
+        raise ValueError(f"denoiser.writable: got {value!r:.60}, expected a bool tensor [V]")
+    if value[mask_id]:
         raise ValueError("denoiser.writable: got True at the mask token, expected False")
+    return len(value)
+
+
+def vocabulary(may_be_written: object, mask_id: int, embeddings: object) -> None:
+    """Raise `ValueError` unless the networks share a vocabulary, in which the mask is no token."""
+    shape("reward.embeddings", embeddings, (writable(may_be_written, mask_id), None), "[V, d]")
 
 
 def precision(dtype: torch.dtype | None) -> None:
@@ -275,19 +298,20 @@ def tables(logits: Tensor, embeddings: Tensor, steps: object) -> None:
 
 
 def climb(
-    weight: object,
+    weight: Any,
     step_size: object,
     temperature_: object,
     top_p: object,
     optimiser: object,
     known: Iterable[str],
-) -> None:
-    """Raise `ValueError` unless these settings of `guide` are in their ranges."""
+) -> Any:
+    """The weight, see `only_reads`; `ValueError` unless these settings of `guide` are in range."""
     function("weight", weight)
     number("step_size", step_size, 0, 1e6)
     temperature(temperature_)
     number("top_p", top_p, 0, 1)
     choice_or_function("optimiser", optimiser, known)
+    return only_reads("weight", weight)
 
 
 def optimiser(value: Any) -> Any:

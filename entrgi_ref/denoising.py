@@ -72,6 +72,7 @@ def generate(
     checks.vocabulary(denoiser.writable, denoiser.mask_id, reward.embeddings)
     template = Template.of(start, (len(prompts), N), denoiser)
     checks.rows_at_a_time("vocabulary_batch", vocabulary_batch)
+    observe = observe and checks.only_reads("observe", observe)
 
     encoded = denoiser.encode(prompts)
     checks.encoded(encoded, len(prompts))

@@ -80,7 +80,7 @@ def guide(
     Source: seed, authors' code.
     """
     checks.tables(logits, reward.embeddings, steps)
-    checks.climb(weight, step_size, temperature, top_p, optimiser, OPTIMISERS)
+    weight = checks.climb(weight, step_size, temperature, top_p, optimiser, OPTIMISERS)
 
     conditions = checks.Conditions()
     conditions.require("the denoiser's logits are not finite", logits.amax(-1).isfinite())

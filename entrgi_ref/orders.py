@@ -129,7 +129,8 @@ def rank(
                 f"order_temperature: got {order_temperature!r}, expected 0 under 'origin'"
             )
         return -chance.origin()
-    confidence = (ORDERS[order] if isinstance(order, str) else order)(candidates)
+    ranking = ORDERS[order] if isinstance(order, str) else checks.only_reads("order", order)
+    confidence = ranking(candidates)
     checks.shape("order", confidence, candidates.tokens.shape, "[n], one number per position")
     if callable(order):  # of the others this is known, and the host need not wait for the device
         conditions = checks.Conditions()

@@ -80,7 +80,7 @@ def guide_in_parts(
     what `guide` raises. Source: ours.
     """
     checks.tables(logits, reward.embeddings, steps)
-    checks.climb(weight, step_size, temperature, top_p, optimiser, OPTIMISERS)
+    weight = checks.climb(weight, step_size, temperature, top_p, optimiser, OPTIMISERS)
 
     conditions = checks.Conditions()
     conditions.require("the denoiser's logits are not finite", logits.amax(-1).isfinite())

@@ -32,6 +32,7 @@ from entrgi_ref import (
     schedule,
 )
 from entrgi_ref.draws import KeyedStepDraws
+from entrgi_ref.orders import by_entropy
 from entrgi_ref.schedule import floor_share
 from properties import tried
 from tiny import TinyDenoiser, TinyReward, Trainable, stand_in
@@ -569,6 +570,19 @@ def test_a_weight_that_leaves_its_range_names_the_step_and_the_prompts():
     )
     with pytest.raises(ValueError, match=message):
         observed(replace(SMALL, guidance=replace(FLOAT64, weight=weight)))
+
+
+def test_what_is_shown_to_an_order_or_an_observer_is_only_read():
+    def sorting(candidates):
+        return candidates.probabilities.mul_(2).amax(-1)
+
+    with pytest.raises(ValueError, match="order: it wrote into what it was given"):
+        observed(replace(SMALL, order=sorting))
+    networks = TinyDenoiser(0), TinyReward(50)
+    with pytest.raises(ValueError, match="observe: it wrote into what it was given"):
+        generate(*networks, PROMPTS, SMALL, observe=lambda record: record.tokens.fill_(7))
+    with torch.inference_mode():
+        generate(*networks, PROMPTS, replace(SMALL, order=by_entropy), observe=lambda record: None)
 
 
 @pytest.mark.parametrize("steps", [0, 2])

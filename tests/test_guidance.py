@@ -18,6 +18,7 @@ from entrgi_ref import (
     SamplingConfig,
     approximation_error,
     entropy,
+    entropy_weight,
     guide,
 )
 from entrgi_ref.checks import some
@@ -313,6 +314,21 @@ def test_rewards_that_cannot_be_differentiated_are_refused():
     reward.function = lambda mixed: mixed.detach().sum()
     with pytest.raises(ValueError, match="rewards without a gradient"):
         guide(logits, reward, **SETTINGS, draw=draw_first)
+
+
+def test_a_weight_that_writes_into_the_logits_is_refused():
+    """It would make another method of it, without a word."""
+    logits, reward = random_problem()
+
+    def in_place(psi):
+        psi /= 0.7
+        return entropy_weight(psi)
+
+    message = "weight: it wrote into what it was given, which it may only read"
+    with pytest.raises(ValueError, match=message):
+        guide(logits, reward, **SETTINGS | {"weight": in_place}, draw=draw_first)
+    with torch.inference_mode():
+        guide(logits.clone(), reward, **SETTINGS, draw=draw_first)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

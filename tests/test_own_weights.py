@@ -67,6 +67,21 @@ def test_what_it_names_is_what_is_called(module):
         SamplingConfig().guided(weight=own).to_json()
 
 
+def test_what_its_trial_did_not_show_is_one_line_too(module):
+    module(
+        "def half(l):\n"
+        "    if l.shape[1] == 9: raise KeyError('only\\nlarge')\n"
+        '    if l.shape[1] == 8: raise RuntimeError("can\'t allocate memory")\n'
+        "    return l.new_ones(len(l))\n"
+    )
+    own = OwnWeight.load("my_weights:half")
+    message = r"^method: my_weights:half cannot be called with logits \[5, 9\] \(KeyError: .*\)$"
+    with pytest.raises(ValueError, match=message):
+        own(torch.randn(5, 9))
+    with pytest.raises(RuntimeError, match=r"^can't allocate"):  # the run tries smaller batches
+        own(torch.randn(5, 8))
+
+
 @pytest.mark.parametrize(
     ("change", "same"),
     [
@@ -111,6 +126,13 @@ def test_the_hash_follows_an_import(module):
         ("my_weights:half", "def halve(l): ...", "my_weights has no half; its functions: halve"),
         ("my_weights:half", "half = 0.5", "got 0.5, expected a function"),
         ("my_weights:half", "half = lambda: 1", r"cannot be called with logits \[4, 4096\] \(Type"),
+        (
+            "my_weights:half",
+            "half = lambda l: l.div_(2).mean(1).sigmoid()",
+            "it wrote into what it",
+        ),
+        ("my_weights:half", "half = lambda l: exit(3)", r"cannot be called .* \(SystemExit: 3\)"),
+        ("my_weights:half", "exit()", r"importing my_weights failed \(SystemExit"),
         ("my_weights:half", "half = lambda l: 0.5", "got 0.5, expected a tensor of shape"),
         (
             "my_weights:half",

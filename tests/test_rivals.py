@@ -356,6 +356,40 @@ def test_rewards_that_are_not_finite_are_refused(rival):
 
 
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_refused(rival, value):
+    """As `generate` refuses them: or masks would be left, or the first token written everywhere."""
+
+    class Turns(TinyDenoiser):
+        def __call__(self, tokens, valid, masked):
+            logits = super().__call__(tokens, valid, masked)
+            if self.calls == 2:
+                logits[-1, :] = value
+            return logits
+
+    message = r"the denoiser's logits are not finite, for prompt 1 \('123'\)$"
+    with pytest.raises(ValueError, match=message):
+        rival(Turns(4, V), Table(), PROMPTS, configured(2))
+
+
+@pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
+def test_a_denoiser_that_is_none_is_refused(rival):
+    """A row too few, or a mask that may be written."""
+
+    class Short(TinyDenoiser):
+        def __call__(self, tokens, valid, masked):
+            return super().__call__(tokens, valid, masked)[1:]
+
+    with pytest.raises(ValueError, match=r"the denoiser's logits: got .*\[n, V\]"):
+        rival(Short(4, V), Table(), PROMPTS, configured(2))
+    denoiser = TinyDenoiser(4, V)
+    denoiser.writable = torch.ones(V, dtype=torch.bool)
+    with pytest.raises(ValueError, match="writable: got True at the mask token"):
+        rival(denoiser, Table(), PROMPTS, configured(2))
+    assert denoiser.calls == 0
+
+
+@pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
 def test_no_graph_is_kept_of_trainable_networks(rival):
     reward, scores = Table(), Table().score
     scale = torch.ones((), dtype=torch.float64, requires_grad=True)

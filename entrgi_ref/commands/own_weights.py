@@ -19,6 +19,7 @@ import torch
 from .. import checks
 from ..config import GuidanceConfig, SamplingConfig
 from ..relaxation import WEIGHTS
+from .memory import out_of_memory
 
 if TYPE_CHECKING:
     from ..relaxation import WeightFunction
@@ -68,7 +69,14 @@ class OwnWeight:
         return cls(name, function, _hash(module, function, given), weight)
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        return self.weight(logits)
+        """`ValueError` where it fails after all, which the logits of its trial did not show."""
+        try:
+            return self.weight(logits)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            named = f"{self.module}{SEPARATOR}{self.function}"
+            raise ValueError(_failed(named, logits, error)) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process imports the module itself: what it finds there is what it declares."""
@@ -129,7 +137,7 @@ def _imported(name: str, given: str) -> ModuleType:
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{name}.".startswith(f"{missing}."):
             reason = f"there is no module {missing}, neither in {here} nor installed"
@@ -147,12 +155,9 @@ def _try_out(given: str, weight: WeightFunction) -> None:
     logits[3, ::2] = -torch.inf
     try:
         with torch.no_grad():
-            found = weight(logits.clone())
-    except Exception as error:
-        raise ValueError(
-            f"method: {given} cannot be called with logits {list(logits.shape)} "
-            f"({type(error).__name__}: {error})"
-        ) from error
+            found = checks.only_reads(f"method: {given}", weight)(logits)
+    except (Exception, SystemExit) as error:
+        raise ValueError(_failed(given, logits, error)) from error
     checks.shape(f"method: the weights of {given}", found, (4,), "[n], one for each row of logits")
     outside = found[~((found >= 0) & (found <= 1))].tolist()
     if outside:
@@ -160,6 +165,11 @@ def _try_out(given: str, weight: WeightFunction) -> None:
             f"method: {given} gives {checks.some(outside)}, expected finite numbers in [0, 1]; "
             "logits of tokens that may not be written are -inf"
         )
+
+
+def _failed(given: str, logits: torch.Tensor, error: BaseException) -> str:
+    said = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
+    return f"method: {given} cannot be called with logits {list(logits.shape)} ({said})"
 
 
 def _hash(module: ModuleType, function: str, given: str) -> str:

@@ -53,6 +53,7 @@ class Boards:
         K, N = config.trajectories, config.new_tokens
         checks.prompts(prompts)
         keys = keys if keys is None else checks.keys(keys, len(prompts))
+        checks.writable(denoiser.writable, denoiser.mask_id)
         encoded = checks.encoded(denoiser.encode(prompts), len(prompts))
         prompt = encoded.tokens.repeat_interleave(K, 0)
         valid = F.pad(encoded.valid.repeat_interleave(K, 0), (0, N), value=True)
@@ -71,13 +72,22 @@ class Boards:
         return [step for step, _ in self.config.guided_steps([self.config.new_tokens])]
 
     def predict(self) -> Float[Tensor, "n V"]:
-        """phi, at all masked positions. A mask predictor is not asked about finished answers."""
+        """phi, at all masked positions. A mask predictor is not asked about finished answers.
+
+        `ValueError`, with the prompts, where it is not finite.
+        """
         masked, every_id = self.masked, self.config.write_every_id
         if not masked.any():
             return torch.zeros(0, len(self.denoiser.writable), device=self.response.device)
         tokens = torch.cat([self.prompt, self.response], 1)
         dtype = DTYPES[self.config.guidance_at(self.steps[0]).dtype]
-        return predict(self.denoiser, tokens, self.valid, masked, dtype, every_id)
+        row = masked.nonzero()[:, 0]
+        logits = predict(self.denoiser, tokens, self.valid, masked, dtype, every_id, n=len(row))
+        finite = logits.amax(-1).isfinite()
+        if not finite.all():
+            listing = checks.named(row[~finite], self.prompts, self.config.trajectories)
+            raise ValueError(f"the denoiser's logits are not finite, for prompt {listing}")
+        return logits
 
     def write(self, tokens: Int[Tensor, "n"], committed: Bool[Tensor, "S N"]) -> None:
         """Write the tokens of the masked positions where they are committed."""
