@@ -85,6 +85,16 @@ def choice(name: str, value: object, allowed: Iterable[str]) -> None:
         raise ValueError(f"{name}: got {value!r}, expected one of {names}{hint}")
 
 
+def without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. `ValueError` for a key that stands there twice: which one is meant?"""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} stands there twice")
+        found[key] = value
+    return found
+
+
 def function(name: str, value: object) -> None:
     """Raise `ValueError` unless `value` can be called."""
     if not callable(value):
@@ -285,8 +295,9 @@ def tables(logits: Tensor, embeddings: Tensor, steps: object) -> None:
     """
     shape("logits", logits, (None, None), "[n, V]")
     shape("reward.embeddings", embeddings, (logits.shape[1], None), "[V, d]")
-    if not logits.is_floating_point():
-        raise ValueError(f"logits: got {logits.dtype}, expected a floating-point dtype")
+    for name, table in (("logits", logits), ("reward.embeddings", embeddings)):
+        if not table.is_floating_point():
+            raise ValueError(f"{name}: got {table.dtype}, expected a floating-point dtype")
     if integer("steps", steps, minimum=0) == 0:
         return
     precision(logits.dtype)

@@ -19,7 +19,7 @@ from . import checks
 from .guidance import OPTIMISERS, OptimiserFunction
 from .orders import ORDERS, ORIGIN, OrderFunction
 from .relaxation import WEIGHTS, WeightFunction
-from .schedule import Step, busy_steps, schedule
+from .schedule import MANY, Step, busy_steps, schedule
 
 DTYPES = {
     "float32": torch.float32,
@@ -27,8 +27,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "denoiser": None,
 }
-MANY = 2**16
-"""More tokens and steps than anybody waits for: a schedule of as many takes a second."""
 MANY_ANSWERS = 2**24
 """Of one prompt. A distribution may be asked for a million."""
 BY_ENTROPY = ("entrgi", "entrgi_tempered")
@@ -244,8 +242,8 @@ class SamplingConfig:
         Unknown keys and values that do not fit raise `ValueError`.
         """
         try:
-            written = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            written = json.loads(text, object_pairs_hook=checks.without_doubles)
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{cls.__name__}: got text that is not JSON ({error})") from error
         settings = _known(cls, written)
         if "guidance" in settings:

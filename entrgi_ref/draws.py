@@ -112,6 +112,7 @@ class KeyedDraws:
         cls, seed: int, keys: Iterable[int], trajectories: int, device: torch.device | None = None
     ) -> KeyedDraws:
         """The draws for a number of trajectories for each prompt key (see `prompt_key`)."""
+        seed = checks.integer("seed", seed, minimum=-(2**63), below=2**63)
         found = torch.tensor(checks.keys(keys))[:, None]
         prompts = absorb(absorb(torch.zeros_like(found), seed), found)
         return cls(absorb(prompts, torch.arange(trajectories)).flatten().to(device))
@@ -187,6 +188,7 @@ def inverse_cdf(
     Never a token of probability 0. Rows need not sum to 1 exactly, the number is scaled to their
     sum. Source: ours.
     """
+    checks.shape("uniform", uniform, probabilities.shape[:1], "[n], one number per row")
     if fast_draw.applies(probabilities):
         return fast_draw.inverse_cdf(probabilities, uniform)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)

@@ -30,6 +30,10 @@ class Step:
     which knows how many masks there are."""
 
 
+MANY = 2**16
+"""More tokens and steps than anybody waits for: a schedule of as many takes a second."""
+
+
 @equation("alg:schedule")
 def schedule(denoising_steps: int, new_tokens: int) -> list[Step]:
     r"""The T steps of Algorithm 1, between the noise levels linspace(1, 0.001, T + 1).
@@ -39,8 +43,8 @@ def schedule(denoising_steps: int, new_tokens: int) -> list[Step]:
     T = 256 and N = 128, 129 steps commit nothing. `new_tokens` is how many are masked at first.
     Source: authors' code.
     """
-    checks.integer("denoising_steps", denoising_steps, minimum=1)
-    checks.integer("new_tokens", new_tokens, minimum=0)
+    checks.integer("denoising_steps", denoising_steps, minimum=1, below=MANY)
+    checks.integer("new_tokens", new_tokens, minimum=0, below=MANY)
     levels = torch.linspace(1, 1e-3, denoising_steps + 1, dtype=torch.float32)
     fractions = 1 - levels[1:] / levels[:-1]
     fractions[-1] = 1

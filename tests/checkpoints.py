@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from entrgi_ref.models import Dream, SequenceReward
@@ -68,11 +70,17 @@ def causal(folder, kind=Qwen3Config):
     return folder
 
 
+def of_words(folder, vocabulary):
+    """Give a checkpoint another vocabulary, of which nothing is put together from letters."""
+    for file in ("vocab.json", "merges.txt"):
+        (folder / file).unlink()
+    Tokenizer(BPE(vocabulary, [])).save(str(folder / "tokenizer.json"))
+
+
 def other_tokenizer(source, folder):
     """A copy whose tokens are others."""
     shutil.copytree(source, folder)
     tokens = json.loads((folder / "vocab.json").read_text())
     renamed = {f"{token}?" if i > 20 else token: i for token, i in tokens.items()}
-    (folder / "vocab.json").write_text(json.dumps(renamed))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
+    of_words(folder, renamed)
     return folder

@@ -230,6 +230,9 @@ def test_what_the_reward_lacks_is_weighed_by_the_mask_predictor():
     assert f"what it lacks has a probability of {mass:.1e} under" in output
 
 
+CLOSED = object()
+
+
 @pytest.mark.parametrize(
     ("words", "stdin", "pattern"),
     [
@@ -241,6 +244,10 @@ def test_what_the_reward_lacks_is_weighed_by_the_mask_predictor():
         (["--from", "/nowhere"], None, "from: cannot read '/nowhere': No such file"),
         (["--from", "{bad}"], None, "from: line 2 of .* is .*, expected an object with a text"),
         (["--from", "{cut}"], None, "from: line 1 of .* is no JSON"),
+        (["--from", "{whole}"], None, "from: got .*whole.json', expected a text with a prompt in"),
+        (["--from", "{upper}"], None, "from: line 2 of .* is .*, expected an object with a text"),
+        (["-"], CLOSED, "prompt: standard input is closed"),
+        (["--from", "-"], CLOSED, "prompt: standard input is closed"),
         (["--from", "{binary}"], None, "from: cannot read .*: it is not UTF-8"),
         (["x", "y", *(["--template", "a _"] * 3)], None, "template: got 3 for 2 prompts"),
         (["--from", "{with}", "--template", "a _"], None, "template: got one beside those of the"),
@@ -274,6 +281,8 @@ def test_what_does_not_fit_is_one_line_before_weights_are_loaded(
     (tmp_path / "with.jsonl").write_text('{"prompt": "x", "template": "a _"}\n')
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe")
     names = {name: tmp_path / f"{name}.jsonl" for name in ("bad", "cut", "with")}
+    (tmp_path / "upper.JSONL").write_text('{"prompt": "x"}\n{"prompt": 1}\n')
+    names |= {"whole": tmp_path / "whole.json", "upper": tmp_path / "upper.JSONL"}
     names |= {"binary": tmp_path / "binary.txt", "folder": tmp_path / "folder.csv"}
     names["folder"].mkdir()
     if "{other}" in words:
@@ -284,7 +293,7 @@ def test_what_does_not_fit_is_one_line_before_weights_are_loaded(
     if stdin is not None:
         import io
 
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setattr(sys, "stdin", None if stdin is CLOSED else io.StringIO(stdin))
     with pytest.raises(SystemExit) as stop:
         __main__.main()
     said = capfd.readouterr()

@@ -58,6 +58,12 @@ def test_a_record_has_what_a_reader_needs(tmp_path, monkeypatch):
         invoke("bench", "--shape", "wid")
 
 
+def test_a_folder_in_place_of_the_record_is_refused_before_anything_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "bench", lambda *given: pytest.fail("it is timed"))
+    with pytest.raises(ValueError, match=r"json: got .*, which is a folder"):
+        invoke("bench", "--shape", "toy", "--json", tmp_path)
+
+
 @pytest.mark.slow
 def test_some_rows_at_a_time_are_what_is_timed():
     found = benching.bench(SMALL, torch.device("cpu"), rounds=1, vocabulary_batch=5)

@@ -139,6 +139,15 @@ def test_unknown_keys_are_refused_with_the_nearest_name():
         SamplingConfig.from_json('{"guidance": {"step": 2}}')
 
 
+def test_a_key_that_stands_there_twice_is_refused(as_users_run_it):
+    for text in ('{"seed": 1, "seed": 2}', '{"guidance": {"seed": 1, "seed": 1}}'):
+        with pytest.raises(ValueError, match="the key 'seed' stands there twice"):
+            SamplingConfig.from_json(text)
+    for other in (None, 5, ["{}"]):
+        with pytest.raises(ValueError, match="SamplingConfig: got text that is not JSON"):
+            SamplingConfig.from_json(other)
+
+
 @pytest.mark.parametrize("text", ["[]", '"entrgi"', '{"guidance": 3}', "{", '{"temperature": NaN}'])
 def test_json_that_does_not_fit_is_refused(text):
     with pytest.raises(ValueError):  # noqa: PT011

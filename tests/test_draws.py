@@ -191,6 +191,18 @@ def test_inverse_cdf_draws_with_the_given_probabilities():
     assert torch.bincount(drawn, minlength=4).tolist() == [200, 0, 500, 300]
 
 
+@pytest.mark.parametrize("V", [4, 5000])
+def test_inverse_cdf_wants_a_number_for_each_row(as_users_run_it, V):
+    with pytest.raises(ValueError, match=r"uniform: got shape \[1\], expected .* \[2\]"):
+        inverse_cdf(torch.full((2, V), 1 / V), torch.tensor([0.1]))
+
+
+@pytest.mark.parametrize("seed", [1.9, "1", True, 2**63, None])
+def test_a_seed_is_an_integer(as_users_run_it, seed):
+    with pytest.raises(ValueError, match="seed: got"):
+        KeyedDraws.of(seed, [1], 2)
+
+
 def test_inverse_cdf_stays_in_the_vocabulary_for_nan():
     token = inverse_cdf(torch.full((2, 3), math.nan), torch.tensor([0.0, 0.9]))
     assert torch.all((token >= 0) & (token < 3))

@@ -290,6 +290,9 @@ def test_wrong_tensors_are_refused(as_users_run_it):
         guide(logits[0], reward, **SETTINGS, draw=draw_first)
     with pytest.raises(ValueError, match=r"logits: got torch.int64, expected a floating-point"):
         guide(logits.long(), reward, **SETTINGS, draw=draw_first)
+    whole = Reward(reward.embeddings.long(), reward.function)
+    with pytest.raises(ValueError, match=r"reward.embeddings: got torch.int64, expected a float"):
+        guide(logits, whole, **SETTINGS, draw=draw_first)
     with pytest.raises(
         ValueError, match=r"reward.embeddings: got shape \[6, 4\], expected .* \[5, any\]"
     ):

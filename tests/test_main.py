@@ -17,7 +17,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from checkpoints import DREAM, REWARD, changed, pair
+from checkpoints import DREAM, REWARD, changed, of_words, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, __main__, denoising, generate
 from entrgi_ref.__main__ import app
 from entrgi_ref.commands import pairs
@@ -198,8 +198,7 @@ def test_what_can_be_known_is_checked_before_weights_are_loaded(
     (folders["cut"] / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     index = {"metadata": {}, "weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (folders["lacking"] / "model.safetensors.index.json").write_text(json.dumps(index))
-    (folders["foreign"] / "vocab.json").write_text(json.dumps(foreign))
-    (folders["foreign"] / "merges.txt").write_text("#version: 0.2\n")
+    of_words(folders["foreign"], foreign)
     monkeypatch.setattr(checkpoints, "load", lambda *a, **k: pytest.fail("weights are loaded"))
     arguments = [str(argument).format(**folders) for argument in arguments]
     assert main(monkeypatch, *arguments) == 2
@@ -564,6 +563,13 @@ def test_a_run_ends_with_one_if_a_prompt_has_failed(monkeypatch, declared, faile
         monkeypatch.setenv("RANK", rank)
     monkeypatch.setattr(start, "run", lambda *given, **options: failed)
     said("run", "main", "--device", "cpu", "--denoiser", DREAM, "--reward", REWARD, code=code)
+
+
+@pytest.mark.parametrize("rank", ["abc", "", "-1", "1.0"])
+def test_a_rank_that_is_no_number_is_named(monkeypatch, rank):
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(ValueError, match=f"^RANK: got '{rank}' in the environment, expected a num"):
+        start.rank()
 
 
 def test_only_a_plan_has_the_options_of_a_dry_one(monkeypatch, declared):

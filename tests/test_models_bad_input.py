@@ -325,6 +325,7 @@ DREAMS = [
     ({"vocab_size": 300}, {}, "mask token has the id 384, but vocab_size is 300"),
     ({"mask_token_id": 7}, {}, r"mask_token_id: got 7 in config\.json, but 384"),
     ({"eos_token_id": 7}, {}, r"eos_token_id: got 7 in config\.json, but 380"),
+    ({}, {"eos_token": None}, r"eos_token_id: got 380 in config\.json, but the tokenizer has none"),
     ({"tie_word_embeddings": True}, {}, "tie_word_embeddings: got True, but|lm_head"),
     ({}, {"mask_token": "<|nomask|>"}, "mask token has the id 385, but vocab_size is 385"),
     ({}, {"chat_template": 5}, "no chat template"),

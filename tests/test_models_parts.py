@@ -547,6 +547,10 @@ def test_a_copy_in_the_hubs_cache_is_known_by_its_id_and_commit(tmp_path):
     assert checkpoints.name_of(cached) == "some/model/b"
     assert checkpoints.identity(cached) == {"name": "some/model/b", "commit": "abc"}
     assert checkpoints.name_of(cached.parent) == "snapshots"
+    own = tmp_path / "trained" / "snapshots" / "best"
+    own.mkdir(parents=True)
+    assert checkpoints.name_of(own) == "best"
+    assert "contents" in checkpoints.identity(own), "or other weights would go on with its run"
 
 
 def test_contents_are_known_by_both_ends_of_a_file(tmp_path, monkeypatch):
@@ -1238,7 +1242,9 @@ def test_where_the_mask_token_is_declared():
 def test_special_tokens_of_tokenizer_and_configuration_agree(recwarn):
     last = Marked(mask=1, eos=4, pad=4)
     _check_special_tokens(last, {"eos_token_id": 4, "pad_token_id": 4, "mask_token_id": 1}, 1, 5)
-    _check_special_tokens(Marked(), {"eos_token_id": 4}, 4, 5)
+    _check_special_tokens(Marked(), {"eos_token_id": None, "pad_token_id": 4}, 4, 5)
+    with refused("^eos_token_id: got 4 in config.json, but the tokenizer has none$"):
+        _check_special_tokens(Marked(), {"eos_token_id": 4}, 4, 5)
     with refused("^checkpoint: the pad token has the id 5"):
         _check_special_tokens(Marked(mask=1, pad=5), {}, 1, 5)
     for name, ids in {"mask": (5, 4, 4), "eos": (1, 5, 4), "pad": (1, 4, 5)}.items():
@@ -1677,9 +1683,10 @@ def test_what_the_hub_does_not_have_is_refused(hub):
     hub.error = EntryNotFoundError("x")
     with refused("^checkpoint: the hub has no 'some/model' with a config.json$"):
         listing.listed("some/model@v2")
-    for name in ("nowhere", "a/b/c"):
-        with refused(f"^checkpoint: there is no folder '{name}'$"):
-            listing.listed(name)
+    for name in ("nowhere", "a/b/c", "~nobody-of-that-name/x"):
+        for find in (listing.listed, checkpoints.locate):
+            with refused(f"^checkpoint: there is no folder '{name}'$"):
+                find(name)
 
 
 def test_a_folder_is_listed_by_its_files():

@@ -478,6 +478,8 @@ FOREIGN = {"base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight": tor
         ({"config": {"peft_type": REMOVED}}, "peft_type: got None"),
         ({"config": {"scaled_twice": True}}, "does not know scaled_twice"),
         ({"config": {"r": 0}}, "does not fit"),
+        ({"config": {"target_modules": "(([a-z0-9_.]+)+)+!"}}, "target_modules: got the pattern"),
+        ({"config": {"exclude_modules": "([a-z]+)+!"}}, "exclude_modules: got the pattern"),
         ({"scale": float("nan")}, "not finite"),
         ({"config": {"lora_bias": True}}, "lora_bias: got True"),
         ({"config": {"alora_invocation_tokens": [1, 2]}}, r"alora_invocation_tokens: got \[1, 2\]"),

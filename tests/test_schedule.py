@@ -63,6 +63,13 @@ def test_schedule_is_rounded_as_in_the_authors_code():
     assert floor_share(torch.tensor(10), torch.tensor(0.7).item()).item() == 7  # 6.9999999 exactly
 
 
+def test_more_than_anybody_waits_for_is_refused():
+    """It would take minutes, or commit another number than there are: float32 counts to 2^24."""
+    for T, N in ((2**16, 4), (10**7, 4), (2**45, 4), (3, 2**16), (3, 2**40 + 1)):
+        with pytest.raises(ValueError, match=r"expected an integer below 2\^16"):
+            schedule(T, N)
+
+
 def test_nothing_is_committed_of_nothing():
     assert [step.count for step in schedule(3, 0)] == [0, 0, 0]
     assert busy_steps(3, [0]) == set()

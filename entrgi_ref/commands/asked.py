@@ -13,6 +13,8 @@ from .files import LONGEST_LINE, read_lines
 from .shown import counted
 
 STDIN = "-"
+NO_LINES = (".json", ".csv", ".tsv", ".parquet")
+"""Endings of files whose lines are no prompts."""
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 """With which some programs begin a file."""
 
@@ -66,15 +68,23 @@ def _with_templates(found: list[Asked], templates: Sequence[str]) -> list[Asked]
 def _of_file(file: str) -> list[Asked]:
     if file == STDIN:
         return _standard_input()
+    kind = Path(file).suffix.lower()
+    if kind in NO_LINES:
+        raise ValueError(
+            f"from: got {file!r}, expected a text with a prompt in each line, or a .jsonl file "
+            "with an object in each line"
+        )
     try:
         lines = list(read_lines(Path(file)))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"from: cannot read {file!r}: {reason}") from error
-    return _objects(lines, file) if file.endswith(".jsonl") else _lines(lines, repr(file))
+    return _objects(lines, file) if kind == ".jsonl" else _lines(lines, repr(file))
 
 
 def _standard_input() -> list[Asked]:
+    if sys.stdin is None:  # as under some daemons
+        raise ValueError("prompt: standard input is closed, expected a prompt in each line of it")
     text = sys.stdin.read(LONGEST_LINE + 1)
     if len(text) > LONGEST_LINE:
         raise ValueError(f"prompt: standard input has more than {LONGEST_LINE} characters")

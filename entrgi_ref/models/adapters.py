@@ -61,6 +61,13 @@ class Adapter:
                     f"adapter: {field}: got {written[field]!r}, with which an adapter cannot be "
                     "merged into the weights exactly"
                 )
+        for field in NAMES:
+            found = written.get(field)
+            if isinstance(found, str) and found not in WORDS:
+                raise ValueError(
+                    f"adapter: {field}: got the pattern {found!r:.60}, expected a list of names: a "
+                    "pattern can take any time"
+                )
         return cls(folder)
 
     def merged(self, network: Network) -> Network:
@@ -101,6 +108,9 @@ class Adapter:
 
 UNSUPPORTED = ("lora_bias", "alora_invocation_tokens")
 """Fields of an adapter that adds more than a product of two matrices, or not to every token."""
+
+NAMES, WORDS = ("target_modules", "exclude_modules"), ("all-linear",)
+"""Fields that name layers; and words that peft knows there."""
 
 WITHOUT: tuple[Any, ...] = (None, False, "", [], {})
 """Values at which a field asks for nothing."""

@@ -31,6 +31,14 @@ DATA = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 """What is fetched from the hub: configuration, weights, tokenizer. No Python and no pickles."""
 
 
+def expanded(path: str | Path) -> Path:
+    """A path whose `~` is the home folder. `ValueError` if it is that of a user who has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint: there is no folder {str(path)!r}") from error
+
+
 def locate(path: str | Path, revision: str | None = None) -> Path:
     """The folder of a checkpoint: `path` itself, or what the hub holds under that id.
 
@@ -38,7 +46,7 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
     there is no such folder, if a folder is given a revision, or if the hub cannot be reached and no
     earlier download is at hand.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if folder.is_dir():
         if revision is not None:
             raise ValueError(
@@ -112,7 +120,8 @@ def name_of(folder: Path) -> str:
 
 def _is_snapshot(folder: Path) -> bool:
     """Whether it lies in the hub's cache: models--OWNER--NAME/snapshots/COMMIT."""
-    return folder.parent.name == "snapshots"
+    cached = folder.parent
+    return cached.name == "snapshots" and cached.parent.name.startswith("models--")
 
 
 SAMPLED = 2**20

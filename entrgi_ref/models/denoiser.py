@@ -287,13 +287,17 @@ def _check_special_tokens(
         "pad": tokenizer.pad_token_id,
     }
     for name, index in found.items():
+        other = written.get(f"{name}_token_id")
         if index is None:
+            if name == "eos" and other is not None:
+                raise ValueError(
+                    f"eos_token_id: got {other!r} in config.json, but the tokenizer has none"
+                )
             continue
         if index >= width:
             raise ValueError(
                 f"checkpoint: the {name} token has the id {index}, but vocab_size is {width}"
             )
-        other = written.get(f"{name}_token_id")
         if other is None or other == index:
             continue
         said = f"{name}_token_id: got {other!r} in config.json, but {index} in the tokenizer"

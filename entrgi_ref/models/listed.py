@@ -34,7 +34,7 @@ def listed(path: str | Path) -> Listed | None:
     If the hub does not answer, what has been fetched before, or else None. Raises `ValueError` if
     there is no such folder, or if the hub has no such checkpoint.
     """
-    folder = Path(path).expanduser()
+    folder = checkpoints.expanded(path)
     if folder.is_dir():
         return _of_folder(folder)
     hub_id, _, revision = str(path).partition("@")

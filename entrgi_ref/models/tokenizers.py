@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from jaxtyping import Bool, Int
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -41,6 +42,7 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     files = ("tokenizer.json", "vocab.json", "tokenizer.model")
     if not any((folder / file).is_file() for file in files):
         raise ValueError(f"checkpoint: {folder} has no tokenizer, none of {', '.join(files)}")
+    _require_normal(_written(folder / "tokenizer.json"), folder)
     try:
         tokenizer = loader.from_pretrained(folder, local_files_only=True)
         tokenizer.decode(tokenizer("some text", add_special_tokens=False)["input_ids"])
@@ -57,6 +59,7 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
             "split_special_tokens: got True, with which the marks of a chat template are text"
         )
     _require_one_token_each(tokenizer, folder)
+    _require_merges(tokenizer, folder)
     template = tokenizer.chat_template  # several of them, by name, are a mapping
     if not (isinstance(template, str | Mapping) and template):
         raise ValueError(f"checkpoint: the tokenizer of {folder} has no chat template")
@@ -73,6 +76,64 @@ def _require_one_token_each(tokenizer: PreTrainedTokenizerBase, folder: Path) ->
                 f"to {token!r}"
             )
         of[index] = token
+
+
+def _require_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Raise `ValueError` if some tokens of a byte-level vocabulary cannot be made from letters, as
+    when a download of merges.txt broke off, or if a letter is missing, which would be left out.
+    """
+    merges, words = folder / "merges.txt", folder / "vocab.json"
+    if (folder / "tokenizer.json").is_file() or not (merges.is_file() and words.is_file()):
+        return
+    added, letters = tokenizer.get_added_vocab(), {*ByteLevel.alphabet()}
+    lines = merges.read_text(encoding="utf-8-sig").splitlines()
+    made = letters | {line.replace(" ", "", 1) for line in lines if " " in line}
+    vocabulary = _written(words)
+    if any(token.endswith(END_OF_WORD) for token in vocabulary):
+        return  # letters stand there twice, and merges are of both
+    for reason, missing in (
+        (f"{words} lacks letters", letters - vocabulary.keys()),
+        (f"{merges} makes no", vocabulary.keys() - made - added.keys()),
+    ):
+        if missing:
+            raise ValueError(
+                f"checkpoint: {reason} {checks.some(sorted(map(repr, missing)))}; is it complete?"
+            )
+
+
+END_OF_WORD = "</w>"
+
+GROWTH = 64
+"""Times as long may a text become before it is split into tokens."""
+
+
+def _require_normal(written: Mapping[str, Any], folder: Path) -> None:
+    """Raise `ValueError` for replacements that make a text longer and longer: nothing can stop them
+    once they run.
+    """
+    growth = 1.0
+    for step in _steps(written.get("normalizer")):
+        pattern, content = step.get("pattern"), step.get("content")
+        if step.get("type") == "Replace" and isinstance(content, str):
+            found = pattern.get("String") if isinstance(pattern, Mapping) else None
+            replaced = len(found) if isinstance(found, str) else 1
+            growth *= max(1.0, len(content) / max(1, replaced))
+    if growth > GROWTH:
+        raise ValueError(
+            f"checkpoint: the normalizer of {folder}/tokenizer.json may make a text {growth:.3g} "
+            f"times as long, expected at most {GROWTH} times"
+        )
+
+
+def _steps(normalizer: Any) -> Iterator[Mapping[str, Any]]:
+    """Itself, and those that it is a sequence of."""
+    left = [normalizer]
+    while left:
+        one = left.pop()
+        if isinstance(one, Mapping):
+            yield one
+            inner = one.get("normalizers")
+            left += inner if isinstance(inner, list) else []
 
 
 SAME_AS = {"DreamTokenizer": "Qwen2Tokenizer"}

@@ -12,6 +12,7 @@ from checkpoints import DREAM, REWARD, SHORT, changed
 from corpus import VALUES, header, in_shards, one_weight, refusal
 from entrgi_ref import SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward, load_denoiser
+from entrgi_ref.models.denoiser import DenoiserCheckpoint
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 LLADA = DREAM.parent.parent / "parity-models" / "llada-tiny"
@@ -189,6 +190,11 @@ def test_files_that_are_no_json_are_refused(name, file, tmp_path):
     assert refusal(lambda: SequenceReward.from_pretrained(folder, None))
 
 
+def cut_merges(folder):
+    lines = (folder / "merges.txt").read_text().splitlines(keepends=True)
+    (folder / "merges.txt").write_text("".join(lines[:50]))
+
+
 NUMBERS = {
     "rms_norm_eps": (float("nan"), float("inf"), -1, 0),
     "rope_theta": (float("nan"), float("inf"), -1, 0, 10**400),
@@ -200,6 +206,52 @@ NUMBERS = {
     "num_attention_heads": (2**31, 10**30),
     "pad_token_id": (2**31, 10**30, float("nan")),
 }
+
+
+def replacing(times):
+    one = {"type": "Replace", "pattern": {"String": "m"}, "content": "mm"}
+    return {"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": [one] * times}]}
+
+
+@pytest.mark.parametrize("times", [7, 35, 2000])
+def test_a_normalizer_that_doubles_and_doubles_is_refused(times, tmp_path):
+    """Nothing can end it once it runs: at 35 it would take hours, and all memory."""
+    folder = changed(LLADA, tmp_path)
+    written = json.loads((folder / "tokenizer.json").read_text())
+    written["normalizer"] = replacing(times)
+    (folder / "tokenizer.json").write_text(json.dumps(written))
+    said = refusal(lambda: DenoiserCheckpoint.examine(folder))
+    assert "may make a text" in said
+
+
+def test_a_normalizer_that_replaces_a_little_is_taken(tmp_path):
+    folder = changed(LLADA, tmp_path)
+    written = json.loads((folder / "tokenizer.json").read_text())
+    written["normalizer"] = replacing(2)
+    (folder / "tokenizer.json").write_text(json.dumps(written))
+    assert not refusal(lambda: DenoiserCheckpoint.examine(folder))
+
+
+def without_a_letter(folder):
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    vocabulary["unused0"] = vocabulary.pop("Z")
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda folder: (folder / "merges.txt").write_text(""), "merges.txt makes no"),
+        (cut_merges, "merges.txt makes no"),
+        (without_a_letter, "vocab.json lacks letters 'Z'; is it complete?"),
+    ],
+)
+def test_a_vocabulary_that_is_not_whole_is_refused(edit, reason, kind, tmp_path):
+    """Its prompts would be read as other tokens, or without some letters."""
+    source, load = kind
+    folder = changed(source, tmp_path)
+    edit(folder)
+    assert reason in refusal(lambda: load(folder))
 
 
 @pytest.mark.parametrize("field", NUMBERS)

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import shutil
 
 import pytest
 from paper_runs import tiny_run
@@ -190,6 +192,36 @@ def test_files_that_are_no_records(name, file, made, tmp_path, without_figures):
     (folder / file).write_bytes(LINES[name])
     read_by_all(folder)
     assert command(main, "report", folder)[0] == 2
+
+
+NO_FILES = {
+    "a folder": lambda file: file.mkdir(),
+    "a pipe": os.mkfifo,
+    "a device": lambda file: file.symlink_to("/dev/zero"),
+    "nowhere": lambda file: file.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", NO_FILES)
+def test_records_that_are_no_files_are_refused(name, made, tmp_path, without_figures):
+    """A pipe or a device would be read without end."""
+    folder = write(tmp_path / "in" / "run", *made)
+    NO_FILES[name](folder / "records" / "z.jsonl")
+    for one in ("report", "browse", "export", "repair"):
+        code, _, error = command(main, one, folder)
+        assert (code, "z.jsonl is no file that can be read" in error) == (2, True), one
+    code, said, _ = command(main, "list", folder)
+    assert code == 0
+    assert "cannot be read: out: " in said
+
+
+def test_records_that_are_no_folder_are_refused(made, tmp_path, without_figures):
+    folder = write(tmp_path / "in" / "run", *made)
+    shutil.rmtree(folder / "records")
+    (folder / "records").write_text("")
+    for one in ("report", "repair"):
+        code, _, error = command(main, one, folder)
+        assert (code, "records is no folder" in error) == (2, True), one
 
 
 @pytest.mark.deep

@@ -132,6 +132,12 @@ def test_chance_in_a_template_is_the_same_each_time(tokenizer):
     assert len({conversation(tokenizer, SHORT) for _ in range(3)}) == 1
 
 
+def test_the_time_in_a_template_is_the_same_on_each_day(tokenizer):
+    """Or a run that is gone on with on the next day would have other prompts."""
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y %H:%M:%S.%f') }} " + CONTENT
+    assert conversation(tokenizer, SHORT) == f"26 Jul 2024 00:00:00.000000 {SHORT}"
+
+
 def test_a_template_that_leaves_the_prompt_out(tokenizer):
     for template in ("x", "{{ messages[0].content | upper }}", "{{ messages[0].content[:10] }}"):
         tokenizer.chat_template = template

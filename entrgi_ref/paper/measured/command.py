@@ -32,6 +32,8 @@ def run(
     """
     if faster and device.type != "cuda":
         raise ValueError(f"faster: got True on {device}, expected a GPU of NVIDIA")
+    if file is not None and file.is_dir():
+        raise ValueError(f"json: got {str(file)!r}, which is a folder")
     found = bench(SHAPES[name], device, rounds, faster, vocabulary_batch)
     option = " --faster" if faster else ""
     option += f" --vocabulary-batch {vocabulary_batch}" if vocabulary_batch else ""

@@ -26,6 +26,7 @@ from .records import (
     Key,
     bad_line,
     declared,
+    files_of,
     fingerprint,
     key_of,
     line_of,
@@ -69,7 +70,7 @@ class RunFolder:
             (path / "records").mkdir(parents=True, exist_ok=True)
             with self.lock("declaration", wait=True):
                 _declare(path / "run.json", declaration, asked or {}, other_version)
-                for file in sorted((path / "records").glob("*.jsonl")):
+                for file in files_of(path):
                     self._mend(file)
             name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
             self._own = path / "records" / f"{re.sub(r'[^A-Za-z0-9-]', '-', name)}.jsonl"
@@ -87,7 +88,7 @@ class RunFolder:
 
     def refresh(self, *, forget_failed: bool = False) -> None:
         """Take note of what all processes have written since the last time."""
-        for file in sorted((self.path / "records").glob("*.jsonl")):
+        for file in files_of(self.path):
             size, count = self._read.get(file, (0, 0))
             with file.open("rb") as lines:
                 lines.seek(size)
@@ -260,7 +261,7 @@ def _makers(path: Path, declaration: Mapping[str, Any]) -> list[dict[str, str]]:
     if not declaration or "made_with" in declaration:
         return list(declaration.get("made_with", []))
     found: list[dict[str, str]] = []
-    for file in sorted((path / "records").glob("*.jsonl")):
+    for file in files_of(path):
         for _, line, _ in lines_of(file.read_bytes()):
             try:
                 record = json.loads(line)
@@ -309,7 +310,7 @@ def _unused(path: Path) -> Path:
 
 def _repaired_folder(folder: Path, run: Path, expected: str, require: Require) -> list[str]:
     with _lock(folder, "declaration", wait=True):
-        files = sorted((folder / "records").glob("*.jsonl"))
+        files = files_of(folder)
         return [said for file in files for said in _repaired(file, run, expected, require)]
 
 

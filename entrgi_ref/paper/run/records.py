@@ -132,7 +132,7 @@ def read_by_key(
     """As `read_records`, by key and in any order; `keep` says what of a record is kept."""
     expected = read_declaration(path)["fingerprint"]
     found: dict[Key, Record] = {}
-    for file in sorted((path / "records").glob("*.jsonl")):
+    for file in files_of(path):
         for number, line, whole in lines_of(file.read_bytes()):
             try:
                 key, record = parsed(line, expected, require)
@@ -143,6 +143,20 @@ def read_by_key(
                 raise bad_line(file, number, error) from error
             if key not in found or found[key]["status"] == "failed":
                 found[key] = keep(record)
+    return found
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files with the records of a run, in order.
+
+    `ValueError` for one that is no file: a folder cannot be read, and a pipe has no end.
+    """
+    if (path / "records").exists() and not (path / "records").is_dir():
+        raise ValueError(f"out: {path / 'records'} is no folder")
+    found = sorted((path / "records").glob("*.jsonl"))
+    for file in found:
+        if not file.is_file():
+            raise ValueError(f"out: {file} is no file that can be read; move it elsewhere")
     return found
 
 

@@ -26,7 +26,16 @@ from .runner import GIVE_UP_AFTER, Runner
 
 def rank() -> int:
     """This process's number under torchrun, 0 without."""
-    return int(os.environ.get("RANK", "0"))
+    return _number("RANK")
+
+
+def _number(variable: str) -> int:
+    found = os.environ.get(variable, "0")
+    if not (found.isascii() and found.isdigit()):
+        raise ValueError(
+            f"{variable}: got {found!r} in the environment, expected a number of a process"
+        )
+    return int(found)
 
 
 def announce(message: str) -> None:
@@ -41,7 +50,7 @@ def local_device(device: str) -> str:
         import torch
 
         if torch.cuda.is_available():
-            return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+            return f"cuda:{_number('LOCAL_RANK') % torch.cuda.device_count()}"
     return device
 
 

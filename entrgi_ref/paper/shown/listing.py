@@ -27,7 +27,7 @@ def listing(folders: Sequence[Path]) -> str:
         try:
             declared = read_experiment(folder)
             states = {k: r["status"] for k, r in read_by_key(folder, keep=_status).items()}
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             lines.append(f"\n{folder}: cannot be read: {error}")
             continue
         done = sum(state == "ok" for state in states.values())
