@@ -108,7 +108,7 @@ def only_reads(name: str, value: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     def reading(given: Any) -> Any:
         of = [given] if isinstance(given, Tensor) else vars(given).values()
-        # torch counts the writes into a tensor, but for those that are made to need no gradient.
+        # torch counts the writes into a tensor, but for those made under inference_mode.
         tensors = [one for one in of if isinstance(one, Tensor) and not one.is_inference()]
         before = [tensor._version for tensor in tensors]
         found = value(given)

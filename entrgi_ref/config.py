@@ -244,7 +244,7 @@ class SamplingConfig:
         try:
             written = json.loads(text, object_pairs_hook=checks.without_doubles)
         except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{cls.__name__}: got text that is not JSON ({error})") from error
+            raise ValueError(f"{cls.__name__}: got text that cannot be read ({error})") from error
         settings = _known(cls, written)
         if "guidance" in settings:
             settings["guidance"] = GuidanceConfig(**_known(GuidanceConfig, settings["guidance"]))

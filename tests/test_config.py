@@ -144,7 +144,7 @@ def test_a_key_that_stands_there_twice_is_refused(as_users_run_it):
         with pytest.raises(ValueError, match="the key 'seed' stands there twice"):
             SamplingConfig.from_json(text)
     for other in (None, 5, ["{}"]):
-        with pytest.raises(ValueError, match="SamplingConfig: got text that is not JSON"):
+        with pytest.raises(ValueError, match="SamplingConfig: got text that cannot be read"):
             SamplingConfig.from_json(other)
 
 

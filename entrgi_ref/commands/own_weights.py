@@ -75,8 +75,8 @@ class OwnWeight:
         except Exception as error:
             if out_of_memory(error):
                 raise
-            named = f"{self.module}{SEPARATOR}{self.function}"
-            raise ValueError(_failed(named, logits, error)) from error
+            given = f"{self.module}{SEPARATOR}{self.function}"
+            raise ValueError(_failed(given, logits, error)) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process imports the module itself: what it finds there is what it declares."""
