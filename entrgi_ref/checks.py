@@ -105,6 +105,7 @@ def only_reads(name: str, value: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A function of a tensor, or of a record of tensors, that raises `ValueError` if it writes into
     one of them: what comes after would be computed from something else.
     """
+    function(name, value)
 
     def reading(given: Any) -> Any:
         of = [given] if isinstance(given, Tensor) else vars(given).values()

@@ -572,13 +572,16 @@ def test_a_weight_that_leaves_its_range_names_the_step_and_the_prompts():
         observed(replace(SMALL, guidance=replace(FLOAT64, weight=weight)))
 
 
-def test_what_is_shown_to_an_order_or_an_observer_is_only_read():
+def test_what_is_shown_to_an_order_or_an_observer_is_only_read(as_users_run_it):
     def sorting(candidates):
         return candidates.probabilities.mul_(2).amax(-1)
 
     with pytest.raises(ValueError, match="order: it wrote into what it was given"):
         observed(replace(SMALL, order=sorting))
     networks = TinyDenoiser(0), TinyReward(50)
+    with pytest.raises(ValueError, match="observe: got 5, expected a function"):
+        generate(*networks, PROMPTS, SMALL, observe=5)
+    assert networks[0].calls == 0
     with pytest.raises(ValueError, match="observe: it wrote into what it was given"):
         generate(*networks, PROMPTS, SMALL, observe=lambda record: record.tokens.fill_(7))
     with torch.inference_mode():
