@@ -256,6 +256,10 @@ def test_a_record_is_of_its_run():
     required.require_own(DECLARATION, own)
     required.require_own(DECLARATION, {**own, "variant": {}})
     required.require_own(DECLARATION, {**own, "variant": {"gradient_steps": 0}})
+    shared = {**DECLARATION, "settings": {"temperature": 0.7, "trajectories": 4}}
+    required.require_own(shared, {**own, "settings": {"temperature": 0.7, "trajectories": 9}})
+    with pytest.raises(ValueError, match=r"^its temperature is 0\.1, but that of the run 0\.7$"):
+        required.require_own(shared, {**own, "settings": {"temperature": 0.1}})
     for change, message in [
         ({"experiment": "size"}, "it is of the experiment 'size'"),
         ({"variant": {"gradient_steps": -1}}, "expected steps from 0 on"),

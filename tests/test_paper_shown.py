@@ -935,6 +935,7 @@ def test_an_export_is_the_authors_file_word_for_word(tmp_path):
         [with_settings(one), with_settings(other), bon],
         rewards={"own": {"name": "here/models/own-reward"}, "1.7B": {"name": "b"}},
         benchmarks={"b": "ab"},
+        settings=with_settings(one)["settings"],
     )
     found = export.write(folder, tmp_path / "to")
     stem = "b_own-reward_k2_temp0.7_T5"
@@ -1035,7 +1036,8 @@ def test_reward_models_of_one_name_are_exported_by_what_the_run_calls_them(tmp_p
     ]
     for seed, one in enumerate(records):
         one["seed"] = seed
-    folder = folder_of(tmp_path / "run", records, rewards=rewards)
+    settings = records[0]["settings"]
+    folder = folder_of(tmp_path / "run", records, rewards=rewards, settings=settings)
     found = [path.name.split("_")[1] for path in export.write(folder, tmp_path / "to")]
     assert found == ["A", "B", "C", "unknown"]
 

@@ -309,12 +309,25 @@ def require_captioned(declaration: Mapping[str, Any]) -> None:
         require_fields(declaration, {"denoiser": {"name": str}})
 
 
+UNVARIED = (
+    *("new_tokens", "denoising_steps", "temperature", "top_p", "order", "order_temperature"),
+    *("eos_last", "write_every_id", "skip_empty_steps"),
+)
+"""Settings that all methods and variants of a run share."""
+
+
 def require_own(declaration: Mapping[str, Any], record: Record) -> None:
     """Raise `ValueError` unless a record is of what a run declares: it may have been edited."""
     if record["experiment"] != declaration["experiment"]:
         raise ValueError(f"it is of the experiment {record['experiment']!r:.40}")
     if record["variant"].get("gradient_steps", 0) < 0:
         raise ValueError(f"its variant is {record['variant']!r:.60}, expected steps from 0 on")
+    settings, shared = record.get("settings", {}), declaration["settings"]
+    for name in UNVARIED:
+        if name in settings and name in shared and settings[name] != shared[name]:
+            raise ValueError(
+                f"its {name} is {settings[name]!r:.40}, but that of the run {shared[name]!r:.40}"
+            )
     reward = record["variant"].get("reward", declaration["main_reward"])
     if reward not in declaration["rewards"]:
         raise ValueError(f"its reward model is {reward!r:.40}, none of the run's")
