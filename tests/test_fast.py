@@ -1,6 +1,8 @@
 """What is done sooner at a large vocabulary, against the plain versions."""
 
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import entrgi_ref.fast
 from entrgi_ref import (
     ORDERS,
     Candidates,
@@ -541,3 +544,34 @@ def test_which_tables_adam_goes_over_once():
     assert not fused(2, dtype=torch.bfloat16)
     assert fused(2, whole=torch.zeros(2**20 + 1))
     assert not fused(2**20 + 1, whole=torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("width", "dtype", "triton", "expected"),
+    [
+        (fast.LARGE, torch.float32, True, True),
+        (fast.LARGE, torch.float32, False, False),
+        (fast.LARGE - 1, torch.float32, True, False),
+        (fast.LARGE, torch.float64, True, False),
+    ],
+)
+def test_on_a_gpu_the_kernel_is_for_large_tables_where_triton_is(
+    width, dtype, triton, expected, monkeypatch
+):
+    """And then it is what is called. Without a GPU: of what is asked of the table alone."""
+    monkeypatch.setattr(fast, "find_spec", lambda name: object() if triton else None)
+    table = SimpleNamespace(
+        is_cuda=True, is_cpu=False, dtype=dtype, shape=(2, width), requires_grad=False
+    )
+    assert fast.applies(table) is expected
+    kernel = SimpleNamespace(nucleus=lambda *given: given)
+    monkeypatch.setitem(sys.modules, "entrgi_ref.fast.nucleus_kernel", kernel)
+    monkeypatch.setattr(entrgi_ref.fast, "nucleus_kernel", kernel, raising=False)
+    assert fast.nucleus(table, 0.9) == (table, 0.9)
+
+
+def test_draws_elsewhere_than_on_a_cpu_add_up_in_float64_without_a_copy():
+    """Seen on the device that has shapes and no numbers."""
+    p, u = torch.full((3, 5000), 1 / 5000, device="meta"), torch.zeros(3, device="meta")
+    found = draw.inverse_cdf(p, u)
+    assert (found.shape, found.dtype, found.device.type) == ((3,), torch.int64, "meta")
