@@ -310,20 +310,17 @@ def tables(logits: Tensor, embeddings: Tensor, steps: object) -> None:
 
 
 def climb(
-    weight: Any,
     step_size: object,
     temperature_: object,
     top_p: object,
     optimiser: object,
     known: Iterable[str],
-) -> Any:
-    """The weight, see `only_reads`; `ValueError` unless these settings of `guide` are in range."""
-    function("weight", weight)
+) -> None:
+    """Raise `ValueError` unless these settings of `guide` are in their ranges."""
     number("step_size", step_size, 0, 1e6)
     temperature(temperature_)
     number("top_p", top_p, 0, 1)
     choice_or_function("optimiser", optimiser, known)
-    return only_reads("weight", weight)
 
 
 def optimiser(value: Any) -> Any:

@@ -54,7 +54,7 @@ def generate(
             A list if some are shorter than N: they are padded, and no model attends to padding.
         keys: an integer in [-2^63, 2^63) per prompt, from which its random numbers are made. By
             default the denoiser's, a hash of the text: the same prompt twice is answered alike.
-        observe: called with a `DenoisingRecord` after every step that runs.
+        observe: called with a `DenoisingRecord`, which it only reads, after every step that runs.
         draws: where random choices come from, in place of seed and keys.
         vocabulary_batch: masked positions that are guided at a time, for less memory (`parts.py`).
 

@@ -111,7 +111,9 @@ class KeyedDraws:
     def of(
         cls, seed: int, keys: Iterable[int], trajectories: int, device: torch.device | None = None
     ) -> KeyedDraws:
-        """The draws for a number of trajectories for each prompt key (see `prompt_key`)."""
+        """The draws for a number of trajectories for each prompt key (see `prompt_key`). Seed and
+        keys are in [-2^63, 2^63), or else `ValueError`.
+        """
         seed = checks.integer("seed", seed, minimum=-(2**63), below=2**63)
         found = torch.tensor(checks.keys(keys))[:, None]
         prompts = absorb(absorb(torch.zeros_like(found), seed), found)

@@ -62,7 +62,7 @@ def guide(
         logits: phi, the denoiser's logits. Not changed. psi has their dtype, which may not be
             float16 if there are steps; an entry of -inf stays -inf.
         reward: reads mixed embeddings and likeliest tokens; returns one number per trajectory.
-        weight: logits -> w in [0, 1] per position. This is the method, see `WEIGHTS`.
+        weight: logits, which it only reads -> w in [0, 1] per position. The method: see `WEIGHTS`.
         steps: M >= 0. With 0 the logits come back as they are, which makes Best-of-N.
         step_size: eta > 0; for Adam in logits.
         temperature: tau of Eq. 1.
@@ -80,7 +80,8 @@ def guide(
     Source: seed, authors' code.
     """
     checks.tables(logits, reward.embeddings, steps)
-    weight = checks.climb(weight, step_size, temperature, top_p, optimiser, OPTIMISERS)
+    weight = checks.only_reads("weight", weight)
+    checks.climb(step_size, temperature, top_p, optimiser, OPTIMISERS)
 
     conditions = checks.Conditions()
     conditions.require("the denoiser's logits are not finite", logits.amax(-1).isfinite())

@@ -80,7 +80,8 @@ def guide_in_parts(
     what `guide` raises. Source: ours.
     """
     checks.tables(logits, reward.embeddings, steps)
-    weight = checks.climb(weight, step_size, temperature, top_p, optimiser, OPTIMISERS)
+    weight = checks.only_reads("weight", weight)
+    checks.climb(step_size, temperature, top_p, optimiser, OPTIMISERS)
 
     conditions = checks.Conditions()
     conditions.require("the denoiser's logits are not finite", logits.amax(-1).isfinite())

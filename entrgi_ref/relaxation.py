@@ -154,5 +154,4 @@ WEIGHTS: dict[str, WeightFunction] = {
     "entrgi_tempered": partial(entropy_weight, temperature=0.7),
 }
 """The guided methods by name. A method *is* its weight function, so any other makes a new one.
-`entrgi_tempered` has the q of Eq. 1: here at the paper's tau, by its name in a `GuidanceConfig` at
-that of the `SamplingConfig`."""
+`entrgi_tempered` has the q of Eq. 1: here at the paper's tau, in settings at their temperature."""

@@ -41,7 +41,7 @@ def schedule(denoising_steps: int, new_tokens: int) -> list[Step]:
     Of n masked tokens a step commits $\lfloor n (1 - s/t) \rfloor$, and the last step all that are
     left. With T = N = 128 the first step commits none, the last two, and all between them one; with
     T = 256 and N = 128, 129 steps commit nothing. `new_tokens` is how many are masked at first.
-    Source: authors' code.
+    T in [1, 2^16), N in [0, 2^16), or else `ValueError`. Source: authors' code.
     """
     checks.integer("denoising_steps", denoising_steps, minimum=1, below=MANY)
     checks.integer("new_tokens", new_tokens, minimum=0, below=MANY)

@@ -254,10 +254,9 @@ def test_tables():
 
 
 def test_settings_of_guide():
-    right = {"weight": len, "step_size": 1e6, "temperature_": 1e6, "top_p": 1, "optimiser": "adam"}
+    right = {"step_size": 1e6, "temperature_": 1e6, "top_p": 1, "optimiser": "adam"}
     checks.climb(**right, known=["adam"])
     for name, wrong in {
-        "weight": "entropy",
         "step_size": math.nextafter(1e6, math.inf),
         "temperature_": math.nextafter(1e6, math.inf),
         "top_p": math.nextafter(1, 2),
@@ -269,6 +268,19 @@ def test_settings_of_guide():
         checks.climb(**right | {name: 5e-324}, known=["adam"])
         with pytest.raises(ValueError, match=f"{name}: got 0"):
             checks.climb(**right | {name: 0}, known=["adam"])
+
+
+def test_a_function_that_may_only_read():
+    """Whether it is given a tensor or a record of some; what it returns is passed on."""
+    with pytest.raises(ValueError, match=r"^weight: got 'entropy', expected a function$"):
+        checks.only_reads("weight", "entropy")
+    table = torch.ones(2)
+    assert checks.only_reads("x", torch.sum)(table) == 2
+    record = SimpleNamespace(table=table, step=3)
+    assert checks.only_reads("x", lambda given: given.step)(record) == 3
+    for given, write in ((table, lambda t: t.mul_(2)), (record, lambda r: r.table.zero_())):
+        with pytest.raises(ValueError, match=r"^x: it wrote into what it was given"):
+            checks.only_reads("x", write)(given)
 
 
 def test_rewards_have_a_gradient():

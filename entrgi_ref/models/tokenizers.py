@@ -102,7 +102,7 @@ def _require_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 END_OF_WORD = "</w>"
-
+"""Ends the last letter of a word in some vocabularies, of which merges are made as well."""
 GROWTH = 64
 """Times as long may a text become before it is split into tokens."""
 

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,19 @@ class Found:
     """The tests and shared fixtures of each line of each file. What runs before any test, when
     modules are imported, is the test "".
     """
-    asking: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """The tests that ask for each shared fixture."""
     shared: dict[str, list[str]] = field(default_factory=dict)
     """The fixtures that each test shares with others."""
     making: dict[str, float] = field(default_factory=dict)
     """Seconds that each of these fixtures takes once."""
+
+    @cached_property
+    def asking(self) -> dict[str, set[str]]:
+        """The tests that ask for each shared fixture."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for test in self.seconds:
+            for fixture in self.shared[test]:
+                found[fixture].add(test)
+        return found
 
 
 class Covered:
@@ -147,9 +155,6 @@ def read(folder: Path) -> Found:
         for file, of_file in one["lines"].items():
             for line, who in of_file.items():
                 found.lines[file][int(line)] |= {*who}
-    for test in found.seconds:
-        for fixture in found.shared[test]:
-            found.asking[fixture].add(test)
     return found
 
 
