@@ -1281,14 +1281,23 @@ def test_a_run_and_its_judges_are_read(tmp_path):
         }
 
 
-def test_a_record_of_what_the_run_does_not_declare_is_named(tmp_path):
-    folder = folder_of(tmp_path, [record("own", "bon", 1, 0, [1.0], {"reward": "9B"})])
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"variant": {"reward": "9B"}}, "its reward model is '9B', none of the run's"),
+        (
+            {"settings": SETTINGS | {"top_p": 0.5, "reward": "9B"}},
+            "its top_p is 0.5, but that of the run 0.95",
+        ),
+    ],
+)
+def test_a_record_of_what_the_run_does_not_declare_is_named(tmp_path, change, reason, whole):
+    """Also where settings are not kept, as for the tables of a report."""
+    folder = folder_of(tmp_path, [record("own", "bon", 1, 0, [1.0]) | change])
     with pytest.raises(ValueError, match=r".") as error:
-        Run.read(folder)
-    assert str(error.value) == (
-        f"out: {folder} has a record that is not its own: its reward model is '9B', none of the "
-        "run's"
-    )
+        Run.read(folder, whole=whole)
+    assert str(error.value) == f"out: {folder} has a record that is not its own: {reason}"
 
 
 def test_judges_and_measures_have_names_of_their_own():

@@ -159,15 +159,19 @@ class Run:
         most of a gigabyte.
         """
         declaration, judges = read_experiment(folder), judges_of(folder)
-        by_key = read_by_key(folder, keep=_all if whole else _with_texts if judges else _numbers)
-        records = [by_key[key] for key in sorted(by_key)]
-        for record in records:
+        keep = _all if whole else _with_texts if judges else _numbers
+
+        def own(record: Record) -> Record:
             try:
                 require_own(declaration, record)
             except ValueError as error:
                 raise ValueError(
                     f"out: {folder} has a record that is not its own: {error}"
                 ) from error
+            return keep(record)
+
+        by_key = read_by_key(folder, keep=own)
+        records = [by_key[key] for key in sorted(by_key)]
         answers = [record for record in records if record["status"] == "ok"]
         run = declaration["fingerprint"]
         return cls(
