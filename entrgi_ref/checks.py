@@ -78,7 +78,7 @@ def _zero_or(name: str, value: object, low: float, high: float) -> int | float:
 def choice(name: str, value: object, allowed: Iterable[str]) -> None:
     """Raise `ValueError` unless `value` is one of `allowed`; the message suggests the nearest."""
     allowed = list(allowed)
-    if value not in allowed:
+    if not (isinstance(value, str) and value in allowed):  # an array answers with an array
         near = difflib.get_close_matches(str(value), allowed, n=1)
         hint = "".join(f"; did you mean {one!r}?" for one in near)
         names = ", ".join(map(repr, allowed))
@@ -211,11 +211,12 @@ def keys(value: Iterable[int], prompts: int | None = None, *, beside: object = N
 
 
 def start(value: object, shape_: tuple[int, int], vocabulary: int, mask_id: int) -> Tensor:
-    """`value`. Raises `ValueError` unless it is ids [P, N] with a mask token in each row."""
+    """`value` in int64. Raises `ValueError` unless it is ids [P, N], a mask token in each row."""
     shape("start", value, shape_, "[P, N]")
     assert isinstance(value, Tensor)
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         raise ValueError(f"start: got {value.dtype}, expected integers, the ids of tokens")
+    value = value.long()  # torch cannot compare those of some types
     if not ((value >= 0) & (value < vocabulary)).all():
         raise ValueError(f"start: got ids outside of the vocabulary, expected [0, {vocabulary})")
     masks: list[int] = (value == mask_id).sum(1).tolist()

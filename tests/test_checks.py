@@ -78,6 +78,10 @@ def test_one_of_several():
         "order: got 'abcd', expected one of 'abcde', 'abcdf'; did you mean 'abcdf'?",
         *(checks.choice, "order", "abcd", ["abcde", "abcdf"]),
     )
+    refused(
+        "order: got array(['entropy', 'margin'], dtype='<U7'), expected one of 'entropy', 'margin'",
+        *(checks.choice, "order", np.array(["entropy", "margin"]), ("entropy", "margin")),
+    )
     message = "order: got 3, expected one of 'entropy', 'margin'"
     refused(message, checks.choice, "order", 3, ("entropy", "margin"))
     refused(message, checks.choice_or_function, "order", 3, ("entropy", "margin"))
@@ -164,6 +168,10 @@ def test_seeds_and_keys():
 def test_what_the_answer_starts_from():
     start = torch.tensor([[0, 4], [4, 3]])
     assert checks.start(start, (2, 2), 5, 4) is start
+    for dtype in (torch.uint8, torch.int32, torch.uint16, torch.uint64):
+        taken = checks.start(start.to(dtype), (2, 2), 5, 4)
+        assert taken.dtype == torch.int64
+        assert taken.equal(start)
     message = "start: got ids outside of the vocabulary, expected [0, 5)"
     for wrong in (-1, 5):
         refused(message, checks.start, torch.tensor([[4, wrong]]), (1, 2), 5, 4)
