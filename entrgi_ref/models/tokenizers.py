@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,8 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     _require_normal(_written(folder / "tokenizer.json"), folder)
     try:
         tokenizer = loader.from_pretrained(folder, local_files_only=True)
-        tokenizer.decode(tokenizer("some text", add_special_tokens=False)["input_ids"])
+        with _unheard():
+            tokenizer.decode(tokenizer("some text", add_special_tokens=False)["input_ids"])
         _ = [getattr(tokenizer, f"{kind}_token_id") for kind in ("unk", "eos", "pad", "mask")]
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -64,6 +67,26 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     if not (isinstance(template, str | Mapping) and template):
         raise ValueError(f"checkpoint: the tokenizer of {folder} has no chat template")
     return tokenizer
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """With no standard error, to which a panic of the library writes lines of its own."""
+    try:
+        kept = os.dup(STANDARD_ERROR)
+    except OSError:  # it is closed
+        yield
+        return
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), STANDARD_ERROR)
+    try:
+        yield
+    finally:
+        os.dup2(kept, STANDARD_ERROR)
+        os.close(kept)
+
+
+STANDARD_ERROR = 2
 
 
 def _require_one_token_each(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

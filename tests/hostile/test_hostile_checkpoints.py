@@ -13,6 +13,7 @@ from corpus import VALUES, header, in_shards, one_weight, refusal
 from entrgi_ref import SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward, load_denoiser
 from entrgi_ref.models.denoiser import DenoiserCheckpoint
+from entrgi_ref.models.tokenizers import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 LLADA = DREAM.parent.parent / "parity-models" / "llada-tiny"
@@ -356,6 +357,15 @@ def test_a_panic_of_the_library_of_tokenizers_is_one_line(tmp_path, capfd):
     written["normalizer"] = {"type": "Replace", "pattern": {"String": ""}, "content": "a"}
     (folder / "tokenizer.json").write_text(json.dumps(written))
     assert refusal(lambda: load_denoiser(folder, dtype="float32", device="cpu").encode([SHORT]))
+    assert "panicked" not in capfd.readouterr().err  # nor do lines of the library stand before it
+
+
+def test_a_tokenizer_loads_where_the_standard_error_is_closed(monkeypatch):
+    def closed(descriptor):
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr("os.dup", closed)
+    assert load_tokenizer(LLADA)
 
 
 def test_numbers_that_are_none_give_no_reward(denoiser, tmp_path):
