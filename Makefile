@@ -35,7 +35,7 @@ fuzz: setup  ## the readers of outside data, on files changed at random: a minut
 
 test-kernel: setup  ## the kernels of a GPU, on a CPU
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/kernel $(TRITON)
-	PYTHONPATH=.venv/kernel $(BIN)/python -m pytest -n 2 tests/test_fast_kernel.py
+	TRITON_INTERPRET=1 PYTHONPATH=.venv/kernel $(BIN)/python -m pytest -n 2 tests/test_fast_kernel.py
 
 # The combinations are listed in noxfile.py. In NOX: --session oldest, -- tests/test_parity.py, ...
 test-matrix: .venv/matrix-up-to-date  ## the tests on each declared Python that is at hand, on the oldest and newest libraries

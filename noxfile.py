@@ -21,11 +21,19 @@ ALL = ["-n", "2", "--dist", "loadgroup"]
 ALL += [f"--ignore=tests/test_{name}.py" for name in ("browse", "live", "site")]
 
 
+def run_tests(session: nox.Session) -> None:
+    """All, or what is asked for. The GPU's kernels by an interpreter, where there is a Triton."""
+    session.run("pytest", *(session.posargs or ALL))
+    if not session.posargs:
+        kernels, none = {"TRITON_INTERPRET": "1"}, 5
+        session.run("pytest", "tests/test_fast_kernel.py", env=kernels, success_codes=[0, none])
+
+
 @nox.session(python=["3.11", "3.12", "3.13"])
 def pinned(session: nox.Session) -> None:
     """All tests on the versions of constraints.txt."""
     session.install("--constraint", "constraints.txt", "--editable", ".[dev]")
-    session.run("pytest", *(session.posargs or ALL))
+    run_tests(session)
 
 
 @nox.session(python="3.11")
@@ -34,7 +42,7 @@ def oldest(session: nox.Session) -> None:
     session.install(*LOWEST, "--extra", "dev")
     session.run("uv", "pip", "uninstall", "torchao")  # it needs a newer torch, as `quantize` says
     session.install("--no-deps", "--editable", ".")
-    session.run("pytest", *(session.posargs or ALL))
+    run_tests(session)
 
 
 @nox.session(python="3.11")
@@ -49,4 +57,4 @@ def oldest_quantize(session: nox.Session) -> None:
 def newest(session: nox.Session) -> None:
     """All tests on the newest versions that pyproject.toml admits."""
     session.install("--upgrade", "--editable", ".[dev]")
-    session.run("pytest", *(session.posargs or ALL))
+    run_tests(session)
