@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors.torch import load
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, Qwen3Config
@@ -37,6 +38,11 @@ def changed(source, folder, config=(), tokenizer=(), without=()):
 
 
 REMOVED = object()
+
+
+def weights_in(file):
+    """In memory of their own: those of `load_file` are the file, which tests write anew."""
+    return load(file.read_bytes())
 
 
 def response_tokens(denoiser, rows, length, seed=0):

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import (
     GraniteConfig,
     GraniteForCausalLM,
     Qwen2Config,
 )
 
-from checkpoints import DREAM, LONG, PARITY, REWARD, SHORT, causal
+from checkpoints import DREAM, LONG, PARITY, REWARD, SHORT, causal, weights_in
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import LikelihoodReward, SequenceReward, load_denoiser
 from entrgi_ref.models.likelihood import LikelihoodCheckpoint
@@ -199,7 +199,7 @@ def test_a_causal_model_of_a_mask_predictors_type_has_one(denoiser, tmp_path):
 def test_a_tied_model_with_another_output_layer_is_refused(folder, denoiser, tmp_path):
     shutil.copytree(folder, tmp_path / "own")
     file = tmp_path / "own" / "model.safetensors"
-    weights = load_file(file)
+    weights = weights_in(file)
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     save_file(weights, file, {"format": "pt"})
     LikelihoodReward.from_pretrained(tmp_path / "own", denoiser, dtype="float64")

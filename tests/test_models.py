@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen2ForCausalLM
 
 import entrgi_ref
-from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_tokens
+from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_tokens, weights_in
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate, schedule
 from entrgi_ref.fast import nucleus
 from entrgi_ref.models import Dream, SequenceReward, VocabularyMap
@@ -172,9 +172,9 @@ def widened(folder, vocabulary):
     """The checkpoint with further ids in its output layer, and large logits for them."""
     import json
 
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
-    weights = load_file(folder / "model.safetensors")
+    weights = weights_in(folder / "model.safetensors")
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         extra = weights[name][:1].expand(vocabulary - len(weights[name]), -1)
         weights[name] = torch.cat([weights[name], 30 * extra])

@@ -9,11 +9,11 @@ from fnmatch import fnmatch
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import Qwen2Config
 from typer.testing import CliRunner
 
-from checkpoints import DREAM, LONG, REMOVED, REWARD, SHORT, changed, pair
+from checkpoints import DREAM, LONG, REMOVED, REWARD, SHORT, changed, pair, weights_in
 from entrgi_ref import SamplingConfig, __main__, denoising, generate
 from entrgi_ref.models import Dream, SequenceReward
 from entrgi_ref.models.checkpoints import dtype_of, locate, quiet, require_positions
@@ -183,7 +183,7 @@ def test_every_revision_reaches_the_hub(monkeypatch):
 def test_shards_are_read(tmp_path):
     """Two shards and their index, as large checkpoints have them."""
     folder = changed(DREAM, tmp_path)
-    weights = load_file(folder / "model.safetensors")
+    weights = weights_in(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     halves, index = [{}, {}], {}
     for i, (name, tensor) in enumerate(weights.items()):
@@ -223,7 +223,7 @@ def test_weights_that_cannot_be_used(source, tmp_path):
     refused(error, "weights")
 
     folder = changed(source, tmp_path / "lacking")
-    weights = load_file(folder / "model.safetensors")
+    weights = weights_in(folder / "model.safetensors")
     missing = next(name for name in weights if "layers.1" in name)
     less = {name: tensor for name, tensor in weights.items() if name != missing}
     save_file(less, folder / "model.safetensors", metadata={"format": "pt"})

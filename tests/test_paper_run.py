@@ -27,9 +27,9 @@ from paper_runs import (
     lines,
     tiny_run,
 )
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from checkpoints import DREAM, REWARD, changed, pair
+from checkpoints import DREAM, REWARD, changed, pair, weights_in
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.commands import progress
 from entrgi_ref.errors import GradientRecord
@@ -563,7 +563,7 @@ def test_the_main_reward_is_the_one_called_so_or_the_first():
 def test_each_cell_gets_the_reward_model_that_it_asks_for(tmp_path):
     """One is held at a time, with the settings of the run."""
     other = changed(REWARD, tmp_path)
-    weights = load_file(other / "model.safetensors")
+    weights = weights_in(other / "model.safetensors")
     weights["score.weight"] = -weights["score.weight"]
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
     paths = {"one": str(REWARD), "other": str(other)}

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from checkpoints import DREAM, REMOVED, REWARD
+from checkpoints import DREAM, REMOVED, REWARD, weights_in
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.__main__ import app
 from entrgi_ref.models import Dream, SequenceReward, families, load_denoiser
@@ -293,7 +293,7 @@ def test_tokenizer_and_configuration_may_differ_in_the_padding_alone(tmp_path):
 def with_weights(folder, change):
     """The weights of a folder of one shard, changed."""
     file = folder / "model.safetensors"
-    weights = load_file(file)
+    weights = weights_in(file)
     change(weights)
     save_file(weights, file, {"format": "pt"})
     return folder

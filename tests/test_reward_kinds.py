@@ -7,10 +7,20 @@ import sys
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from checkpoints import DREAM, LONG, REMOVED, REWARD, SHORT, changed, pair, response_tokens
+from checkpoints import (
+    DREAM,
+    LONG,
+    REMOVED,
+    REWARD,
+    SHORT,
+    changed,
+    pair,
+    response_tokens,
+    weights_in,
+)
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate, soft_embedding
 from entrgi_ref.models import Dream, RewardCheckpoint, SequenceReward, checkpoints
 from entrgi_ref.models.tokenizers import around_response, conversation
@@ -317,7 +327,7 @@ def test_a_network_that_makes_something_else_of_tokens_is_refused(dtype, monkeyp
 
 def test_a_head_of_zeros_is_no_mismatch(tmp_path):
     folder = changed(REWARD, tmp_path)
-    weights = load_file(folder / "model.safetensors")
+    weights = weights_in(folder / "model.safetensors")
     weights["score.weight"].zero_()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     _, reward = pair("float32", reward=folder)
@@ -446,7 +456,7 @@ def adapter(folder, *, config=(), rename=lambda name: name, drop=(), add=(), sca
             torch.nn.init.normal_(parameter).data.mul_(scale)
     adapted.save_pretrained(folder)
     file = folder / "adapter_model.safetensors"
-    weights = {rename(name): tensor for name, tensor in load_file(file).items()}
+    weights = {rename(name): tensor for name, tensor in weights_in(file).items()}
     weights = {n: t for n, t in weights.items() if not any(part in n for part in drop)} | dict(add)
     save_file(weights, file, metadata={"format": "pt"})
     written = json.loads((folder / "adapter_config.json").read_text()) | dict(config)

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from checkpoints import DREAM, REWARD, SHORT, changed
+from checkpoints import DREAM, REWARD, SHORT, changed, weights_in
 from corpus import VALUES, header, in_shards, one_weight, refusal
 from entrgi_ref import SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward, load_denoiser
@@ -103,7 +103,7 @@ def test_weights_that_lie_are_refused(name, kind, tmp_path):
 def test_weights_that_are_no_floating_point_numbers_are_refused(dtype, kind, tmp_path):
     source, load = kind
     folder = changed(source, tmp_path)
-    weights = {name: tensor.to(dtype) for name, tensor in load_file(folder / WHOLE).items()}
+    weights = {name: tensor.to(dtype) for name, tensor in weights_in(folder / WHOLE).items()}
     save_file(weights, folder / WHOLE, metadata={"format": "pt"})
     assert "expected one of F64, F32, F16, BF16" in refusal(lambda: load(folder))
 
@@ -284,7 +284,7 @@ def test_values_of_any_kind_are_taken_or_refused(field, kind, tmp_path):
 def test_a_tied_network_of_a_large_vocabulary_is_refused(tmp_path):
     """Where no output layer says how large it is."""
     folder = changed(DREAM, tmp_path, config={"vocab_size": 10**12, "tie_word_embeddings": True})
-    weights = load_file(folder / WHOLE)
+    weights = weights_in(folder / WHOLE)
     del weights["lm_head.weight"]
     save_file(weights, folder / WHOLE, metadata={"format": "pt"})
     message = refusal(lambda: load_denoiser(folder, device="cpu"))
@@ -371,7 +371,7 @@ def test_a_tokenizer_loads_where_the_standard_error_is_closed(monkeypatch):
 def test_numbers_that_are_none_give_no_reward(denoiser, tmp_path):
     """Nobody reads all weights for it: it is said when the first number goes bad."""
     folder = changed(DREAM, tmp_path)
-    weights = load_file(folder / WHOLE)
+    weights = weights_in(folder / WHOLE)
     weights["lm_head.weight"][7, 3] = torch.nan
     save_file(weights, folder / WHOLE, metadata={"format": "pt"})
     bad = load_denoiser(folder, dtype="float32", device="cpu")
