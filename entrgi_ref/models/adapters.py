@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,14 @@ class Adapter:
                     f"adapter: {field}: got the pattern {found!r:.60}, expected a list of names: a "
                     "pattern can take any time"
                 )
+        for field in BY_LAYER:
+            found = written.get(field) or ()
+            for name in [found] if isinstance(found, str) else found:
+                if not (isinstance(name, str) and re.fullmatch(r"[\w.]+", name)):
+                    raise ValueError(
+                        f"adapter: {field}: got {name!r:.60}, expected names of layers: a pattern "
+                        "can take any time"
+                    )
         return cls(folder)
 
     def merged(self, network: Network) -> Network:
@@ -109,6 +118,8 @@ class Adapter:
 UNSUPPORTED = ("lora_bias", "alora_invocation_tokens")
 """Fields of an adapter that adds more than a product of two matrices, or not to every token."""
 
+BY_LAYER = ("rank_pattern", "alpha_pattern", "layers_pattern")
+"""Fields in which peft takes the names of layers for patterns."""
 NAMES, WORDS = ("target_modules", "exclude_modules"), ("all-linear",)
 """Fields that name layers; and words that peft knows there."""
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -33,6 +33,8 @@ DATA = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 
 def expanded(path: str | Path) -> Path:
     """A path whose `~` is the home folder. `ValueError` if it is that of a user who has none."""
+    if not isinstance(path, str | Path):
+        raise ValueError(f"checkpoint: got {path!r:.60}, expected a folder or an id on the hub")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -129,8 +131,21 @@ SAMPLED = 2**20
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The contents of config.json."""
-    return read_json(folder / "config.json")
+    """The contents of config.json. `ValueError` for what transformers would load without being
+    asked to: an adapter that lies there, or a file of weights that we do not look at.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(
+            f"checkpoint: {folder} holds an adapter too, adapter_config.json; give it a folder of "
+            "its own, and name that as the adapter"
+        )
+    written = read_json(folder / "config.json")
+    if written.get("transformers_weights") is not None:
+        raise ValueError(
+            f"transformers_weights: got {written['transformers_weights']!r:.60}, expected none: "
+            "weights are read from model.safetensors or the shards of its index"
+        )
+    return written
 
 
 NUMBERS = ("rms_norm_eps", "max_position_embeddings", "num_labels", "rope_theta")
@@ -183,8 +198,11 @@ def known_config(
             config: PretrainedConfig = CONFIG_MAPPING[name].from_pretrained(
                 folder, local_files_only=True
             )
+        text = config.get_text_config()
     except Exception as error:  # transformers has kinds of its own for values of a wrong type
         raise ValueError(f"config.json: {one_line(error)}") from error
+    if not isinstance(text, PretrainedConfig):
+        raise ValueError(f"config.json: got {text!r:.60} for its text part, expected a model's")
     return config
 
 
@@ -242,7 +260,9 @@ def load(
     numbers without a word. With a `device_map` among the options it stays where that puts it.
     """
     options.setdefault("attn_implementation", "sdpa")
-    _require_size(architecture, folder, options["config"], require_weights(folder))
+    stored = require_weights(folder)
+    renamed = options.get("key_mapping") or {}
+    _require_size(architecture, folder, options["config"], stored, renamed)
     try:
         with quiet():
             network, report = architecture.from_pretrained(
@@ -316,13 +336,36 @@ def _stored(folder: Path, name: str, renamed: Mapping[str, str]) -> Iterator[Any
     for file in _weight_files(folder):
         with safe_open(file, "pt") as shard:
             for theirs in shard.keys():  # noqa: SIM118
-                ours = theirs
-                for pattern, replacement in renamed.items():
-                    ours = re.sub(pattern, replacement, ours)
-                if ours == name:
+                if _ours(theirs, renamed) == name:
                     yield shard.get_slice(theirs)
                     return
     yield None
+
+
+def _ours(name: str, renamed: Mapping[str, str]) -> str:
+    """What a weight of the file is called in transformers."""
+    for pattern, replacement in renamed.items():
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _require_one_each(
+    network: Network, folder: Path, stored: Iterable[str], renamed: Mapping[str, str]
+) -> None:
+    """Raise `ValueError` if two weights are the same one, under a name that is translated or with
+    and without the prefix that transformers adds: which of them is meant, nobody says.
+    """
+    prefix, known = f"{network.base_model_prefix}.", network.state_dict().keys()
+    of: dict[str, str] = {}
+    for name in stored:
+        ours = _ours(name, renamed)
+        candidates = ours, prefix + ours, ours.removeprefix(prefix)
+        meant = next((one for one in candidates if one in known), ours)
+        if meant in of:
+            raise ValueError(
+                f"checkpoint: {folder} has the weight {meant} twice, as {of[meant]} and as {name}"
+            )
+        of[meant] = name
 
 
 def require_weights(folder: Path) -> dict[str, int]:
@@ -400,16 +443,22 @@ def blank(architecture: type[Any], config: PretrainedConfig) -> Network:
 
 
 def _require_size(
-    architecture: type[Any], folder: Path, config: PretrainedConfig, stored: Mapping[str, int]
+    architecture: type[Any],
+    folder: Path,
+    config: PretrainedConfig,
+    stored: Mapping[str, int],
+    renamed: Mapping[str, str],
 ) -> None:
     """Raise `ValueError` if the configuration is of a much larger network than the weights: the
-    memory of all that is missing would be taken before anybody says so.
+    memory of all that is missing would be taken before anybody says so. And if a weight is there
+    twice.
     """
     layers = getattr(config.get_text_config(), "num_hidden_layers", None) or 0
     if layers > len(stored):
         raise ValueError(f"num_hidden_layers: got {layers}, but {folder} has {len(stored)} weights")
     try:
-        parameters = sum(one.numel() for one in blank(architecture, config).parameters())
+        network = blank(architecture, config)
+        parameters = sum(one.numel() for one in network.parameters())
     except Exception as error:  # of many kinds, for numbers that fit no network
         raise ValueError(f"config.json: {one_line(error)}") from error
     if parameters > 2 * sum(stored.values()) + 2**20:  # an embedding may count twice
@@ -417,6 +466,7 @@ def _require_size(
             f"config.json: it is of a network of {parameters} numbers, but {folder} has "
             f"{sum(stored.values())}"
         )
+    _require_one_each(network, folder, stored, renamed)
 
 
 _IGNORED = ("rotary_emb.inv_freq", "lm_head.weight")
@@ -427,7 +477,7 @@ _IGNORED = ("rotary_emb.inv_freq", "lm_head.weight")
 def quiet() -> Iterator[None]:
     """No progress bars, reports and warnings from transformers: what matters is raised."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
@@ -477,7 +527,7 @@ def device_of(device: str | torch.device, field: str = "device") -> torch.device
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"{field}: got {device!r}, expected auto, cpu, cuda, cuda:1, ..."
         ) from error

@@ -25,11 +25,13 @@ from .loading import How, Loading
 from .reading import as_attended, positions
 from .tokenizers import (
     conversation,
+    ids_of,
     load_tokenizer,
     padded,
     token_strings,
     warn_of_special,
     with_blanks,
+    working,
 )
 
 
@@ -78,8 +80,7 @@ class DenoiserCheckpoint:
         """Raise `ValueError` if a prompt with its answer takes more positions than there are."""
         for prompt in prompts:
             text = conversation(self.tokenizer, prompt, **self.family.template)
-            ids = self.tokenizer(text, add_special_tokens=False)
-            length = len(ids["input_ids"]) + new_tokens
+            length = len(ids_of(self.tokenizer, text, self.family.name)) + new_tokens
             checkpoints.require_positions(self.family.name, length, self.config)
 
     def load(
@@ -212,7 +213,8 @@ class DiffusionLM:
         It is not cut at the first end of sequence. Source: authors' code.
         """
         rows = response.tolist()
-        return [str(self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
+        with working(f"checkpoint: the tokenizer of {self.family.name} does not work"):
+            return [str(self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,6 +288,10 @@ def _check_special_tokens(
         "eos": tokenizer.eos_token_id,
         "pad": tokenizer.pad_token_id,
     }
+    if found["eos"] == mask_id:
+        raise ValueError(
+            f"checkpoint: the token {mask_id} is both the mask and the end of an answer"
+        )
     for name, index in found.items():
         other = written.get(f"{name}_token_id")
         if index is None:

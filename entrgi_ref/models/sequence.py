@@ -26,7 +26,7 @@ from .checkpoints import Network
 from .loading import How, Loading
 from .reading import hidden_states, require_own_scores
 from .replayed import Backbone
-from .tokenizers import around_response, load_tokenizer, token_strings
+from .tokenizers import around_response, ids_of, load_tokenizer, token_strings
 from .vocabulary import UNMATCHED, VocabularyMap
 
 
@@ -96,7 +96,7 @@ class RewardCheckpoint:
         """Raise `ValueError` if a prompt with its answer takes more positions than there are."""
         for prompt in prompts:
             texts = around_response(self.tokenizer, prompt)
-            ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            ids = [ids_of(self.tokenizer, text, "the reward model") for text in texts]
             length = sum(map(len, ids)) + new_tokens
             checkpoints.require_positions("the reward model", length, self.config)
 
@@ -124,6 +124,7 @@ class RewardCheckpoint:
             adapter=self.adapter,
             **how,
         )
+        checks.boolean("prefix_cache", prefix_cache)
         if micro_batch is not None:
             checks.integer("micro_batch", micro_batch, minimum=1)
             if cuda_graphs:

@@ -14,10 +14,12 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from datetime import datetime
 from types import SimpleNamespace
 from typing import IO, Any
@@ -72,7 +74,7 @@ class Process:
                 raise
             if not answer.endswith("\n"):
                 self._running = None
-                code = running.wait()
+                code = _ended(running)
                 if resource and code == -signal.SIGXCPU:
                     raise ValueError(f"it takes more than {SECONDS} seconds")
                 raise ValueError(f"it has ended its process, with the exit code {code}")
@@ -101,13 +103,23 @@ class Process:
     def _end(self) -> None:
         if self._running is not None and self._parent == os.getpid():
             self._running.kill()
-            self._running.wait()
+            _ended(self._running)
         self._running = None
 
     def close(self) -> None:
         """End it."""
         with self._lock:
             self._end()
+
+
+def _ended(process: subprocess.Popen[str]) -> int:
+    """Its exit code, when it has ended. Its pipes are closed."""
+    code = process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(BrokenPipeError):  # of what it has not read any more
+            assert pipe is not None
+            pipe.close()
+    return code
 
 
 process = Process()
@@ -140,6 +152,8 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
             if len(text) > LONGEST:
                 raise ValueError(f"it makes {len(text)} characters of a conversation")
             text.encode()  # half a character is no text
+            if shown := {*ADDRESS.findall(text)} - {*ADDRESS.findall(request)}:
+                raise ValueError(f"it shows an object of Python{min(shown)}")
             answer = {"text": text}
         except MemoryError:
             answer = {"error": f"it takes more than {MEMORY >> 20} MB of memory"}
@@ -151,6 +165,8 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
 
 
 TAKEN = "/proc/self/statm"
+ADDRESS = re.compile(" at 0x[0-9a-f]{6,}")
+"""It is another one in each process, so that the conversation could not be made again."""
 
 
 def _bound(what: int, soft: int) -> None:

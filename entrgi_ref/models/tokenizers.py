@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,19 +46,21 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     files = ("tokenizer.json", "vocab.json", "tokenizer.model")
     if not any((folder / file).is_file() for file in files):
         raise ValueError(f"checkpoint: {folder} has no tokenizer, none of {', '.join(files)}")
-    _require_normal(_written(folder / "tokenizer.json"), folder)
-    try:
-        tokenizer = loader.from_pretrained(folder, local_files_only=True)
-        with _unheard():
-            tokenizer.decode(tokenizer("some text", add_special_tokens=False)["input_ids"])
-        _ = [getattr(tokenizer, f"{kind}_token_id") for kind in ("unk", "eos", "pad", "mask")]
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # of many kinds; a panic of the library is no Exception
-        reason = " ".join(str(error).split())[:300]
+    if written.get("fast_tokenizer_files"):
         raise ValueError(
-            f"checkpoint: the tokenizer of {folder} does not load: {reason}"
-        ) from error
+            f"fast_tokenizer_files: got {written['fast_tokenizer_files']!r:.60}, expected none: "
+            "the tokenizer is that of tokenizer.json"
+        )
+    if (folder / NAMED_TEMPLATE).exists():
+        raise ValueError(
+            f"checkpoint: {folder} has the template {NAMED_TEMPLATE}, which would be taken instead "
+            "of its chat template"
+        )
+    _require_normal(_written(folder / "tokenizer.json"), folder)
+    with working(f"checkpoint: the tokenizer of {folder} does not load"):
+        tokenizer = loader.from_pretrained(folder, local_files_only=True)
+        tokenizer.decode(tokenizer("some text", add_special_tokens=False)["input_ids"])
+        _ = [getattr(tokenizer, f"{kind}_token_id") for kind in ("unk", "eos", "pad", "mask")]
     if getattr(tokenizer, "split_special_tokens", False):
         raise ValueError(
             "split_special_tokens: got True, with which the marks of a chat template are text"
@@ -70,23 +74,44 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
-    """With no standard error, to which a panic of the library writes lines of its own."""
+def working(said: str) -> Iterator[None]:
+    """Tokenizers at work. Whatever goes wrong in them is a `ValueError` that begins with what is
+    `said`.
+
+    A panic of the library is no `Exception`, and writes lines of its own to the standard error
+    before Python knows: these are left out.
+    """
+    panicked = False
+    with _ONE_AT_A_TIME, tempfile.TemporaryFile() as heard:
+        kept = _redirected(heard.fileno())
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            panicked = not isinstance(error, Exception)
+            raise ValueError(f"{said}: {' '.join(str(error).split())[:300]}") from error
+        finally:
+            if kept is not None:
+                os.dup2(kept, STANDARD_ERROR)
+                os.close(kept)
+                heard.seek(0)
+                if not panicked and (lines := heard.read()):
+                    os.write(STANDARD_ERROR, lines)
+
+
+def _redirected(to: int) -> int | None:
+    """The standard error as it was, None if it is closed; what is written to it goes elsewhere."""
     try:
         kept = os.dup(STANDARD_ERROR)
-    except OSError:  # it is closed
-        yield
-        return
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), STANDARD_ERROR)
-    try:
-        yield
-    finally:
-        os.dup2(kept, STANDARD_ERROR)
-        os.close(kept)
+    except OSError:
+        return None
+    os.dup2(to, STANDARD_ERROR)
+    return kept
 
 
 STANDARD_ERROR = 2
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def _require_one_token_each(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -131,34 +156,45 @@ GROWTH = 64
 
 
 def _require_normal(written: Mapping[str, Any], folder: Path) -> None:
-    """Raise `ValueError` for replacements that make a text longer and longer: nothing can stop them
-    once they run.
+    """Raise `ValueError` for replacements that make a text longer and longer, as nothing can stop
+    them once they run; and for tokens by chance.
     """
-    growth = 1.0
-    for step in _steps(written.get("normalizer")):
-        pattern, content = step.get("pattern"), step.get("content")
-        if step.get("type") == "Replace" and isinstance(content, str):
-            found = pattern.get("String") if isinstance(pattern, Mapping) else None
-            replaced = len(found) if isinstance(found, str) else 1
-            growth *= max(1.0, len(content) / max(1, replaced))
-    if growth > GROWTH:
+    for part in ("normalizer", "decoder"):
+        growth = 1.0
+        for step in _steps(written.get(part)):
+            pattern, content = step.get("pattern"), step.get("content")
+            if step.get("type") == "Replace" and isinstance(content, str):
+                found = pattern.get("String") if isinstance(pattern, Mapping) else None
+                replaced = len(found) if isinstance(found, str) else 1
+                growth *= max(1.0, len(content) / max(1, replaced))
+            if isinstance(before := step.get("prepend"), str):
+                growth += len(before)
+        if growth > GROWTH:
+            raise ValueError(
+                f"checkpoint: the {part} of {folder}/tokenizer.json may make a text {growth:.3g} "
+                f"times as long, expected at most {GROWTH} times"
+            )
+    model = written.get("model")
+    if isinstance(model, Mapping) and model.get("dropout"):
         raise ValueError(
-            f"checkpoint: the normalizer of {folder}/tokenizer.json may make a text {growth:.3g} "
-            f"times as long, expected at most {GROWTH} times"
+            f"dropout: got {model['dropout']!r:.60} in {folder}/tokenizer.json, expected none: a "
+            "text would have other tokens each time"
         )
 
 
-def _steps(normalizer: Any) -> Iterator[Mapping[str, Any]]:
-    """Itself, and those that it is a sequence of."""
-    left = [normalizer]
+def _steps(whole: Any) -> Iterator[Mapping[str, Any]]:
+    """A normalizer or decoder itself, and those that it is a sequence of."""
+    left = [whole]
     while left:
         one = left.pop()
         if isinstance(one, Mapping):
             yield one
-            inner = one.get("normalizers")
-            left += inner if isinstance(inner, list) else []
+            for name in ("normalizers", "decoders"):
+                inner = one.get(name)
+                left += inner if isinstance(inner, list) else []
 
 
+NAMED_TEMPLATE = "additional_chat_templates/default.jinja"
 SAME_AS = {"DreamTokenizer": "Qwen2Tokenizer"}
 """Classes of remote code, and those of transformers that give the same ids."""
 
@@ -191,13 +227,7 @@ def padded(
 
     Raises `ValueError` for an id that the `model`, whose table has `width` rows, lacks.
     """
-    try:
-        encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # of many kinds; a panic of the library is no Exception
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"checkpoint: the tokenizer of {model} does not work: {reason}") from error
+    encoded = [ids_of(tokenizer, text, model) for text in texts]
     beyond = [index for ids in encoded for index in ids if index >= width]
     if beyond:
         raise ValueError(f"{model} has {width} tokens, its tokenizer more: the id {beyond[0]}")
@@ -208,6 +238,13 @@ def padded(
         torch.tensor(filled, dtype=torch.int64, device=device),
         torch.tensor(real, dtype=torch.bool, device=device),
     )
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str, model: str) -> list[int]:
+    """The tokens of a text as it stands. `ValueError` that names the `model` if it has none."""
+    with working(f"checkpoint: the tokenizer of {model} does not work"):
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 BLANK = re.compile(r"(?<!\w)_+(?!\w)", re.ASCII)
@@ -237,7 +274,7 @@ def with_blanks(tokenizer: PreTrainedTokenizerBase, text: str, mask_id: int) -> 
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str, mask_id: int) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    ids = ids_of(tokenizer, text, "the denoiser") if text else []
     special = [index for index in ids if index in (*tokenizer.all_special_ids, mask_id)]
     if special:
         name = tokenizer.convert_ids_to_tokens(special[0])
@@ -298,10 +335,10 @@ def answered(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> 
     Where the template leaves out a part of it, such as what stands before `</think>`, that is what
     the template writes around an answer, and the answer between: what guidance reads.
     """
-    text = conversation(tokenizer, prompt, response)
-    if response.strip() in text:
-        return text
+    text, answer = conversation(tokenizer, prompt, response), response.strip()
     before, after = around_response(tokenizer, prompt)
+    if text.count(answer) > before.count(answer):  # a prompt may quote it
+        return text
     return f"{before}{response}{after}"
 
 

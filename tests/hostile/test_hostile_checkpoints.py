@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from corpus import VALUES, header, in_shards, one_weight, refusal
 from entrgi_ref import SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward, load_denoiser
 from entrgi_ref.models.denoiser import DenoiserCheckpoint
-from entrgi_ref.models.tokenizers import load_tokenizer
+from entrgi_ref.models.tokenizers import load_tokenizer, working
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 LLADA = DREAM.parent.parent / "parity-models" / "llada-tiny"
@@ -106,6 +107,41 @@ def test_weights_that_are_no_floating_point_numbers_are_refused(dtype, kind, tmp
     weights = {name: tensor.to(dtype) for name, tensor in weights_in(folder / WHOLE).items()}
     save_file(weights, folder / WHOLE, metadata={"format": "pt"})
     assert "expected one of F64, F32, F16, BF16" in refusal(lambda: load(folder))
+
+
+def test_a_weight_under_two_names_is_refused(kind, tmp_path):
+    """With and without a prefix that transformers adds: either could be read."""
+    source, load = kind
+    folder = changed(source, tmp_path)
+    weights = weights_in(folder / WHOLE)
+    table = "model.embed_tokens.weight"
+    weights["embed_tokens.weight"] = torch.zeros_like(weights[table])
+    save_file(weights, folder / WHOLE, metadata={"format": "pt"})
+    said = refusal(lambda: load(folder))
+    assert f"has the weight {table} twice, as " in said
+
+
+def test_a_weight_under_a_name_that_is_translated_and_under_ours_is_refused(tmp_path):
+    folder = changed(LLADA, tmp_path)
+    for shard in folder.glob("*.safetensors"):
+        weights = weights_in(shard)
+        if norm := [name for name in weights if name.endswith("transformer.ln_f.weight")]:
+            weights["model.norm.weight"] = torch.zeros_like(weights[norm[0]])
+            save_file(weights, shard, metadata={"format": "pt"})
+    said = refusal(lambda: load_denoiser(folder, dtype="float32", device="cpu"))
+    assert "has the weight model.norm.weight twice, as " in said
+
+
+def test_what_transformers_would_load_unasked_is_refused(kind, tmp_path):
+    """An adapter, where peft is installed; and another file of weights."""
+    source, load = kind
+    folder = changed(source, tmp_path / "adapter")
+    (folder / "adapter_config.json").write_text("{}")
+    assert "holds an adapter too" in refusal(lambda: load(folder))
+    weights = "other.safetensors"
+    folder = changed(source, tmp_path / "other", config={"transformers_weights": weights})
+    shutil.copy(folder / WHOLE, folder / weights)
+    assert f"transformers_weights: got {weights!r}" in refusal(lambda: load(folder))
 
 
 def first(weights):
@@ -209,27 +245,55 @@ NUMBERS = {
 }
 
 
-def replacing(times):
-    one = {"type": "Replace", "pattern": {"String": "m"}, "content": "mm"}
-    return {"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": [one] * times}]}
-
-
-@pytest.mark.parametrize("times", [7, 35, 2000])
-def test_a_normalizer_that_doubles_and_doubles_is_refused(times, tmp_path):
-    """Nothing can end it once it runs: at 35 it would take hours, and all memory."""
-    folder = changed(LLADA, tmp_path)
+def with_tokenizer(folder, source=LLADA, **fields):
+    """A copy of a checkpoint with other fields in its tokenizer.json."""
+    folder = changed(source, folder)
     written = json.loads((folder / "tokenizer.json").read_text())
-    written["normalizer"] = replacing(times)
+    for name, value in fields.items():
+        written[name] = written[name] | value if name == "model" else value
     (folder / "tokenizer.json").write_text(json.dumps(written))
+    return folder
+
+
+def replacing(times, part="normalizers"):
+    one = {"type": "Replace", "pattern": {"String": "m"}, "content": "mm"}
+    return {"type": "Sequence", part: [{"type": "Sequence", part: [one] * times}]}
+
+
+@pytest.mark.parametrize("part", ["normalizer", "decoder"])
+@pytest.mark.parametrize("times", [7, 35, 2000])
+def test_replacements_that_double_and_double_are_refused(part, times, tmp_path):
+    """Nothing can end them once they run: at 35 it would take hours, and all memory."""
+    folder = with_tokenizer(tmp_path, **{part: replacing(times, f"{part}s")})
     said = refusal(lambda: DenoiserCheckpoint.examine(folder))
-    assert "may make a text" in said
+    assert f"the {part} of {folder}/tokenizer.json may make a text" in said
+
+
+def test_a_long_beginning_of_every_text_is_refused(tmp_path):
+    folder = with_tokenizer(tmp_path, normalizer={"type": "Prepend", "prepend": "a" * 64})
+    assert "may make a text 65 times" in refusal(lambda: DenoiserCheckpoint.examine(folder))
+
+
+def test_tokens_by_chance_are_refused(tmp_path):
+    """The same text would have other ones at each time."""
+    folder = with_tokenizer(tmp_path, model={"dropout": 0.5})
+    assert "dropout: got 0.5" in refusal(lambda: DenoiserCheckpoint.examine(folder))
+
+
+def test_files_that_would_be_read_instead_are_refused(tmp_path):
+    files = ["tokenizer.json", "tokenizer.4.0.json"]
+    folder = changed(LLADA, tmp_path / "files", tokenizer={"fast_tokenizer_files": files})
+    said = refusal(lambda: DenoiserCheckpoint.examine(folder))
+    assert said.startswith(f"fast_tokenizer_files: got {files!r}")
+    folder = changed(LLADA, tmp_path / "template")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "default.jinja").write_text("{{ messages }}")
+    said = refusal(lambda: DenoiserCheckpoint.examine(folder))
+    assert "additional_chat_templates/default.jinja, which would be taken instead" in said
 
 
 def test_a_normalizer_that_replaces_a_little_is_taken(tmp_path):
-    folder = changed(LLADA, tmp_path)
-    written = json.loads((folder / "tokenizer.json").read_text())
-    written["normalizer"] = replacing(2)
-    (folder / "tokenizer.json").write_text(json.dumps(written))
+    folder = with_tokenizer(tmp_path, normalizer=replacing(2))
     assert not refusal(lambda: DenoiserCheckpoint.examine(folder))
 
 
@@ -350,14 +414,56 @@ def test_tokenizers_that_do_not_work_are_refused(field, denoiser, tmp_path):
     assert refusal(use)
 
 
-def test_a_panic_of_the_library_of_tokenizers_is_one_line(tmp_path, capfd):
-    """It is no `Exception` in Python."""
-    folder = changed(LLADA, tmp_path)
-    written = json.loads((folder / "tokenizer.json").read_text())
-    written["normalizer"] = {"type": "Replace", "pattern": {"String": ""}, "content": "a"}
-    (folder / "tokenizer.json").write_text(json.dumps(written))
-    assert refusal(lambda: load_denoiser(folder, dtype="float32", device="cpu").encode([SHORT]))
-    assert "panicked" not in capfd.readouterr().err  # nor do lines of the library stand before it
+PANICS = {
+    "when it is tried": {
+        "normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "a"}
+    },
+    "when it is loaded": {"model": {"continuing_subword_prefix": "##"}},
+    "at a text": {
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"Regex": "(x+x+)+y"},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("when", PANICS)
+def test_a_panic_of_the_library_of_tokenizers_is_one_line(when, tmp_path, capfd):
+    """It is no `Exception` in Python, and writes many lines before Python knows."""
+    folder = with_tokenizer(tmp_path, **PANICS[when])
+
+    def use():
+        DenoiserCheckpoint.examine(folder).require_room(["x" * 100], 1)
+
+    assert "checkpoint: the tokenizer of " in refusal(use)
+    assert "panicked" not in capfd.readouterr().err
+
+
+def test_what_tokenizers_say_is_heard_if_they_do_not_panic(capfd):
+    work(lambda: os.write(2, b"a warning"))
+    assert capfd.readouterr().err == "a warning"
+    said = refusal(lambda: work(lambda: os.write(2, b"another"), ValueError("wrong")))
+    assert said == "checkpoint: it: wrong"
+    assert capfd.readouterr().err == "another"
+
+
+def work(*steps):
+    with working("checkpoint: it"):
+        for step in steps:
+            if isinstance(step, Exception):
+                raise step
+            step()
+
+
+def test_tokenizers_work_in_several_threads(capfd):
+    """The standard error is itself again when all have ended."""
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: work(lambda: None), range(400)))
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
 
 
 def test_a_tokenizer_loads_where_the_standard_error_is_closed(monkeypatch):
@@ -366,6 +472,21 @@ def test_a_tokenizer_loads_where_the_standard_error_is_closed(monkeypatch):
 
     monkeypatch.setattr("os.dup", closed)
     assert load_tokenizer(LLADA)
+
+
+def test_a_text_part_that_is_no_configuration_is_refused(kind, tmp_path):
+    source, load = kind
+    for field, value in (("text_config", {"vocab_size": 5}), ("text_encoder", [])):
+        folder = changed(source, tmp_path / field, config={field: value})
+        said = refusal(lambda folder=folder: load(folder))
+        assert said is None or said.startswith(("config.json: ", f"{field}: ")), said
+
+
+def test_a_mask_that_ends_an_answer_is_refused(tmp_path):
+    mask = json.loads((DREAM / "tokenizer_config.json").read_text())["mask_token"]
+    folder = changed(DREAM, tmp_path, tokenizer={"eos_token": mask}, config={"eos_token_id": None})
+    said = refusal(lambda: DenoiserCheckpoint.examine(folder))
+    assert "is both the mask and the end of an answer" in said
 
 
 def test_numbers_that_are_none_give_no_reward(denoiser, tmp_path):

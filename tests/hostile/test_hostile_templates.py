@@ -41,6 +41,8 @@ HOSTILE = {
     "no end": ("{% for %}", "TemplateSyntaxError"),
     "its own error": ("{{ raise_exception('no\nno') }}", "TemplateError: no no"),
     "nothing": ("{{ none.x.y }}", "UndefinedError"),
+    "an object": ("{{ cycler(1, 2) }}", "shows an object of Python at 0x"),
+    "another object": ("{{ messages | map(attribute='content') }}", "shows an object of Python"),
     "half a character": ("\ud800", "UnicodeEncodeError"),
 }
 SLOWLY = ("loops in loops", "a large power")
@@ -138,6 +140,12 @@ def test_the_time_in_a_template_is_the_same_on_each_day(tokenizer):
     assert conversation(tokenizer, SHORT) == f"26 Jul 2024 00:00:00.000000 {SHORT}"
 
 
+def test_a_prompt_may_hold_what_looks_like_an_object(tokenizer):
+    tokenizer.chat_template = CONTENT
+    prompt = "why\n<object at 0x7f1234567890>?"
+    assert conversation(tokenizer, prompt) == prompt
+
+
 def test_a_template_that_leaves_the_prompt_out(tokenizer):
     for template in ("x", "{{ messages[0].content | upper }}", "{{ messages[0].content[:10] }}"):
         tokenizer.chat_template = template
@@ -163,10 +171,11 @@ def test_the_whole_answer_is_scored_whatever_its_template_drops(drops):
         f"{{% for m in messages %}}<{{{{ {drops} if loop.index0 else m.content }}}}>{{% endfor %}}"
     )
     answers = ["I think so</think>and here is a long answer"]
-    reward.tokenizer.chat_template = plain
-    expected = reward.score([SHORT], answers)
-    reward.tokenizer.chat_template = dropping
-    assert reward.score([SHORT], answers).tolist() == expected.tolist()
+    for prompt in (SHORT, f"say: {answers[0]}"):  # which may quote it
+        reward.tokenizer.chat_template = plain
+        expected = reward.score([prompt], answers)
+        reward.tokenizer.chat_template = dropping
+        assert reward.score([prompt], answers).tolist() == expected.tolist()
 
 
 @pytest.mark.slow
