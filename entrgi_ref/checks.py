@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import numbers
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -26,9 +26,9 @@ def integer(name: str, value: object, minimum: int, below: int = 2**63) -> int:
     if not (whole and value >= minimum):  # type: ignore[operator]
         raise ValueError(f"{name}: got {value!r}, expected an integer of at least {minimum}")
     if value >= below:  # type: ignore[operator]
-        raise ValueError(
-            f"{name}: got {value!r}, expected an integer below 2^{below.bit_length() - 1}"
-        )
+        power = below.bit_length() - 1
+        end = f"2^{power}" if below == 2**power else str(below)
+        raise ValueError(f"{name}: got {value!r}, expected an integer below {end}")
     return int(value)  # type: ignore[call-overload]
 
 
@@ -154,8 +154,9 @@ def choices(logits: Tensor) -> None:
 
 def prompts(value: object) -> None:
     """Raise `ValueError` unless `value` is a list of at least one string."""
+    unordered = isinstance(value, str | Set | Mapping)
     several = isinstance(value, Iterable) and isinstance(value, Sized) and len(value) > 0
-    if isinstance(value, str) or not several or not all(isinstance(v, str) for v in value):  # type: ignore[attr-defined]
+    if unordered or not several or not all(isinstance(v, str) for v in value):  # type: ignore[attr-defined]
         raise ValueError(f"prompts: got {value!r}, expected a list of at least one string")
     for prompt in value:  # type: ignore[attr-defined]
         text("prompts", prompt)
@@ -245,10 +246,9 @@ def encoded(value: Any, prompts: int) -> Any:
     ):
         if tensor.dtype != dtype:
             raise ValueError(f"denoiser.encode, {name}: got {tensor.dtype}, expected {dtype}")
-    if len(value.keys) != prompts:
-        raise ValueError(
-            f"denoiser.encode, keys: got {len(value.keys)}, expected {prompts}, one per prompt"
-        )
+    if not isinstance(value.keys, Sized) or len(value.keys) != prompts:
+        got = len(value.keys) if isinstance(value.keys, Sized) else repr(value.keys)
+        raise ValueError(f"denoiser.encode, keys: got {got}, expected {prompts}, one per prompt")
     return value
 
 
@@ -266,7 +266,7 @@ def writable(value: object, mask_id: int) -> int:
     """V. `ValueError` unless `value` says which tokens may be written, and not the mask."""
     if not isinstance(value, Tensor) or value.dtype != torch.bool or value.ndim != 1:
         raise ValueError(f"denoiser.writable: got {value!r:.60}, expected a bool tensor [V]")
-    if value[mask_id]:
+    if value[integer("denoiser.mask_id", mask_id, minimum=0, below=len(value))]:
         raise ValueError("denoiser.writable: got True at the mask token, expected False")
     return len(value)
 
@@ -274,6 +274,14 @@ def writable(value: object, mask_id: int) -> int:
 def vocabulary(may_be_written: object, mask_id: int, embeddings: object) -> None:
     """Raise `ValueError` unless the networks share a vocabulary, in which the mask is no token."""
     shape("reward.embeddings", embeddings, (writable(may_be_written, mask_id), None), "[V, d]")
+
+
+def logits(value: object, rows: int | None, vocabulary_: int) -> None:
+    """Raise `ValueError` unless a denoiser has returned floating-point numbers [n, V]."""
+    shape("the denoiser's logits", value, (rows, vocabulary_), "[n, V]")
+    assert isinstance(value, Tensor)
+    if not value.is_floating_point():
+        raise ValueError(f"the denoiser's logits: got {value.dtype}, expected floating point")
 
 
 def precision(dtype: torch.dtype | None) -> None:

@@ -176,7 +176,7 @@ def predict(
     is banned. `n` is how many rows to insist on. Source: authors' code; the ban: ours.
     """
     logits = denoiser(tokens, valid, masked)
-    checks.shape("the denoiser's logits", logits, (n, len(denoiser.writable)), "[n, V]")
+    checks.logits(logits, n, len(denoiser.writable))
     logits = logits.to(dtype or logits.dtype)
     return logits if every_id else logits.masked_fill(~denoiser.writable, -torch.inf)
 

@@ -123,7 +123,7 @@ def test_two_tokens_are_a_choice():
 def test_prompts():
     checks.prompts(["a"])
     checks.prompts(("a", ""))
-    for wrong in ("a", [], [1], ["a", None], {}, 3, iter(["a"])):
+    for wrong in ("a", [], [1], ["a", None], {}, 3, iter(["a"]), {"a"}, {"a": 1}):
         message = f"prompts: got {wrong!r}, expected a list of at least one string"
         refused(message, checks.prompts, wrong)
     checks.prompts(["a" * 2**20])
@@ -184,6 +184,16 @@ def test_what_the_answer_starts_from():
     )
 
 
+def test_logits_of_a_denoiser():
+    checks.logits(torch.zeros(2, 3), 2, 3)
+    checks.logits(torch.zeros(2, 3, dtype=torch.bfloat16), None, 3)
+    for dtype in (torch.complex64, torch.int64):
+        message = f"the denoiser's logits: got {dtype}, expected floating point"
+        refused(message, checks.logits, torch.zeros(2, 3, dtype=dtype), 2, 3)
+    with pytest.raises(ValueError, match="the denoiser's logits: got "):
+        checks.logits(torch.zeros(2, 3), 2, 4)
+
+
 def test_rows_at_a_time():
     checks.rows_at_a_time("rows", None)
     checks.rows_at_a_time("rows", 1)
@@ -224,6 +234,15 @@ def test_a_vocabulary_of_both_networks():
         refused(message, checks.vocabulary, wrong, 2, torch.zeros(3, 4))
     message = "reward.embeddings: got shape [2, 4], expected [V, d] = [3, any]"
     refused(message, checks.vocabulary, writable, 2, torch.zeros(2, 4))
+    for wrong, expected in (
+        (3, "below 3"),
+        (-1, "of at least 0"),
+        (True, "of at least 0"),
+        (1.0, "of at least 0"),
+        (None, "of at least 0"),
+    ):
+        message = f"denoiser.mask_id: got {wrong!r}, expected an integer {expected}"
+        refused(message, checks.vocabulary, writable, wrong, torch.zeros(3, 4))
     message = "denoiser.writable: got True at the mask token, expected False"
     refused(message, checks.vocabulary, writable, 1, torch.zeros(3, 4))
 
