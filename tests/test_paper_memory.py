@@ -26,7 +26,7 @@ from entrgi_ref.models import Dream, SequenceReward, VocabularyMap, causal
 from entrgi_ref.models.reading import backbone_of, hidden_states, read_prefix
 from entrgi_ref.paper.declared import memory
 from entrgi_ref.paper.declared.memory import activations, predicted_memory
-from entrgi_ref.paper.declared.shapes import Sizes
+from entrgi_ref.paper.declared.shapes import REQUIRED, Sizes
 from entrgi_ref.paper.measured.networks import Sizes as Shaped
 from entrgi_ref.paper.measured.networks import Words
 
@@ -310,6 +310,19 @@ def test_what_is_not_known_is_said():
         Sizes.of({"model_type": "gemma"})
     with pytest.raises(ValueError, match="it lacks vocab_size, inter"):
         Sizes.of({"model_type": "qwen3", "hidden_size": 4})
+    with pytest.raises(ValueError, match=r"^model_type: got \[\], expected one of"):
+        Sizes.of({"model_type": []})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_attention_heads", 0), ("hidden_size", -4), ("head_dim", "x"), ("head_dim", {"a": 1})],
+)
+def test_sizes_are_integers_from_1_on(field, value):
+    right = dict.fromkeys(REQUIRED, 4) | {"model_type": "qwen2", "head_dim": None}
+    assert Sizes.of(right).head == 1
+    with pytest.raises(ValueError, match=f"^{field}: got .*, expected an integer of at least "):
+        Sizes.of(right | {field: value})
 
 
 # Everything to the byte, on the sizes of any network: what is alive, tensor by tensor

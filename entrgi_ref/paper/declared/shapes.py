@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...checks import some
+from ...checks import integer, some
 
 KINDS = {
     "Dream": "qwen2",
@@ -61,7 +61,7 @@ class Sizes:
         for a field that is missing.
         """
         kind = config.get("model_type")
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(
                 f"model_type: got {kind!r}, expected one of {', '.join(KINDS)}: of other layers "
                 "the memory is not known"
@@ -72,6 +72,9 @@ class Sizes:
         missing = [name for name in REQUIRED if not isinstance(config.get(name), int)]
         if missing:
             raise ValueError(f"config.json: it lacks {some(missing)}")
+        for name in REQUIRED:
+            integer(name, config[name], minimum=1, below=2**31)
+        integer("head_dim", config.get("head_dim") or 0, minimum=0, below=2**31)
         heads = config["num_attention_heads"]
         # Qwen3's configuration has this default, whatever the width.
         default = 128 if KINDS[kind] == "qwen3" else config["hidden_size"] // heads
