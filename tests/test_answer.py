@@ -264,7 +264,14 @@ CLOSED = object()
         (["x", "--reward", "{other}", "--reward-revision", "a"], None, "reward_revision: got one"),
         (["x", "--quantize", "4bit"], None, "quantize: got '4bit' on a CPU"),
         (["x", "--quantize", "2bit"], None, "quantize: got '2bit'"),
-        (["x", "--quantize", "reward=8bit", "--dtype", "float64"], None, "dtype: got 'float64'"),
+        pytest.param(
+            *(
+                ["x", "--quantize", "reward=8bit", "--dtype", "float64"],
+                None,
+                "dtype: got 'float64'",
+            ),
+            marks=pytest.mark.skipif(not find_spec("torchao"), reason="torchao is not installed"),
+        ),
         (["x", "--reward-device", "cuda:1"], None, "reward_device: got 'cuda:1', but this machine"),
         (["x", "--offload"], None, "offload: got True on cpu, expected a GPU"),
         (["x", "--attention", "flash_attention_2"], None, "attention: got 'flash_attention_2'"),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,12 @@ def hardly_training(load):
     return loaded
 
 
+def as_pinned(package):
+    """Whether it is the version that the pages were made with."""
+    pinned = re.search(rf"^{package}==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    return version(package).partition("+")[0] == pinned[1]
+
+
 @pytest.mark.xdist_group("quick")  # its networks are trained once
 @pytest.mark.parametrize("page", [_run(p.relative_to(DOCS).as_posix()) for p in examples.pages()])
 def test_python_blocks_print_what_stands_below_them(page, monkeypatch):
@@ -124,7 +131,10 @@ def test_python_blocks_print_what_stands_below_them(page, monkeypatch):
         monkeypatch.setattr(demo, "BASE", replace(demo.BASE, denoising_steps=4))
     for example, output in examples.printed(DOCS / page):
         where = f"{page}, line {example.line}"
-        assert example.comparable(output) == example.comparable(example.output), where
+        found, expected = example.comparable(output), example.comparable(example.output)
+        if not as_pinned("torch"):  # which pads the numbers of a tensor otherwise
+            found, expected = (re.sub(r"(?<=\[) +| +(?= )", "", text) for text in (found, expected))
+        assert found == expected, where
 
 
 @pytest.mark.parametrize("page", notebooks.sources(), ids=lambda page: page.stem)
@@ -421,6 +431,7 @@ def test_the_main_table_is_what_was_published():
     assert set(numbers.OURS) == {"bon_equal_compute", *numbers.RIVALS}
 
 
+@pytest.mark.skipif("not as_pinned('matplotlib')", reason="another version draws otherwise")
 def test_the_pictures_of_the_readme_are_the_records(tmp_path):
     from toy import figures as toy_figures
 

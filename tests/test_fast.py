@@ -430,7 +430,9 @@ class Tables(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         found = function(*args, **kwargs or {})
-        self.made += isinstance(found, torch.Tensor) and found.numel() >= self.numbers
+        if isinstance(found, torch.Tensor) and found.numel() >= self.numbers:
+            there = {one.data_ptr() for one in args if isinstance(one, torch.Tensor)}
+            self.made += found.data_ptr() not in there  # else it is a view
         return found
 
 

@@ -933,6 +933,7 @@ def test_a_causal_model_answers_greedily_up_to_its_end(monkeypatch):
         options = {
             "max_new_tokens": 10,
             "do_sample": False,
+            "eos_token_id": end,
             "pad_token_id": 9 if end else 0,
             "return_dict_in_generate": True,
             "output_logits": True,

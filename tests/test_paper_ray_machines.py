@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from paper_runs import arguments, benchmark_file, by_key, invoke
 
 ROOT = Path(__file__).parent.parent
 SWITCH = f"er{os.getpid()}"
+RAYS = Path(tempfile.gettempdir(), "ray")
 PORT, SECONDS = 6399, 300
 NEEDED = ("ip", "unshare", "mount", "hostname")
 
@@ -40,7 +42,7 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Machine:
-    """What has a network, a name and a /tmp/ray of its own."""
+    """What has a network, a name and a folder of Ray's of its own."""
 
     number: int
     folder: Path
@@ -73,8 +75,8 @@ class Machine:
         """A shell on it. All that it has started ends with it."""
         hidden = f"mount -t tmpfs none {self.unseen};" if self.unseen else ""
         prepare = (
-            f"hostname {self.name}; mkdir -p /tmp/ray {self.folder}/ray; "
-            f"mount --bind {self.folder}/ray /tmp/ray; {hidden} {script}"
+            f"hostname {self.name}; mkdir -p {RAYS} {self.folder}/ray; "
+            f"mount --bind {self.folder}/ray {RAYS}; {hidden} {script}"
         )
         alone = ("--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
         there = ("ip", "netns", "exec", self.name, "unshare", *alone, "sh", "-c", prepare)

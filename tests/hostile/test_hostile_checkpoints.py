@@ -105,7 +105,10 @@ def test_weights_that_are_no_floating_point_numbers_are_refused(dtype, kind, tmp
     source, load = kind
     folder = changed(source, tmp_path)
     weights = {name: tensor.to(dtype) for name, tensor in weights_in(folder / WHOLE).items()}
-    save_file(weights, folder / WHOLE, metadata={"format": "pt"})
+    try:
+        save_file(weights, folder / WHOLE, metadata={"format": "pt"})
+    except KeyError:
+        pytest.skip("this version of safetensors has no such type")
     assert "expected one of F64, F32, F16, BF16" in refusal(lambda: load(folder))
 
 

@@ -44,7 +44,11 @@ class TransformersJudge:
     @classmethod
     def examine(cls, model: str, device: str, dtype: str, batch_size: int) -> JudgeCheckpoint:
         """Look at a folder or a hub id."""
-        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+        from transformers import (
+            MODEL_FOR_CAUSAL_LM_MAPPING,
+            AutoModelForCausalLM,
+            GenerationConfig,
+        )
 
         from ...models import checkpoints
         from ...models.tokenizers import load_tokenizer
@@ -65,6 +69,7 @@ class TransformersJudge:
             network = checkpoints.load(
                 AutoModelForCausalLM, folder, dtype=precision, device=where, config=config
             )
+            network.generation_config = GenerationConfig()  # the checkpoint's may not be greedy
             return cls(declaration, network, tokenizer, batch_size)
 
         return JudgeCheckpoint(declaration, load)
@@ -85,7 +90,7 @@ class TransformersJudge:
         import torch
 
         from ...models.checkpoints import require_positions
-        from ...models.tokenizers import conversation, padded
+        from ...models.tokenizers import conversation, padded, working
 
         texts = [conversation(self.tokenizer, text) for text in questions]
         end = self.tokenizer.eos_token_id
@@ -98,6 +103,7 @@ class TransformersJudge:
                 attention_mask=valid.long(),
                 max_new_tokens=NEW_TOKENS,
                 do_sample=False,
+                eos_token_id=end,
                 pad_token_id=0 if end is None else end,
                 return_dict_in_generate=True,
                 output_logits=True,
@@ -109,7 +115,8 @@ class TransformersJudge:
         answers: list[Generated] = []
         for row, places in zip(new.tolist(), log_p, strict=True):
             stop = row.index(end) + 1 if end in row else len(row)
-            words = [self.tokenizer.decode([index]) for index in row[:stop]]
+            with working("checkpoint: the tokenizer of the judge does not work"):
+                words = [self.tokenizer.decode([index]) for index in row[:stop]]
             choices = [dict(zip(digits.values(), p, strict=True)) for p in places[:stop]]
             answers.append(list(zip(words, choices, strict=True)))
         return answers
