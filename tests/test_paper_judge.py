@@ -21,7 +21,7 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
-from checkpoints import DREAM
+from checkpoints import DREAM, causal
 from entrgi_ref.commands.options import StoppedError
 from entrgi_ref.models import checkpoints, tokenizers
 from entrgi_ref.paper import __main__ as paper
@@ -1004,3 +1004,20 @@ def test_a_judge_has_a_backend_a_batch_and_gpus(monkeypatch):
     assert loaded == [(str(DREAM), 1)]
     assert (own.declaration, own.model) == (examined.declaration, "model")
     assert own.parameters == {"temperature": 0.0, "max_tokens": 10, "logprobs": 20}
+
+
+def test_a_checkpoint_does_not_say_how_it_judges(tmp_path):
+    """As generation_config.json would: what is never written, when to stop, in how many beams."""
+    questions = ["is 3 more than 2? 0 to 9", "and 4?"]
+
+    def answers():
+        judge = backends.examine_judge("transformers", str(tmp_path), "cpu", "float32", 2, 1).load()
+        return judge.answer(questions)
+
+    causal(tmp_path)
+    expected = answers()
+    first = [words[0][0] for words in expected]
+    tokens = tokenizers.load_tokenizer(tmp_path).encode("".join(first))
+    for said in ({"suppress_tokens": tokens}, {"max_time": 1e-9}, {"num_beams": 3}):
+        (tmp_path / "generation_config.json").write_text(json.dumps(said))
+        assert answers() == expected, said
