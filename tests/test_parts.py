@@ -10,7 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrgi_ref import WEIGHTS, DenoisingRecord, GuidanceConfig, SamplingConfig, generate, parts
+from entrgi_ref import (
+    WEIGHTS,
+    DenoisingRecord,
+    GuidanceConfig,
+    KeyedDraws,
+    SamplingConfig,
+    generate,
+    guide,
+    parts,
+)
 from entrgi_ref.fast import adam
 from entrgi_ref.orders import ORDERS, ORIGIN
 from properties import tried
@@ -92,6 +101,32 @@ def test_parts_give_the_same_numbers_in_every_order(order):
     expected = observed(config, None)
     for rows in (3, 10**9):
         require_equal(observed(config, rows), expected)
+
+
+class Recording:
+    """A reward that asks for the last token, twice as much where it is the likeliest."""
+
+    embeddings = torch.eye(3)
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, mixed, likeliest):
+        self.seen.append(likeliest.tolist())
+        return (mixed[:, 2] * (1 + (likeliest == 2))).sum()[None]
+
+
+def test_a_reward_is_told_the_likeliest_tokens_of_the_moved_logits():
+    """As `guide` tells it."""
+    logits, draws = torch.tensor([[0.1, 0, 0], [0, 0, 5]]), KeyedDraws.of(0, [7], 1)
+    places = torch.tensor([0, 0]), torch.tensor([0, 1])
+    options = {"weight": WEIGHTS["expectation"], "steps": 3, "step_size": 1.0, "optimiser": "sgd"}
+    options |= {"temperature": 0.7, "top_p": 1.0}
+    whole, parted = Recording(), Recording()
+    expected = guide(logits, whole, **options, draw=draws.at(0, *places).hard)
+    found = parts.in_parts(1, draws, 0, *places)(logits, parted, **options)
+    assert parted.seen == whole.seen == [[0, 2], [2, 2], [2, 2]]
+    torch.testing.assert_close(found, expected)
 
 
 FLOAT64 = SamplingConfig(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from entrgi_ref import GuidanceConfig, KeyedDraws, SamplingConfig, generate
 from entrgi_ref.draws import KeyedStepDraws
 from entrgi_ref.rivals import damped, lookahead, self_smc, smc
+from entrgi_ref.rivals.boards import Boards
 from entrgi_ref.rivals.lookahead import queue
 from entrgi_ref.rivals.smc import rows_at, survivors
 from properties import tried
@@ -353,6 +354,18 @@ def test_rewards_that_are_not_finite_are_refused(rival):
     reward.score = lambda prompts, responses: torch.full((len(responses),), torch.nan)
     with pytest.raises(ValueError, match="not finite"):
         rival(TinyDenoiser(4, V), reward, PROMPTS, configured(2))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("float32", torch.float32), ("denoiser", torch.bfloat16)]
+)
+def test_logits_are_of_the_precision_that_is_asked_for(dtype, expected):
+    class Short(TinyDenoiser):
+        def __call__(self, tokens, valid, masked):
+            return super().__call__(tokens, valid, masked).bfloat16()
+
+    config = replace(configured(2), guidance=GuidanceConfig(steps=0, dtype=dtype))
+    assert Boards.of(Short(4, V), PROMPTS, config).predict().dtype == expected
 
 
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
