@@ -160,6 +160,20 @@ def test_a_mass_that_is_top_p_to_the_last_bit(levels):
             assert torch.equal(nucleus(p, top_p) > 0, sorted_nucleus(p, top_p) > 0)
 
 
+@pytest.mark.parametrize(("seed", "before"), [(91, 30_000), (1, 8_000), (21, 50_500)])
+def test_a_mass_of_many_tokens_that_is_top_p_in_float32(seed, before):
+    """The last token is in if the mass before it is added up without rounding: which rows a sum in
+    float32 would cut short was looked up.
+    """
+    g = torch.Generator().manual_seed(seed)
+    p = torch.randn(1, 60_000, generator=g).mul(0.3).softmax(-1)
+    mass = p.sort(descending=True).values.cumsum(-1, dtype=torch.float64)
+    top_p = float(mass[0, before].float())
+    found = nucleus(p, top_p) > 0
+    assert torch.equal(found, sorted_nucleus(p, top_p) > 0)
+    assert found.sum() == before + 2
+
+
 def test_the_nucleus_where_a_sample_holds_nothing():
     """All its tokens have no probability, the others have some: such as are banned."""
     width = 50_000
@@ -405,9 +419,10 @@ def test_the_gradient_in_16_bits_is_as_good_as_autograds():
     assert float(expected[:, 7].abs().max()) > 1e-5  # small, but not noise
 
 
-def test_rows_in_parts_are_the_same_rows(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_in_parts_are_the_same_rows(monkeypatch, dtype):
     g = torch.Generator().manual_seed(0)
-    logits, uniform = torch.randn(7, 30, generator=g), torch.rand(7, generator=g).double()
+    logits, uniform = torch.randn(7, 30, generator=g).to(dtype), torch.rand(7, generator=g).double()
 
     def computed():
         q = token_distribution(logits, 0.7)
@@ -418,6 +433,7 @@ def test_rows_in_parts_are_the_same_rows(monkeypatch):
     for size in (1, 29, 30, 60, 61):
         monkeypatch.setitem(rows.AT_A_TIME, "cpu", size)
         for one, other in zip(whole, computed(), strict=True):
+            assert one.dtype == other.dtype
             assert torch.equal(one, other)
 
 
