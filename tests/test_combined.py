@@ -54,6 +54,23 @@ def test_a_sum_of_one_is_that_reward():
         assert torch.allclose(found.rewards, alone.rewards)
 
 
+def test_scores_are_added_in_their_own_precision():
+    """Not in that of the tables of embeddings."""
+
+    class Scored(TinyReward):
+        def __post_init__(self):
+            super().__post_init__()
+            self.embeddings = self.embeddings.bfloat16()
+
+        def score(self, prompts, responses):
+            return torch.tensor([self.scale])
+
+    total = SumOfRewards.of([Scored(0, scale=1.001), Scored(0, scale=-4.003)], [2, 0.5])
+    found = total.score(["12"], ["3"])
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(2 * 1.001 - 0.5 * 4.003, abs=1e-6)
+
+
 def test_rewards_of_tables_of_different_widths_are_added(real):
     """Of whole tokens, where each part can be asked by itself, and of finished texts."""
     _, *parts = real

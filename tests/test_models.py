@@ -474,6 +474,20 @@ def test_adapters_are_merged(tmp_path):
         SequenceReward.from_pretrained(REWARD, denoiser, adapter=tmp_path / "adapter")
 
 
+def test_an_adapter_of_the_embeddings_is_in_the_table_that_answers_are_mixed_of(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    plain = AutoModelForSequenceClassification.from_pretrained(REWARD, dtype=torch.float32)
+    layers = {"target_modules": ["q_proj", "embed_tokens"], "init_lora_weights": False}
+    adapted = get_peft_model(plain, LoraConfig(r=2, task_type="SEQ_CLS", **layers))
+    adapted.save_pretrained(tmp_path, save_embedding_layers=False)
+    denoiser, without = pair("float32")
+    merged = SequenceReward.from_pretrained(REWARD, denoiser, dtype="float32", adapter=tmp_path)
+    table = merged.network.get_input_embeddings().weight
+    assert torch.equal(merged.embeddings, merged.vocabulary.embeddings(table, "eos"))
+    assert (merged.embeddings - without.embeddings).abs().amax() > 1e-3
+
+
 # --- vocabularies
 
 
