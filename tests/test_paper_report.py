@@ -225,6 +225,19 @@ def test_the_default_settings_are_not_the_authors(tmp_path):
         assert words in text.partition("NOT COMPARABLE")[2]
 
 
+def test_a_setting_that_is_not_declared_is_our_default(tmp_path):
+    """And not the authors'."""
+    defaults = json.loads(SamplingConfig().to_json())
+    others = [name for name in OTHERWISE if defaults[name] != THEIRS[name]]
+    assert others
+    for name in others:
+        settings = {n: v for n, v in THEIRS.items() if n != name}
+        declaration = PAPER | {"settings": settings}
+        run = Run.read(written(tmp_path / name, declaration=declaration, prompts=64, **FEW))
+        words = f"{name} {defaults[name]} instead of {THEIRS[name]}"
+        assert list(comparable.differences(run)) == [words]
+
+
 def test_another_number_of_prompts_is_not_comparable(tmp_path):
     text = invoke("report", written(tmp_path, prompts=8, of=8))
     assert "NOT COMPARABLE to the published numbers: 8 prompts instead of 64." in text
@@ -1006,6 +1019,26 @@ def test_methods_are_compared_on_the_prompts_that_all_have_answered(tmp_path):
     assert "published numbers: 2 to 4 prompts instead of 64; 3 prompts failed." in text
     files = invoke("export", folder).split()
     assert sum(len(json.loads(Path(f).read_text())["results"]) for f in files) == 60 - 3
+
+
+def test_variants_are_compared_on_the_prompts_that_all_have_answered(tmp_path):
+    """A prompt that failed under one reward model does not count under the others either."""
+    variants = [{"reward": "0.6B"}, {"reward": "1.7B"}]
+    folder = written(
+        tmp_path,
+        declaration=PAPER | {"experiment": "reward-size"},
+        names=HUB[:1],
+        methods=("bon", "entrgi"),
+        seeds=[1],
+        prompts=3,
+        variants=variants,
+    )
+    failed = {"status": "failed", "reason": "nan", "rewards": [], "responses": []}
+    bad = ("entrgi", {"reward": "1.7B"}, 0)
+    rewritten(folder, lambda r: failed if (r["method"], r["variant"], r["idx"]) == bad else {})
+    run = Run.read(folder)
+    for method, variant in product(("bon", "entrgi"), variants):
+        assert run.value("top1", method=method, **variant).prompts == 2
 
 
 def test_a_seed_that_failed_for_one_method_counts_for_none(tmp_path):

@@ -564,6 +564,16 @@ def test_the_caption_of_the_main_figure():
     )
 
 
+def test_a_caption_counts_the_answers_to_every_benchmark():
+    """The first of them has none of this method."""
+    names = ("own", "rm-bench", "judge-bench")
+    records = [record(name, "bon", 1, 0, [1.0] * 4) for name in names]
+    for K, name in enumerate(names[1:], 7):
+        records.append(record(name, "bon_equal_compute", 1, 0, [1.0] * K))
+    caption = captions.caption(run_of(records, benchmarks=dict.fromkeys(names, "ab")), "main")
+    assert caption.endswith(" Best-of-N, equal compute: K = 7 to 8 answers.")
+
+
 def test_captions_without_published_numbers_and_of_what_is_judged():
     records = [
         record(benchmark, "bon", seed, idx, [1.0] * 4)
