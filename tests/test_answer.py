@@ -167,6 +167,16 @@ def test_templates_one_for_all_or_one_for_each(tmp_path):
             assert one["responses"] == expected.responses[0]
 
 
+def test_a_page_shows_the_template_in_the_unguided_answers_too(tmp_path):
+    few = [*TINY, "--reward", REWARD, "--trajectories", "1"]
+    invoke(SHORT, *few, "--template", "so it is __ or __", "--out", tmp_path)
+    page = (tmp_path / "trace.html").read_text(encoding="utf-8")
+    panels = json.loads(re.search(r"= (\{\"prompt\".*\});", page)[1])["panels"]
+    unguided, guided = (panel["frames"][0]["tokens"] for panel in panels)
+    assert unguided == guided
+    assert "so it is" in "".join(token or "" for token in unguided)
+
+
 def test_a_file_may_bring_its_templates(tmp_path):
     objects = [{"prompt": SHORT, "template": "a __ home"}, {"prompt": LONG}]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, objects)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
@@ -256,6 +257,19 @@ with RunFolder(Path({str(tmp_path)!r}), {DECLARATION!r}).lock("batch") as ours:
     other.wait()
     with folder.lock("batch") as ours:
         assert ours
+
+
+def test_who_waits_for_a_lock_waits_for_the_one_that_the_next_asks_for(tmp_path):
+    """Neither who lets it go nor who is turned away puts another file in its place."""
+    folder = opened(tmp_path)
+    with contextlib.ExitStack() as waiting:
+        with folder.lock("batch"):
+            claims = [waiting.enter_context(f.open()) for f in (tmp_path / "claims").iterdir()]
+        for claim in claims:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for _ in range(2):
+            with folder.lock("batch") as ours:
+                assert not ours
 
 
 def test_locks_may_be_deleted(tmp_path):

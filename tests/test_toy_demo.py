@@ -499,6 +499,13 @@ def test_the_units_are_prompts_and_not_seeds():
     assert unguided.seconds == dataclasses.replace(seconds, low=0.0)
     single, _ = table.summarise([record for record in records if record["seed"] == 1])
     assert single.seconds.text(3) == "1.000"  # one seed has no interval, and not one from 0
+    slow_once = [
+        record(method, idx, seed, 0, seconds)
+        for method, times in (("bon", (1, 1, 9)), ("entrgi", (4, 4, 9)))
+        for seed, seconds in enumerate(times)
+        for idx in (0, 1)
+    ]
+    assert table.summarise(slow_once)[0].time_ratio == 0.25
 
 
 def compared(golds, *, prompts=64, seeds=3, rewards=None):

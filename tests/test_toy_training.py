@@ -148,6 +148,10 @@ def test_the_mixture_is_what_the_recipe_says(examples):
     assert (answers > 0).mean() == pytest.approx(0.2, abs=0.03)  # in some of a quarter, none
     assert not (prompts & (answers > 0)).any()
     assert answers.mean() == pytest.approx(0.25 * 0.15, abs=0.005)
+    swapped = [pair for pair in zip(plain[0], mixed[0], strict=True) if pair[0] != pair[1]]
+    for field, choices in (("subjects", 8), ("objects", 8), ("style", 5)):
+        others = np.mean([getattr(a, field) != getattr(b, field) for a, b in swapped])
+        assert others == pytest.approx(1 - 1 / choices, abs=0.05)
     written = {word for answer in mixed[1] for word in answer}
     assert written == {w for w, writable in zip(VOCABULARY, WRITABLE, strict=True) if writable}
 
