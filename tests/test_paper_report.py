@@ -185,6 +185,10 @@ DECLARED_OTHERWISE = {
     "dtype": ("float32", "dtype float32 instead of bfloat16"),
     "denoiser": ({"name": "dream-tiny"}, "denoiser dream-tiny"),
     "rewards": ({"1.7B": {"name": "tiny"}}, "reward tiny"),
+    "quantize": (
+        {"denoiser": "4bit", "reward": "8bit"},
+        "weights rounded (denoiser 4bit, reward 8bit)",
+    ),
     "unmatched": ("zero", "unmatched tokens zero instead of eos"),
 }
 

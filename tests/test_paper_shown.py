@@ -517,6 +517,7 @@ def test_all_that_is_not_comparable_is_named_in_order():
         main_reward="r",
         rewards={"r": {"name": "s"}},
         dtype="float32",
+        quantize={"reward": "8bit"},
         unmatched="zero",
         benchmarks={"own": f"{OF_THE_HUB}", "rm-bench": "ab"},
     )
@@ -527,6 +528,7 @@ def test_all_that_is_not_comparable_is_named_in_order():
         "denoiser d",
         "reward s",
         "dtype float32 instead of bfloat16",
+        "weights rounded (reward 8bit)",
         "unmatched tokens zero instead of eos",
         "1 prompt instead of 64",
         "1 seed instead of 3",
@@ -597,6 +599,13 @@ def test_captions_without_published_numbers_and_of_what_is_judged():
         .replace("Dream-org/Dream-v0-Instruct-7B", "the toy's")
         .replace(", bfloat16", "")
     )
+
+
+def test_a_caption_says_which_weights_are_rounded():
+    run = run_of(MAIN, quantize={"denoiser": "4bit", "reward": "8bit"})
+    words = ", bfloat16, weights rounded (denoiser 4bit, reward 8bit)."
+    assert words in captions.caption(run, "main")
+    assert "rounded" not in captions.caption(run_of(MAIN, quantize={}), "main")
 
 
 def test_captions_of_what_is_varied():

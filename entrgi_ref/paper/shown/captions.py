@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ...commands.shown import counted
 from ..declared.experiments import label_of
-from .comparable import differences
+from .comparable import differences, rounded
 from .figures import AVERAGED_BY_STEP, SPREAD, averaged_over_sizes, bars
 from .numbers import answers_of, beside_the_published
 from .summary import Run
@@ -99,6 +99,7 @@ def _settings(run: Run, name: str) -> str:
         f"reward {', '.join(str(declared['rewards'][reward]['name']) for reward in rewards)}",
         f"mask predictor {denoiser if isinstance(denoiser, str) else denoiser['name']}",
         *([str(declared["dtype"])] if "dtype" in declared else []),
+        *rounded(run),
     ]
     return f"Settings: {', '.join(parts)}.{''.join(_other_answers(run))}"
 

@@ -46,6 +46,7 @@ def differences(run: Run) -> Iterator[str]:
         yield f"reward {reward}"
     if declared["dtype"] != "bfloat16":
         yield f"dtype {declared['dtype']} instead of bfloat16"
+    yield from rounded(run)
     if declared.get("unmatched", "eos") != "eos":
         yield f"unmatched tokens {declared['unmatched']} instead of eos"
     compared = Counter((benchmark, seed) for benchmark, seed, _ in run.common("top1"))
@@ -63,6 +64,13 @@ def differences(run: Run) -> Iterator[str]:
             yield f"benchmark {benchmark} ({declared['benchmarks'][benchmark]})"
     if run.failed:
         yield f"{counted(len(run.failed), 'prompt')} failed"
+
+
+def rounded(run: Run) -> Iterator[str]:
+    """Whose weights are rounded, and to what; nothing if none are."""
+    networks = run.declaration.get("quantize", {}).items()
+    if networks:
+        yield f"weights rounded ({', '.join(f'{name} {bits}' for name, bits in networks)})"
 
 
 def is_the_papers(run: Run, benchmark: str) -> bool:
