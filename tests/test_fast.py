@@ -135,17 +135,20 @@ def test_one_look_at_all_masses_is_enough_unless_the_sample_misleads(monkeypatch
     assert kind != "striped" or len(looks) > 4
 
 
-@pytest.mark.parametrize("seed", [4, 11, 29, 64, 77, 87, 113, 254])
-def test_the_nucleus_where_a_sample_misleads(seed):
-    """The tokens of the sample are of another spread and level than the others: which ends of the
-    search this reaches was looked up, for each seed.
-    """
+def misleading(seed):
+    """A row of which the sample is of another spread and level than the rest; and a top-p."""
     width, g = 50_000, torch.Generator().manual_seed(seed)
     spread, level = torch.rand(2, generator=g).tolist()
     logits = torch.randn(1, width, generator=g)
     sampled = logits[:, :: width // fast.SAMPLE]
     sampled.copy_(3 * spread * torch.randn(1, sampled.shape[1], generator=g) + 8 * (level - 0.5))
-    p, top_p = logits.softmax(-1), 0.01 + 0.98 * float(torch.rand(1, generator=g))
+    return logits.softmax(-1), 0.01 + 0.98 * float(torch.rand(1, generator=g))
+
+
+@pytest.mark.parametrize("seed", [4, 11, 29, 64, 77, 87, 113, 254])
+def test_the_nucleus_where_a_sample_misleads(seed):
+    """Which ends of the search this reaches was looked up, for each seed."""
+    p, top_p = misleading(seed)
     assert torch.equal(nucleus(p, top_p) > 0, sorted_nucleus(p, top_p) > 0)
 
 
@@ -160,13 +163,23 @@ def test_a_mass_that_is_top_p_to_the_last_bit(levels):
             assert torch.equal(nucleus(p, top_p) > 0, sorted_nucleus(p, top_p) > 0)
 
 
-@pytest.mark.parametrize(("seed", "before"), [(91, 30_000), (1, 8_000), (21, 50_500)])
-def test_a_mass_of_many_tokens_that_is_top_p_in_float32(seed, before):
+def even(seed):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(1, 60_000, generator=g).mul(0.3).softmax(-1), None
+
+
+@pytest.mark.parametrize(
+    ("row", "seed", "before"),
+    [
+        *((even, 91, 30_000), (even, 1, 8_000), (even, 21, 50_500)),
+        *((misleading, 27, 12), (misleading, 391, 12), (misleading, 583, 12)),
+    ],
+)
+def test_a_mass_that_is_top_p_in_float32(row, seed, before):
     """The last token is in if the mass before it is added up without rounding: which rows a sum in
     float32 would cut short was looked up.
     """
-    g = torch.Generator().manual_seed(seed)
-    p = torch.randn(1, 60_000, generator=g).mul(0.3).softmax(-1)
+    p, _ = row(seed)
     mass = p.sort(descending=True).values.cumsum(-1, dtype=torch.float64)
     top_p = float(mass[0, before].float())
     found = nucleus(p, top_p) > 0
