@@ -142,16 +142,21 @@ def test_equations_in_a_precision_are_those_of_float64(dtype, seed, scale, V, te
 
 
 @pytest.mark.parametrize("dtype", PARTS, ids=str)
-@pytest.mark.parametrize(("rows", "part"), [("random", 256), ("made for it", 8)])
-def test_the_weight_of_a_real_vocabulary_is_that_of_float64(rows, part, dtype):
-    """But for a sum over V: in random logits its errors cancel mostly, not among equal ones."""
+@pytest.mark.parametrize(("rows", "of_q", "of_w"), [("random", 32, 256), ("made for it", 8, 8)])
+def test_the_sum_over_a_real_vocabulary_is_that_of_float64(rows, of_q, of_w, dtype):
+    """But for what is lost beside the sum so far: most of it cancels in random logits."""
     logits = 4 * torch.randn(2, REAL, generator=torch.Generator().manual_seed(0))
     if rows == "made for it":
-        logits = torch.zeros(1, REAL)
-        logits[:, :128] = 9.5  # some in each part of the sum that a processor adds up by itself
-    logits = logits.to(dtype)
-    error = (entropy_weight(logits).double() - entropy_weight(logits.double())).abs()
-    assert float(error.max()) <= 1e-6 + 2**-24 * REAL / part
+        logits = torch.zeros(2, REAL)
+        logits[0, :128] = 9.5  # some in each part of the sum that a processor adds up by itself
+        logits[1, :16] = 13.5
+    logits, exact = logits.to(dtype), logits.to(dtype).double()
+    error = (entropy_weight(logits).double() - entropy_weight(exact)).abs()
+    assert float(error.max()) <= 1e-6 + 2**-24 * REAL / of_w
+    q, exact_q = token_distribution(logits, 1.0).double(), token_distribution(exact, 1.0)
+    below = exact.amax(-1, keepdim=True) - exact
+    bound = PARTS[dtype] * (4 + 3 * below) + 2**-24 * REAL / of_q
+    assert bool(((q - exact_q).abs() <= bound * exact_q).all())
 
 
 # Samplers
