@@ -704,6 +704,15 @@ def judged(folder, own, tests=("A?", "B?"), **options):
     return failed, said, place, read_records(place, require_judgement)
 
 
+def test_judgements_are_not_written_through_a_link(tmp_path):
+    run = answers_of(tmp_path, ["fine"])
+    _, _, place, _ = judged(run, Picky())
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=f"^out: {place} is a link, expected a folder of the run"):
+        judging.run(run, Picky(), ("A?", "B?"), print)
+
+
 def test_a_judgement_holds_what_was_said(tmp_path, monkeypatch):
     """A question that fails alone spoils no other; the first reason is said."""
     monkeypatch.setattr(judging, "commit", lambda: "c0ffee")

@@ -601,6 +601,69 @@ def test_a_carriage_return_or_a_separator_spoils_one_line_only(tmp_path):
     assert len(read_records(tmp_path)) == 2
 
 
+LINKED = (
+    *("records", "records/z.jsonl", "claims"),
+    *("dropped", "dropped/records", "judges", "judges/j"),
+)
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_nothing_is_written_through_a_link_within_a_run(tmp_path, name):
+    """The folder of the run itself may be one."""
+    (tmp_path / "there").mkdir()
+    run, link = tmp_path / "run", tmp_path / "there" / name
+    run.symlink_to("there")
+    write(run, record(0))
+    (file,) = (run / "records").glob("*.jsonl")
+    file.write_bytes(b"garbage\n" + file.read_bytes())
+    link.parent.mkdir(exist_ok=True)
+    if link.is_dir():
+        link.rename(tmp_path / "elsewhere")
+    elif name.endswith(".jsonl"):
+        (tmp_path / "elsewhere").write_text("my notes")
+    else:
+        for folder in ("elsewhere/j", "elsewhere"):  # so that a judge is found in either
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / "run.json").write_text("{}")
+    link.symlink_to(tmp_path / "elsewhere")
+    before = contents(tmp_path / "elsewhere")
+    readers = (repair, opened) if name.startswith(("records", "claims")) else (repair,)
+    for reader in readers:
+        message = f"^out: {re.escape(str(run / name))} is a link, expected a f"
+        with pytest.raises(ValueError, match=message):
+            reader(run)
+    assert contents(tmp_path / "elsewhere") == before
+
+
+def test_repair_and_locks_write_through_no_link_to_a_file(tmp_path):
+    write(tmp_path, record(0))
+    (file,) = (tmp_path / "records").glob("*.jsonl")
+    notes = tmp_path / "notes.txt"
+    notes.write_text("my notes")
+    file.with_suffix(".repaired").symlink_to(notes)
+    file.write_bytes(b"garbage\n" + file.read_bytes())
+    assert len(repair(tmp_path)) == 1
+    aside = tmp_path / "dropped" / "records" / file.name
+    aside.unlink()
+    aside.symlink_to(notes)
+    file.write_bytes(b"garbage\n" + file.read_bytes())
+    with pytest.raises(ValueError, match=f"^out: {aside} is a link, expected a file of the run"):
+        repair(tmp_path)
+    assert notes.read_text() == "my notes"
+    for claim in (tmp_path / "claims").iterdir():
+        claim.unlink()
+        claim.symlink_to(tmp_path / "new")
+    with pytest.raises(ValueError, match=r"^out: cannot write to .* symbolic links"):
+        repair(tmp_path)
+    assert not (tmp_path / "new").exists()
+
+
+def contents(path):
+    """All below a path, and what is in it."""
+    files = [path, *path.rglob("*")]
+    return {file: file.is_file() and file.read_bytes() for file in files}
+
+
 def test_a_run_that_is_written_to_is_not_repaired(tmp_path):
     folder = opened(tmp_path)
     folder.write(record(0))

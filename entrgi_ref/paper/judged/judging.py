@@ -22,6 +22,7 @@ from ..run.records import (
     read_experiment,
     read_judge,
     read_records,
+    require_no_link,
 )
 from ..run.required import Record
 from ..run.runner import POLL_SECONDS
@@ -32,10 +33,15 @@ AT_A_TIME = 8
 
 
 def folder_of(run: Path, declaration: Mapping[str, Any]) -> Path:
-    """Where a judge's judgements of a run are: each judge, with its unit tests, has a folder."""
+    """Where a judge's judgements of a run are: each judge, with its unit tests, has a folder.
+
+    Raises `ValueError` if it is a link: they would be written elsewhere.
+    """
     name = str(declaration["model"]["name"]).rsplit("/", 1)[-1]
     name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
-    return run / JUDGES / f"{name}-{fingerprint(declaration)[:8]}"
+    own = Path(JUDGES) / f"{name}-{fingerprint(declaration)[:8]}"
+    require_no_link(run, own)
+    return run / own
 
 
 def declare(run: Path, judge: Mapping[str, Any], tests: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...commands.files import sync_folder, write_text
+from ...commands.files import sync_folder, write_bytes, write_text
 from ...commands.provenance import made_with
 from .records import (
     JUDGES,
@@ -36,6 +36,7 @@ from .records import (
     read_declaration,
     read_judge,
     read_records,
+    require_no_link,
     require_same,
 )
 from .required import Record, Require, require_answers
@@ -69,8 +70,9 @@ class RunFolder:
         with _writing(path):
             (path / "records").mkdir(parents=True, exist_ok=True)
             with self.lock("declaration", wait=True):
+                files = files_of(path)  # first: nothing is declared where records cannot be read
                 _declare(path / "run.json", declaration, asked or {}, other_version)
-                for file in files_of(path):
+                for file in files:
                     self._mend(file)
             name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
             self._own = path / "records" / f"{re.sub(r'[^A-Za-z0-9-]', '-', name)}.jsonl"
@@ -172,9 +174,11 @@ def _opened(file: Path) -> int:
 @contextmanager
 def _lock(path: Path, name: str, *, wait: bool) -> Iterator[bool]:
     digest = hashlib.blake2b(name.encode(), digest_size=12).hexdigest()
+    require_no_link(path, "claims")
     with _writing(path):
         (path / "claims").mkdir(exist_ok=True)
-        descriptor = os.open(path / "claims" / digest, os.O_CREAT | os.O_RDWR, 0o666)
+        flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW
+        descriptor = os.open(path / "claims" / digest, flags, 0o666)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -287,19 +291,30 @@ def repair(path: Path) -> list[str]:
 def _repaired_run(path: Path, run: str) -> list[str]:
     said = _repaired_folder(path, path, run, require_answers)
     require = of_best(read_records(path))
+    require_no_link(path, JUDGES)
     for judge in sorted(folder for folder in (path / JUDGES).glob("*") if folder.is_dir()):
         if not any([*judge.glob("run.json"), *judge.glob("records/*.jsonl")]):
             continue  # it has only just begun, or was stopped there
+        require_no_link(path, judge.relative_to(path))
         try:
             expected = read_judge(judge, run)["fingerprint"]
         except ValueError as error:
-            aside = _unused(path / "dropped" / judge.relative_to(path))
-            aside.parent.mkdir(parents=True, exist_ok=True)
+            aside = _unused(_dropped(path, judge))
             os.replace(judge, aside)
             said.append(f"{judge.relative_to(path)}: {error.__cause__}")
         else:
             said += _repaired_folder(judge, path, expected, require)
     return said
+
+
+def _dropped(run: Path, path: Path) -> Path:
+    """Where a file or folder of a run is kept once it is taken out, and nowhere else."""
+    aside = Path("dropped") / path.relative_to(run)
+    require_no_link(run, aside.parent)
+    if (run / aside).is_symlink():
+        raise ValueError(f"out: {run / aside} is a link, expected a file of the run")
+    (run / aside).parent.mkdir(parents=True, exist_ok=True)
+    return run / aside
 
 
 def _unused(path: Path) -> Path:
@@ -331,17 +346,10 @@ def _repaired(file: Path, run: Path, expected: str, require: Require) -> Iterato
                 dropped.append(line)
                 yield f"{file.relative_to(run)}, line {number}: {error}"
         if dropped:
-            aside = run / "dropped" / file.relative_to(run)
-            aside.parent.mkdir(parents=True, exist_ok=True)
+            aside = _dropped(run, file)
             with aside.open("ab") as rest:
                 rest.write(b"".join(line + b"\n" for line in dropped))
                 rest.flush()
                 os.fsync(rest.fileno())
             sync_folder(aside.parent)
-            whole = file.with_suffix(".repaired")
-            with whole.open("wb") as good:
-                good.write(b"".join(line + b"\n" for line in kept))
-                good.flush()
-                os.fsync(good.fileno())
-            os.replace(whole, file)
-            sync_folder(file.parent)
+            write_bytes(file, b"".join(line + b"\n" for line in kept))

@@ -149,15 +149,28 @@ def read_by_key(
 def files_of(path: Path) -> list[Path]:
     """The files with the records of a run, in order.
 
-    `ValueError` for one that is no file: a folder cannot be read, and a pipe has no end.
+    `ValueError` for one that is no file: a folder cannot be read, and a pipe has no end; nor may it
+    be a link: what it leads to would be written to.
     """
+    require_no_link(path, "records")
     if (path / "records").exists() and not (path / "records").is_dir():
         raise ValueError(f"out: {path / 'records'} is no folder")
     found = sorted((path / "records").glob("*.jsonl"))
     for file in found:
         if not file.is_file():
             raise ValueError(f"out: {file} is no file that can be read; move it elsewhere")
+        if file.is_symlink():
+            raise ValueError(f"out: {file} is a link, expected a file; move it elsewhere")
     return found
+
+
+def require_no_link(run: Path, below: str | Path) -> None:
+    """Raise `ValueError` if a folder below that of a run is a link, or one on the way to it is."""
+    folder = run
+    for name in Path(below).parts:
+        folder /= name
+        if folder.is_symlink():
+            raise ValueError(f"out: {folder} is a link, expected a folder of the run itself")
 
 
 def lines_of(data: bytes) -> Iterator[tuple[int, bytes, bool]]:
