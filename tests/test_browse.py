@@ -199,6 +199,15 @@ def test_variants_come_by_the_size_of_the_reward_model(tmp_path):
     assert len(data["places"]) == 1
 
 
+@pytest.mark.parametrize("name", ["run.json", "records/a.jsonl", "page", ".html"])
+def test_a_page_takes_no_other_files_place(tmp_path, name):
+    folder = run_of(tmp_path)
+    before = {file: file.read_bytes() for file in folder.rglob("*.json*")}
+    with pytest.raises(ValueError, match=r"^to: got .*, expected a name that ends in \.html$"):
+        invoke("browse", folder, "--to", folder / name)
+    assert {file: file.read_bytes() for file in folder.rglob("*.json*")} == before
+
+
 def test_a_run_as_it_is_made_can_be_browsed(tmp_path):
     testbed = TinyTestbed(judge=FailingReward(2, dislikes=("22",)))
     tiny_run(tmp_path, testbed, methods=["bon", "lookahead"])

@@ -445,7 +445,7 @@ def report(
 def browse(
     out: RunPath,
     to: Annotated[
-        Path | None, typer.Option(help="The page's file. By default RUN/browse.html.")
+        Path | None, typer.Option(help="The page's file, .html. By default RUN/browse.html.")
     ] = None,
 ) -> None:
     """All answers of a run, finished or not, in one page for the browser: methods side by side,

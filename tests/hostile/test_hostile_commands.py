@@ -102,8 +102,19 @@ def test_what_is_made_of_a_run_goes_where_it_can_or_nowhere(odd, tmp_path):
     tiny_run(tmp_path / "run", prompts=1)
     before = tree(tmp_path)
     for path in odd:
-        for name in ("export",) if path in ("file", "loop") else ("browse", "export"):  # replaced
-            assert command(paper.main, name, tmp_path / "run", "--to", path)[0] == 2, (name, path)
+        assert command(paper.main, "export", tmp_path / "run", "--to", path)[0] == 2, path
+        assert command(paper.main, "browse", tmp_path / "run", "--to", path)[0] == 2, path
+    assert tree(tmp_path) == before
+
+
+def test_a_page_goes_where_it_can_or_nowhere(odd, tmp_path):
+    tiny_run(tmp_path / "run", prompts=1)
+    os.mkfifo(tmp_path / "pipe.html")
+    (tmp_path / "folder.html").mkdir()
+    before = tree(tmp_path)
+    for path in ("file/below", "pipe", "folder", "a\0b", "x" * 300, "/dev/full/x", "/proc/x"):
+        words = ("browse", tmp_path / "run", "--to", f"{path}.html")
+        assert command(paper.main, *words)[0] == 2, path
     assert tree(tmp_path) == before
 
 

@@ -18,7 +18,11 @@ from .summary import Run, place_of
 
 
 def write(folder: Path, to: Path) -> None:
-    """Write the page of a run, finished or not. `ValueError` if it has no records yet."""
+    """Write the page of a run, finished or not. `ValueError` if it has no records yet, or if `to`
+    is no name of a page: it could be a file of the run.
+    """
+    if to.suffix != ".html":
+        raise ValueError(f"to: got {str(to)!r}, expected a name that ends in .html")
     run = Run.read(folder)
     if not run.records and not run.failed:
         raise ValueError(f"out: {folder} has no records yet")
