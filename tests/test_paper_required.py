@@ -197,12 +197,26 @@ def test_a_failed_prompt_has_no_answers():
         ("score", ..., "it has no score"),
         ("scores.0", None, "its scores[0] is None, expected a number"),
         ("without_digit", 0.5, "its without_digit is 0.5, expected an integer"),
+        ("without_digit", -1, "its without_digit is -1, expected one from 0 to 2, as many as scor"),
+        ("without_digit", 3, "its without_digit is 3, expected one from 0 to 2"),
+        ("scores", [], "its scores are none, expected one for each unit test"),
+        ("scores.1", 5.01, "its scores hold 5.01, expected numbers from 1 to 5"),
+        ("scores.0", 0, "its scores hold 0, expected numbers from 1 to 5"),
+        ("score", 2.001, "its score is 2.001, expected the mean of its scores, 2.0"),
         ("status", "", "its status is '', expected"),
     ],
 )
 def test_what_is_refused_in_a_judgement(path, value, message):
     required.require_judgement(JUDGEMENT)
-    required.require_judgement({**JUDGEMENT, "score": None, "status": "failed"})
+    required.require_judgement({**JUDGEMENT, "score": 2.0 + 1e-12, "without_digit": 2})
+    rounded = {"scores": [5.000000000000001], "score": 5.000000000000001}
+    required.require_judgement({**JUDGEMENT, **rounded})
+    failed = {**JUDGEMENT, "score": None, "scores": [], "status": "failed", "without_digit": 5}
+    required.require_judgement(failed)  # what was asked before it failed is counted
+    with pytest.raises(ValueError, match=r"^its score is 2\.0, expected none of what has failed$"):
+        required.require_judgement({**failed, "score": 2.0})
+    with pytest.raises(ValueError, match=r"^its without_digit is -1, expected 0 or more$"):
+        required.require_judgement({**failed, "without_digit": -1})
     with pytest.raises(ValueError, match=re.escape(message)):
         required.require_judgement(changed(JUDGEMENT, path, value))
 

@@ -235,8 +235,35 @@ def require_judgement(record: Record) -> None:
     if not _is_judgement(record):
         require_fields(record, IDENTITY | JUDGEMENT)
     _require_status(record)
-    if record["status"] == "ok" and record["score"] is None:
+    if record["status"] == "ok":
+        _require_scores(record["scores"], record["score"], record["without_digit"])
+    elif record["score"] is not None:
+        raise ValueError(f"its score is {record['score']!r}, expected none of what has failed")
+    elif record["without_digit"] < 0:
+        raise ValueError(f"its without_digit is {record['without_digit']}, expected 0 or more")
+
+
+ROUNDING = 1e-9
+"""By how much a mean of weights may be off, of which the last digit depends on the order."""
+
+
+def _require_scores(scores: list[float], score: float | None, without_digit: int) -> None:
+    """Raise `ValueError` for what no judge can have said."""
+    if score is None:
         raise ValueError("its score is None, expected a number")
+    if not scores:
+        raise ValueError("its scores are none, expected one for each unit test")
+    for one in scores:
+        if not 1 - ROUNDING <= one <= 5 + ROUNDING:
+            raise ValueError(f"its scores hold {one!r}, expected numbers from 1 to 5")
+    mean = sum(scores) / len(scores)
+    if abs(score - mean) > ROUNDING:
+        raise ValueError(f"its score is {score!r}, expected the mean of its scores, {mean!r}")
+    if not 0 <= without_digit <= len(scores):
+        raise ValueError(
+            f"its without_digit is {without_digit}, expected one from 0 to {len(scores)}, as many "
+            "as scores"
+        )
 
 
 NAMES = ("experiment", "benchmark", "method")
