@@ -309,6 +309,65 @@ def test_failed_prompts_are_tried_again_if_asked(tmp_path):
         assert read_records(tmp_path) == [record(0, answers=["now"]), record(1)]
 
 
+def twins(path, **change):
+    """A run with two records of one prompt, in two files."""
+    write(path, record(0), record(1))
+    (file,) = (path / "records").iterdir()
+    other = file.with_name("0.jsonl")
+    other.write_bytes(b"".join(map(line_of, (record(2), record(1) | change))))
+    return file, other
+
+
+def test_two_equal_records_of_a_prompt_count_once(tmp_path):
+    """Two processes may have computed one batch: what says by whom and how fast may differ."""
+    by = {"timing": {"seconds": 1}, "device": "b", "commit": "c", "versions": {"torch": "0"}}
+    twins(tmp_path, **by)
+    assert [r["idx"] for r in read_records(tmp_path)] == [0, 1, 2]
+    assert len(opened(tmp_path).done) == 3
+    assert repair(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"rewards": [0.5, 2.0]}, "rewards"),
+        ({"responses": ["a", "c"]}, "responses"),
+        ({"errors": errors(), "gold": [1, 2]}, "errors, gold"),
+    ],
+    ids=str,
+)
+def test_two_different_records_of_a_prompt_are_named_and_repair_takes_both_out(
+    tmp_path, change, field
+):
+    """Nobody knows which one is right, so the run computes it again."""
+    file, other = twins(tmp_path, **change)
+    reason = f"it is of the prompt of records/{file.name}, line 2, with another {field}"
+    for reader in (read_records, read_by_key, opened):
+        with pytest.raises(ValueError, match=re.escape(f"out: {other}, line 2: {reason}; python")):
+            reader(tmp_path)
+    said = repair(tmp_path)
+    reason = f"it is of the prompt of records/0.jsonl, line 2, with another {field}"
+    assert f"records/{file.name}, line 2: {reason}" in said
+    assert len(said) == 2
+    assert [r["idx"] for r in read_records(tmp_path)] == [0, 2]
+    write(tmp_path, record(1))
+    assert [r["idx"] for r in read_records(tmp_path)] == [0, 1, 2]
+
+
+def test_what_has_failed_is_no_other_record_of_a_prompt(tmp_path):
+    twins(tmp_path, status="failed", responses=[], rewards=[])
+    assert [r["status"] for r in read_records(tmp_path)] == ["ok"] * 3
+    assert repair(tmp_path) == []
+
+
+def test_a_run_goes_on_while_another_process_writes_the_same_prompt(tmp_path):
+    folder = opened(tmp_path)
+    twins(tmp_path, rewards=[0.5, 2.0])
+    folder.refresh()
+    folder.write(record(3))
+    assert len(folder.done) == 4
+
+
 def test_a_full_disk_is_one_clear_error_and_what_was_written_stays(tmp_path):
     """A limit on the size of files stands for the disk."""
     folder, before = opened(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -26,6 +26,7 @@ from .records import (
     Key,
     bad_line,
     declared,
+    differing,
     files_of,
     fingerprint,
     key_of,
@@ -36,6 +37,7 @@ from .records import (
     read_declaration,
     read_judge,
     read_records,
+    require_equal,
     require_no_link,
     require_same,
 )
@@ -80,7 +82,8 @@ class RunFolder:
         self._read: dict[Path, tuple[int, int]] = {}
         """File -> bytes and lines that have been read of it."""
         self.done: set[Key] = set()
-        self.refresh(forget_failed=retry_failed)
+        twice = self.refresh(forget_failed=retry_failed)
+        require_equal(path, self.fingerprint, require, twice)
 
     @contextmanager
     def lock(self, name: str, *, wait: bool = False) -> Iterator[bool]:
@@ -88,8 +91,11 @@ class RunFolder:
         with _lock(self.path, name, wait=wait) as held:
             yield held
 
-    def refresh(self, *, forget_failed: bool = False) -> None:
-        """Take note of what all processes have written since the last time."""
+    def refresh(self, *, forget_failed: bool = False) -> set[Key]:
+        """Take note of what all processes have written since the last time. Returns what of it was
+        done already.
+        """
+        twice: set[Key] = set()
         for file in files_of(self.path):
             size, count = self._read.get(file, (0, 0))
             with file.open("rb") as lines:
@@ -101,9 +107,12 @@ class RunFolder:
                     key, record = parsed(line, self.fingerprint, self._require)
                 except ValueError as error:
                     raise bad_line(file, count + number, error) from error
+                if key in self.done and record["status"] == "ok":
+                    twice.add(key)
                 if not (forget_failed and record["status"] == "failed"):
                     self.done.add(key)
             self._read[file] = (size + len(complete), count + complete.count(b"\n"))
+        return twice
 
     def write(self, record: Record) -> None:
         """Append a record, and have it on the disk before this returns. Once per key."""
@@ -325,11 +334,21 @@ def _unused(path: Path) -> Path:
 
 def _repaired_folder(folder: Path, run: Path, expected: str, require: Require) -> list[str]:
     with _lock(folder, "declaration", wait=True):
-        files = files_of(folder)
-        return [said for file in files for said in _repaired(file, run, expected, require)]
+        twice = {(file, n): why for file, n, why in differing(folder, expected, require)}
+        return [
+            said
+            for file in files_of(folder)
+            for said in _repaired(file, run, expected, require, twice)
+        ]
 
 
-def _repaired(file: Path, run: Path, expected: str, require: Require) -> Iterator[str]:
+def _repaired(
+    file: Path,
+    run: Path,
+    expected: str,
+    require: Require,
+    twice: Mapping[tuple[Path, int], str],
+) -> Iterator[str]:
     with file.open("rb") as lines:
         try:
             fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -341,6 +360,8 @@ def _repaired(file: Path, run: Path, expected: str, require: Require) -> Iterato
         for number, line, _ in lines_of(lines.read()):
             try:
                 parsed(line, expected, require)
+                if (file, number) in twice:
+                    raise ValueError(twice[file, number])
                 kept.append(line)
             except ValueError as error:
                 dropped.append(line)

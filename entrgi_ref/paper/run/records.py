@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,7 @@ def read_by_key(
     """As `read_records`, by key and in any order; `keep` says what of a record is kept."""
     expected = read_declaration(path)["fingerprint"]
     found: dict[Key, Record] = {}
+    twice: set[Key] = set()
     for file in files_of(path):
         for number, line, whole in lines_of(file.read_bytes()):
             try:
@@ -143,7 +144,50 @@ def read_by_key(
                 raise bad_line(file, number, error) from error
             if key not in found or found[key]["status"] == "failed":
                 found[key] = keep(record)
+            elif record["status"] == "ok":
+                twice.add(key)
+    require_equal(path, expected, require, twice)
     return found
+
+
+MAY_DIFFER = ("timing", "device", "commit", "versions")
+"""Fields that say how a record was made. Two processes that cannot see each other's locks may
+compute one batch; all else that they write of it is the same.
+"""
+
+
+def require_equal(path: Path, expected: str, require: Require, keys: Collection[Key]) -> None:
+    """Raise `ValueError` if records with one of these keys differ: which of them is right?"""
+    for file, number, reason in differing(path, expected, require, keys) if keys else ():
+        raise bad_line(file, number, reason)
+
+
+def differing(
+    path: Path, expected: str, require: Require, keys: Collection[Key] | None = None
+) -> Iterator[tuple[Path, int, str]]:
+    """The lines with answers to one prompt that are not the same, of all or of these `keys`: file,
+    number, and what is wrong. Lines that are no records are left out.
+    """
+    first: dict[Key, tuple[Path, int, str]] = {}
+    for file in files_of(path):
+        for number, line, _ in lines_of(file.read_bytes()):
+            try:
+                key, record = parsed(line, expected, require)
+            except ValueError:
+                continue
+            if record["status"] != "ok" or (keys is not None and key not in keys):
+                continue
+            says = {name: value for name, value in record.items() if name not in MAY_DIFFER}
+            text = json.dumps(says, sort_keys=True)
+            before, at, there = first.setdefault(key, (file, number, text))
+            if text != there:
+                names = {
+                    name.partition(".")[0] for name, *_ in differences(json.loads(there), says)
+                }
+                how = f"with another {', '.join(sorted(names))}"
+                for one, n, other, m in ((before, at, file, number), (file, number, before, at)):
+                    place = f"{other.relative_to(path)}, line {m}"
+                    yield one, n, f"it is of the prompt of {place}, {how}"
 
 
 def files_of(path: Path) -> list[Path]:
