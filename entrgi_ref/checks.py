@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import numbers
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from contextlib import contextmanager
 from functools import cache
@@ -85,13 +86,16 @@ def choice(name: str, value: object, allowed: Iterable[str]) -> None:
         raise ValueError(f"{name}: got {value!r}, expected one of {names}{hint}")
 
 
+class DoubleKeyError(ValueError):
+    """A key stands twice in an object of JSON."""
+
+
 def without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. `ValueError` for a key that stands there twice: which one is meant?"""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key!r} stands there twice")
-        found[key] = value
+    """An object of JSON. `DoubleKeyError` for a key that stands there twice: which one is meant?"""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, _), *_) = Counter(key for key, _ in pairs).most_common(1)
+        raise DoubleKeyError(f"the key {twice!r:.40} stands there twice")
     return found
 
 

@@ -345,6 +345,10 @@ DEEP = "a list in lists, deeper than can be read"
         ([], "\n", [], "prompt: '{file}' is empty, expected an object in each line"),
         ([], "\n[1]", [], "from: line 2 of '{file}' is [1], expected an object with a text"),
         ([], "{", [], "from: line 1 of '{file}' is no JSON"),
+        (
+            *([], '{"prompt": "a"}\n{"prompt": "b", "prompt": "c"}', []),
+            "from: line 2 of '{file}': the key 'prompt' stands there twice",
+        ),
         ([], DEEP, [], "from: line 1 of '{file}' is no JSON"),
         ([], '{"prompt": "a", "template": 1}', [], "from: line 1 of '{file}' is {'{'}"),
         (

@@ -54,6 +54,10 @@ def test_other_prompts_or_another_order_are_another_source(tmp_path):
     ("content", "message"),
     [
         ('{"prompt": "a"}\n{"prompt": ', r"line 2: not JSON"),
+        (
+            '{"prompt": "a"}\n{"prompt": "b", "prompt": "c"}',
+            r"line 2: the key 'prompt'",
+        ),
         ('{"text": "a"}', r"row 1: has no text in 'prompt' or 'question'"),
         ('["prompt"]', r"row 1: has no text"),
         ('{"prompt": 3}', r"row 1: has no text"),

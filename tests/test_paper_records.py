@@ -505,6 +505,10 @@ BAD_LINES = [
         "its responses.1. is 1, expected a text",
     ),
     (json.dumps(record(7) | {"gold": [1.0]}).encode(), "gold scores"),
+    (
+        json.dumps(record(7)).encode()[:-1] + b', "rewards": [9, 9]}',
+        "the key 'rewards' stands there twice",
+    ),
     (json.dumps(record(7) | {"seed": "1"}).encode(), "its seed is '1'"),
     (json.dumps(record(7) | {"idx": True}).encode(), "its idx is True"),
     (json.dumps(record(7) | {"variant": None}).encode(), "its variant is None"),
@@ -900,12 +904,13 @@ def test_the_best_answer_is_the_first_of_the_largest_reward():
         ("null", r" \(.*not iterable\)"),
         ("[" * 100_000, r" \(.*\)"),
         ('{"fingerprint": 5}', r" \(it has no fingerprint\)"),
+        ('{"a": {"b": 1, "b": 2}}', r" \(the key 'b' stands there twice\)"),
         (
             '{"a": 1, "fingerprint": "f"}',
             ": its fingerprint is 'f', but that of its contents is '165b44bb3d3e0923'",
         ),
     ],
-    ids=["text", "null", "deep", "none", "other"],
+    ids=["text", "null", "deep", "none", "twice", "other"],
 )
 def test_a_declaration_that_cannot_be_read_is_damaged(tmp_path, text, reason):
     (tmp_path / "run.json").write_text(text)

@@ -104,7 +104,9 @@ def _objects(lines: Sequence[str], file: str) -> list[Asked]:
         if not line.strip():
             continue
         try:
-            one = json.loads(line)
+            one = json.loads(line, object_pairs_hook=checks.without_doubles)
+        except checks.DoubleKeyError as error:
+            raise ValueError(f"from: line {number} of {file!r}: {error}") from error
         except (ValueError, RecursionError) as error:
             raise ValueError(f"from: line {number} of {file!r} is no JSON") from error
         prompt, template = (

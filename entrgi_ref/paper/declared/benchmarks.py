@@ -90,7 +90,9 @@ def _json_lines(path: Path) -> list[Any]:
     for number, line in enumerate(read_text("benchmark", path), 1):
         if line.strip():
             try:
-                rows.append(json.loads(line))
+                rows.append(json.loads(line, object_pairs_hook=checks.without_doubles))
+            except checks.DoubleKeyError as error:
+                raise ValueError(f"benchmark: {path}, line {number}: {error}") from error
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"benchmark: {path}, line {number}: not JSON ({error})") from error
     return rows

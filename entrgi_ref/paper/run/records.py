@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...checks import DoubleKeyError, without_doubles
 from .required import (
     Record,
     Require,
@@ -83,7 +84,9 @@ def parsed(line: bytes, expected: str | None, require: Require) -> tuple[Key, Re
     `expected` is the fingerprint of the run that it must be of.
     """
     try:
-        record = dict(json.loads(line))
+        record = dict(json.loads(line, object_pairs_hook=without_doubles))
+    except DoubleKeyError:
+        raise
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"it is not JSON ({type(error).__name__})") from error
     require(record)
@@ -250,7 +253,8 @@ def read_experiment(path: Path) -> dict[str, Any]:
 def declared(file: Path) -> dict[str, Any]:
     """The contents of a run.json."""
     try:
-        found = dict(json.loads(file.read_text(encoding="utf-8")))
+        text = file.read_text(encoding="utf-8")
+        found = dict(json.loads(text, object_pairs_hook=without_doubles))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"out: {file} is damaged ({error})") from error
     contents = {name: value for name, value in found.items() if name not in BESIDE}
