@@ -34,7 +34,6 @@ SETTINGS = {
     "temperature": 0.7,
     "top_p": 0.95,
     "order": "entropy",
-    "guidance": {"steps": 3, "step_size": 0.5},
     "reward": "large",
 }
 METHODS = ("bon", "entrgi", "smc")
@@ -47,6 +46,9 @@ def record(benchmark, method, seed, idx, **more):
     words = [*WORDS[:3], f" {method}{idx}", *WORDS[4:]]
     steps = list(reversed(range(7)))
     reward = idx + GAIN[method] * (2 if idx == 2 else 1)
+    variant = more.get("variant", {})
+    M = variant.get("gradient_steps", 3) if method == "entrgi" else 0
+    settings = {**SETTINGS, **variant, "guidance": {"steps": M, "step_size": 0.5}}
     return {
         "experiment": "main",
         "benchmark": benchmark,
@@ -60,7 +62,7 @@ def record(benchmark, method, seed, idx, **more):
         "responses": ["short", f"The answer is {method}{idx}"],
         "rewards": [reward - 1, reward],
         "gold": [3, 4.5],
-        "settings": SETTINGS,
+        "settings": settings,
         "written": None
         if method == "smc"
         else {"words": [["short"], words], "steps": [[0], steps]},
@@ -193,7 +195,7 @@ def test_a_judge_s_score_is_beside_the_answer_that_it_judged(tmp_path):
 def test_variants_come_by_the_size_of_the_reward_model(tmp_path):
     sizes = [("large", 1), ("small", 8), ("small", 2)]
     variants = [{"reward": reward, "gradient_steps": m} for reward, m in sizes]
-    records = [record("sums", "bon", 1, 0) | {"variant": v} for v in variants]
+    records = [record("sums", "bon", 1, 0, variant=v) for v in variants]
     data = contents(Run.read(run_of(tmp_path, records)))
     assert data["variants"] == [variants[2], variants[1], variants[0]]
     assert len(data["places"]) == 1
@@ -375,7 +377,7 @@ def test_filters_and_order(opened):
 @browsing
 def test_variants_stand_side_by_side_or_alone(browser, tmp_path):
     variants = [{"reward": "large", "gradient_steps": m} for m in (2, 8)]
-    cells = [record("sums", m, 1, 0) | {"variant": v} for m in ("bon", "entrgi") for v in variants]
+    cells = [record("sums", m, 1, 0, variant=v) for m in ("bon", "entrgi") for v in variants]
     invoke("browse", run_of(tmp_path, cells))
     shown = browser.new_page()
     shown.goto((tmp_path / "browse.html").as_uri())

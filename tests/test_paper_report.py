@@ -78,11 +78,13 @@ def written(
     for benchmark, method, seed, idx, variant in product(
         names, methods, seeds, range(prompts), variants
     ):
-        K = 7 if method == "bon_equal_compute" else 4
+        own, rest = declaration["settings"], declaration["settings"]["guidance"]
+        K = 7 if method == "bon_equal_compute" else own["trajectories"]
         shift = sum(v if isinstance(v, int) else len(v) for v in variant.values()) / 5
-        settings = {**declaration["settings"], "trajectories": K, "reward": "1.7B", "seed": seed}
-        steps = 0 if method.startswith("bon") else 3
-        settings |= {"guidance": {**settings["guidance"], "steps": steps}}
+        reward = variant.get("reward", declaration["main_reward"])
+        settings = {**own, "trajectories": K, "reward": reward, "seed": seed}
+        steps = 0 if method.startswith("bon") else variant.get("gradient_steps", rest["steps"])
+        settings |= {"guidance": {**rest, "steps": steps}}
         lines.append(
             {
                 "experiment": declaration["experiment"],

@@ -929,6 +929,9 @@ def test_what_cannot_be_reported_on_is_named(tmp_path, records, declaration, mes
     assert not (tmp_path / "to").exists()
 
 
+UNGUIDED = {"steps": 0, "step_size": 0.5}
+
+
 def with_settings(one, **more):
     guidance = {"steps": 3, "step_size": 0.5}
     settings = {
@@ -948,11 +951,12 @@ def test_an_export_is_the_authors_file_word_for_word(tmp_path):
     """Half a character as JSON's escape, all others as themselves."""
     one = record("b", "entrgi", 1, 0, [1.0, 4.0], responses=["é\ud800", "±"])
     other = record("b", "entrgi", 1, 1, [2.0, 0.0])
-    bon = with_settings(record("b", "bon", 1, 0, [1.0, 1.0]), guidance={"steps": 0, "step_size": 1})
+    bon = with_settings(record("b", "bon", 1, 0, [1.0, 1.0]), guidance=UNGUIDED)
     folder = folder_of(
         tmp_path / "run",
         [with_settings(one), with_settings(other), bon],
         rewards={"own": {"name": "here/models/own-reward"}, "1.7B": {"name": "b"}},
+        main_reward="own",
         benchmarks={"b": "ab"},
         settings=with_settings(one)["settings"],
     )
@@ -1047,18 +1051,17 @@ def test_an_export_is_the_authors_file_word_for_word(tmp_path):
 
 
 def test_reward_models_of_one_name_are_exported_by_what_the_run_calls_them(tmp_path):
-    """And by what the record calls it if the run does not know it."""
     rewards = {"A": {"name": "x/same"}, "B": {"name": "y/same"}, "1.7B": {"name": "org/C"}}
     records = [
-        with_settings(record("own", "bon", 1, 0, [1.0]), reward=name)
-        for name in ("A", "B", "1.7B", "unknown")
+        with_settings(record("own", "aps", 1, 0, [1.0, 2.0], {"reward": name}), reward=name)
+        for name in rewards
     ]
     for seed, one in enumerate(records):
         one["seed"] = seed
     settings = records[0]["settings"]
     folder = folder_of(tmp_path / "run", records, rewards=rewards, settings=settings)
     found = [path.name.split("_")[1] for path in export.write(folder, tmp_path / "to")]
-    assert found == ["A", "B", "C", "unknown"]
+    assert found == ["A", "B", "C"]
 
 
 @pytest.mark.parametrize(

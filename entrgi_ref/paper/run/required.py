@@ -358,6 +358,41 @@ def require_own(declaration: Mapping[str, Any], record: Record) -> None:
     reward = record["variant"].get("reward", declaration["main_reward"])
     if reward not in declaration["rewards"]:
         raise ValueError(f"its reward model is {reward!r:.40}, none of the run's")
+    if settings:
+        _require_of_cell(shared, record, settings, reward)
+
+
+UNGUIDED = ("bon", "bon_equal_compute", "smc", "self_smc", "lookahead")
+"""Methods without a gradient step. All but the first answer as often as the compute of EntRGi
+allows.
+"""
+
+
+def _require_of_cell(
+    shared: Mapping[str, Any], record: Record, settings: Mapping[str, Any], reward: str
+) -> None:
+    """Raise `ValueError` unless the settings of a record are those of its cell in a run with the
+    settings `shared`.
+    """
+    method, variant = record["method"], record["variant"]
+    guidance, theirs = settings.get("guidance", {}), shared["guidance"]
+    steps = 0 if method in UNGUIDED else variant.get("gradient_steps", theirs.get("steps"))
+    if "steps" in guidance and steps is not None and guidance["steps"] != steps:
+        raise ValueError(f"its guidance.steps is {guidance['steps']!r}, expected {steps}")
+    size = guidance.get("step_size")
+    if size != theirs.get("step_size", size):
+        raise ValueError(f"its guidance.step_size is {size!r}, expected {theirs['step_size']!r}")
+    K = settings.get("trajectories")
+    if method not in UNGUIDED[1:] and shared.get("trajectories", K) != K:
+        raise ValueError(f"its trajectories is {K!r}, expected {shared['trajectories']!r}")
+    if record["status"] == "ok" and len(record["responses"]) != K and K is not None:
+        raise ValueError(f"it has {len(record['responses'])} responses, expected {K}")
+    if settings.get("seed", record["seed"]) != record["seed"]:
+        raise ValueError(
+            f"its settings.seed is {settings['seed']!r:.40}, expected {record['seed']}"
+        )
+    if settings.get("reward", reward) != reward:
+        raise ValueError(f"its settings.reward is {settings['reward']!r:.40}, expected {reward!r}")
 
 
 def require_judge(declaration: Mapping[str, Any]) -> None:

@@ -55,8 +55,7 @@ def _name(record: Record, declaration: Mapping[str, Any], aggregation_names: boo
 
 def _reward(record: Record, declaration: Mapping[str, Any]) -> str:
     name = str(record["settings"]["reward"])
-    known = {name: name}  # what the declaration does not know goes by what the record calls it
-    known |= {key: str(of["name"]).rsplit("/", 1)[-1] for key, of in declaration["rewards"].items()}
+    known = {key: str(of["name"]).rsplit("/", 1)[-1] for key, of in declaration["rewards"].items()}
     # Two folders of one name would be one file: then they go by what the run calls them.
     return known[name] if list(known.values()).count(known[name]) == 1 else name
 
