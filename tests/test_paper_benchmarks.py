@@ -42,12 +42,14 @@ def test_local_files(tmp_path, field):
 
 def test_other_prompts_or_another_order_are_another_source(tmp_path):
     sources = set()
-    for i, prompts in enumerate((["a", "bc"], ["ab", "c"], ["bc", "a"], ["a", "bc", "a"])):
+    ordinary = (["a", "bc"], ["ab", "c"], ["bc", "a"], ["a", "bc", "a"])
+    alike = (["a\0b", "c"], ["a", "b\0c"], ['["a\\u0000b"]'], ["a\0b"])
+    for i, prompts in enumerate((*ordinary, *alike)):
         path = tmp_path / str(i) / "same.jsonl"
         path.parent.mkdir()
         path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
         sources.add(benchmarks.load(str(path)).source)
-    assert len(sources) == 4
+    assert len(sources) == 8
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,8 @@ def test_other_prompts_or_another_order_are_another_source(tmp_path):
         ),
         ('{"text": "a"}', r"row 1: has no text in 'prompt' or 'question'"),
         ('["prompt"]', r"row 1: has no text"),
+        ('{"prompt": "a"}\n{"prompt": ""}', r"bad\.jsonl, row 2: got '', expected some text"),
+        ('{"question": " \\t\\n"}', r"row 1: got ' \\t\\n', expected some text"),
         ('{"prompt": 3}', r"row 1: has no text"),
         ("\n\n", r"holds no prompts"),
         ('{"prompt": "\\ud800"}', r"row 1: half a character"),

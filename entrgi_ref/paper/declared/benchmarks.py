@@ -81,7 +81,10 @@ def _from_file(path: Path) -> Benchmark:
     prompts = tuple(_prompt(row, path, number) for number, row in enumerate(rows, 1))
     if not prompts:
         raise ValueError(f"benchmark: {path} holds no prompts")
-    digest = hashlib.blake2b("\0".join(prompts).encode(), digest_size=8).hexdigest()
+    text = "\0".join(prompts)
+    if text.count("\0") >= len(prompts):  # a prompt has that character: where does it end?
+        text = f"\0{json.dumps(prompts)}"
+    digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     return Benchmark(path.stem, prompts, f"{len(prompts)} prompts, {digest}")
 
 
@@ -128,6 +131,10 @@ def _prompt(row: Any, path: Path, number: int) -> str:
             if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
                 raise ValueError(f"benchmark: {path}, row {number}: half a character (a surrogate)")
             checks.text(f"benchmark: {path}, row {number}", text)
+            if not text.strip():
+                raise ValueError(
+                    f"benchmark: {path}, row {number}: got {text!r:.40}, expected some text"
+                )
             return text
     raise ValueError(
         f"benchmark: {path}, row {number}: has no text in {' or '.join(map(repr, FIELDS))}"
