@@ -235,13 +235,29 @@ def test_what_is_refused_in_a_judgement(path, value, message):
         ("dtype", ..., "it has no dtype"),
         ("quantize", {"reward": 8}, "its quantize.reward is 8, expected a text"),
         ("asked.0.seeds", [0.5], "its asked[0].seeds[0] is 0.5, expected an integer"),
+        ("asked.0.variants", ["x"], "its asked[0].variants[0] is 'x', expected an object"),
+        ("asked.0.variants", [{"reward": ["x"]}], "its asked[0].variants[0].reward is ['x'], exp"),
+        ("asked.0.variants", [{"reward": "a/b"}], "its reward is 'a/b', expected a name"),
+        ("asked.0.variants", [{"more": []}], "its asked[0].variants[0].more is [], expected a te"),
+        ("asked.0.methods", ["aps"] * 2**21, "its asked has 2097152 cells, expected at most 1048"),
         ("settings", {}, "it has no settings.guidance"),
     ],
+    ids=lambda value: f"{value!r:.60}",
 )
 def test_what_is_refused_in_a_declaration(path, value, message):
     required.require_experiment(DECLARATION)
     with pytest.raises(ValueError, match=re.escape(message)):
         required.require_experiment(changed(DECLARATION, path, value))
+
+
+def test_what_was_asked_for_is_counted_over_all_requests():
+    """Each cell is looked for in the records."""
+    one = {"methods": ["aps"] * 2**8, "variants": [{}] * 2**6, "seeds": [0] * 2**5}
+    asked = {**one, "prompts": {"rm-bench": 1, "own": 1}}
+    right = {**DECLARATION, "asked": [asked]}
+    required.require_experiment(right)
+    with pytest.raises(ValueError, match=r"^its asked has 2097152 cells, expected at most 1048576"):
+        required.require_experiment({**right, "asked": [asked] * 2})
 
 
 def test_of_the_toy_a_declaration_names_no_networks():

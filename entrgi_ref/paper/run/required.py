@@ -6,7 +6,8 @@ is checked here, once, so that nobody who reads it later has to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ... import checks
@@ -274,10 +275,15 @@ def _require_status(record: Record) -> None:
         raise ValueError(f"its status is {record['status']!r:.40}, expected 'ok' or 'failed'")
     require_names(record, NAMES)
     require_names(record.get("settings", {}), ("reward",))
-    require_names(record["variant"], ("reward",))
-    for name, value in record["variant"].items():
+    _require_variant(record["variant"], "variant")
+
+
+def _require_variant(variant: Mapping[str, Any], of: str) -> None:
+    """Raise `ValueError` unless all that a variant says is a text or an integer."""
+    require_names(variant, ("reward",))
+    for name, value in variant.items():
         if not (isinstance(value, str) or _is_integer(value)):
-            raise ValueError(f"its variant.{name} is {value!r:.40}, expected a text or an integer")
+            raise ValueError(f"its {of}.{name} is {value!r:.40}, expected a text or an integer")
 
 
 # Declarations
@@ -294,7 +300,7 @@ EXPERIMENT = {
         {
             "methods": [str],
             "own_weights?": {str: {str: str}},
-            "variants": [dict],
+            "variants": [IDENTITY["variant"]],
             "seeds": [int],
             "prompts": {str: int},
         },
@@ -312,14 +318,30 @@ JUDGE = {
 }
 
 
+MOST_CELLS = 2**20
+"""Of a run, each method with each variant and seed on each benchmark."""
+
+
 def require_experiment(declaration: Mapping[str, Any]) -> None:
     """Raise `ValueError` unless it declares the run of an experiment."""
     require_fields(declaration, EXPERIMENT)
+    _require_asked(declaration.get("asked", []))
     require_names(declaration, ("experiment", "main_reward", "rewards", "benchmarks"))
     if declaration["testbed"] == "dream":
         require_fields(declaration, DREAM)
     if declaration["main_reward"] not in declaration["rewards"]:
         raise ValueError(f"its main_reward is {declaration['main_reward']!r:.40}, none of them")
+
+
+def _require_asked(asked: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `ValueError` unless the cells that have been asked for can be looked for one by one."""
+    lists = ("methods", "variants", "seeds", "prompts")
+    cells = sum(math.prod(len(one[name]) for name in lists) for one in asked)
+    if cells > MOST_CELLS:
+        raise ValueError(f"its asked has {cells} cells, expected at most {MOST_CELLS}")
+    for i, one in enumerate(asked):
+        for j, variant in enumerate(one["variants"]):
+            _require_variant(variant, f"asked[{i}].variants[{j}]")
 
 
 CAPTIONED = {"settings": {**SETTINGS, "guidance": {**GUIDANCE, "optimiser": str}}}
