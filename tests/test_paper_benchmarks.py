@@ -1,10 +1,13 @@
 """The prompts of the benchmarks, drawn as the authors draw them."""
 
 import json
+import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
+import pyarrow.parquet
 import pytest
 import torch
 from hypothesis import given
@@ -78,6 +81,59 @@ def test_bad_files_are_one_clear_line(tmp_path, content, message):
     (tmp_path / "bad.parquet").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=r"bad.parquet is no parquet file"):
         benchmarks.load(str(tmp_path / "bad.parquet"))
+
+
+def parquet_file(path, names=("prompt",), columns=(["a", "b"],)):
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(list(columns), list(names)), path)
+    return str(path)
+
+
+def test_only_the_prompts_of_a_parquet_file_are_read(tmp_path):
+    """Other columns may hold what Python cannot. A row without a prompt may have a question."""
+    dates = pyarrow.array([2**60] * 2, pyarrow.timestamp("us"))
+    columns = (dates, pyarrow.array(["a", None]), pyarrow.array([["c"], ["d"]]))
+    questions = pyarrow.array(["no", "b"], pyarrow.large_string()).dictionary_encode()
+    names = ("when", "prompt", "more", "question")
+    file = parquet_file(tmp_path / "a.parquet", names, (*columns, questions))
+    assert benchmarks.load(file).prompts == ("a", "b")
+    numbers = parquet_file(tmp_path / "b.parquet", ("prompt", "question"), ([1, 2], ["a", "b"]))
+    assert benchmarks.load(numbers).prompts == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "message"),
+    [
+        (("prompt", "prompt"), (["a"], ["b"]), "two columns are called 'prompt'"),
+        (("prompt",), ([1],), "it has no column of texts called 'prompt' or 'question'"),
+        (("prompt",), (["x"] * 5,), "it has 5 rows, expected at most 4"),
+        (("question",), (["xyz"] * 4,), "its prompts have 12 bytes or more, expected at most 10"),
+        (("prompt",), (["x" * 11],), "its prompts have 11 bytes or more, expected at most 10"),
+    ],
+)
+def test_of_a_parquet_file_no_more_is_read_than_fits(
+    tmp_path, monkeypatch, names, columns, message
+):
+    """A text that occurs often is held once: a small file may stand for a very large one."""
+    monkeypatch.setattr(benchmarks, "MOST_ROWS", 4)
+    monkeypatch.setattr(benchmarks, "MOST_BYTES", 10)
+    file = parquet_file(tmp_path / "a.parquet", names, columns)
+    message = f"benchmark: {file} is no parquet file that can be read: {message}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        benchmarks.load(file)
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if len(rows) > 4:
+        with pytest.raises(ValueError, match=r"a\.jsonl has more than 4 rows$"):
+            benchmarks.load(str(tmp_path / "a.jsonl"))
+
+
+def test_a_parquet_file_that_is_cut_is_one_line(tmp_path):
+    file = Path(parquet_file(tmp_path / "a.parquet"))
+    whole = file.read_bytes()
+    for cut in (0, 4, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=r"^benchmark: [^\n]* that can be read: [^\n]*$"):
+            benchmarks.load(str(file))
 
 
 def test_lines_end_where_those_of_json_do(tmp_path):

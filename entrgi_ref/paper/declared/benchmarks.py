@@ -89,9 +89,11 @@ def _from_file(path: Path) -> Benchmark:
 
 
 def _json_lines(path: Path) -> list[Any]:
-    rows = []
+    rows: list[Any] = []
     for number, line in enumerate(read_text("benchmark", path), 1):
         if line.strip():
+            if len(rows) == MOST_ROWS:
+                raise ValueError(f"benchmark: {path} has more than {MOST_ROWS} rows")
             try:
                 rows.append(json.loads(line, object_pairs_hook=checks.without_doubles))
             except checks.DoubleKeyError as error:
@@ -117,11 +119,50 @@ def _parquet(path: Path) -> list[Any]:
             "benchmark: .parquet files need the extra `paper`: pip install datasets"
         ) from error
     try:
-        return list(parquet.read_table(path).to_pylist())
+        return list(_parquet_rows(parquet, path))
     except Exception as error:  # of many kinds; the reader needs one line
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"benchmark: {path} is no parquet file that can be read: {error}"
+            f"benchmark: {path} is no parquet file that can be read: {reason:.200}"
         ) from error
+
+
+MOST_ROWS = 2**20
+"""Of a benchmark. The largest of the paper's has 1,865."""
+MOST_BYTES = 2**28
+"""Of all its prompts together, in a file that may be compressed."""
+
+
+def _parquet_rows(parquet: Any, path: Path) -> Iterator[dict[str, Any]]:
+    """The columns that may hold prompts, and no others, which may hold what Python cannot.
+
+    A text that occurs often stands in the file once. It is read like that too, so that what it all
+    comes to is known before it is in memory.
+    """
+    from pyarrow import compute, types
+
+    schema, about = parquet.read_schema(path), parquet.read_metadata(path)
+    for name in FIELDS:
+        if schema.names.count(name) > 1:
+            raise ValueError(f"two columns are called {name!r}")
+    kinds = {name: schema.field(name).type for name in FIELDS if name in schema.names}
+    kinds = {n: kind.value_type if types.is_dictionary(kind) else kind for n, kind in kinds.items()}
+    found = [n for n, kind in kinds.items() if types.is_string(kind) or types.is_large_string(kind)]
+    if not found:
+        raise ValueError(f"it has no column of texts called {' or '.join(map(repr, FIELDS))}")
+    if about.num_rows > MOST_ROWS:
+        raise ValueError(f"it has {about.num_rows} rows, expected at most {MOST_ROWS}")
+    size = 0
+    with parquet.ParquetFile(path, read_dictionary=found) as file:
+        for batch in file.iter_batches(columns=found):
+            for column in batch.columns:
+                lengths = compute.binary_length(column.dictionary).take(column.indices)
+                size += compute.sum(lengths).as_py() or 0
+            if size > MOST_BYTES:
+                raise ValueError(
+                    f"its prompts have {size} bytes or more, expected at most {MOST_BYTES}"
+                )
+            yield from batch.to_pylist()
 
 
 def _prompt(row: Any, path: Path, number: int) -> str:
