@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from entrgi_ref import SamplingConfig
+from entrgi_ref.commands.shown import as_csv
 from entrgi_ref.paper.declared import benchmarks, published
 from entrgi_ref.paper.declared.experiments import EXPERIMENTS
 from entrgi_ref.paper.judged.judge import UNIT_TESTS
@@ -167,6 +168,42 @@ def test_a_table_and_a_figure_in_latex():
         r"\caption{50\% $\pm$ 1}",
         r"\end{figure}",
     ]
+
+
+@pytest.mark.parametrize("sign", ["[1em]", "*"])
+def test_a_row_in_latex_is_no_option_of_the_row_above(sign):
+    table = Table("t", (sign, "b"), ((sign, "d"), (f"a{sign}", "d")), words=1)
+    rows = [line for line in table.latex("").splitlines() if line.endswith(r"\\")]
+    assert [row[:3] for row in rows] == [*[f"{{{sign[0]}}}"] * 2, f"a{sign} "[:3]]
+
+
+EVIL = "a\x1b[2J<img src=x>\n# b ![c](d) \x9b|"
+SEEN = "a\N{REPLACEMENT CHARACTER}[2J&lt;img src=x>⏎# b ![c]&#40;d) \N{REPLACEMENT CHARACTER}"
+
+
+def test_what_a_run_is_called_is_no_markup_and_no_command(tmp_path):
+    """Neither of Markdown nor of a terminal."""
+    made = {"commit": EVIL, "versions": {"entrgi_ref": EVIL}}
+    records = [record("own", method, 1, 0, [1.0]) | made for method in ("bon", "entrgi")]
+    rewards = {"1.7B": {"name": EVIL}}
+    folder = folder_of(tmp_path / "run", records, testbed=EVIL, rewards=rewards, dtype=EVIL)
+    model = {"model": {"name": EVIL}, "backend": EVIL, "unit_tests": [EVIL]}
+    judge_of(folder, "j\x1b", [judgement(one, 4.0) for one in records], **model)
+    said = []
+    report.write(folder, tmp_path / "to", said.append)
+    written = (tmp_path / "to" / "report.md").read_text()
+    for text in (
+        *said,
+        written,
+        (tmp_path / "to" / "report.tex").read_text(),
+        listing.listing([folder]),
+    ):
+        assert all(letter.isprintable() or letter == "\n" for letter in text)
+        assert "\n# b" not in text
+    for text in (*said, written):
+        assert "<img" not in text
+        assert SEEN in text
+        assert "](d" not in text
 
 
 NOT_MEASURED = "not measured"
@@ -779,12 +816,20 @@ def test_columns_say_what_they_hold():
     assert numbers.columns(run_of(VARIED))["gradient_steps"] == "M"
 
 
+@pytest.mark.parametrize("sign", "=+-@\t\r")
+def test_no_text_of_a_table_is_a_formula(sign):
+    """Numbers stay numbers."""
+    text = f"{sign}1+cmd"
+    found = list(csv.reader(io.StringIO(as_csv([{text: -1.5, "b": text, "c": f"a{text}"}]))))
+    assert found == [[f"'{text}", "b", "c"], ["-1.5", f"'{text}", f"a{text}"]]
+
+
 def test_rows_as_csv_and_as_json():
     run = run_of([record("own", "bon", 1, 0, [1.0])], testbed="toy", fingerprint="f")
-    assert numbers.as_csv([{"a": "±, é", "b": None}, {"b": False, "a": 0.1}]) == (
+    assert as_csv([{"a": "±, é", "b": None}, {"b": False, "a": 0.1}]) == (
         'a,b\r\n"±, é",\r\n0.1,False\r\n'
     )
-    assert list(csv.reader(io.StringIO(numbers.as_csv([{"a": 1}])))) == [["a"], ["1"]]
+    assert list(csv.reader(io.StringIO(as_csv([{"a": 1}])))) == [["a"], ["1"]]
     text = numbers.as_json(run, [{"a": "±", "b": None}], ["n"])
     assert text.startswith('{\n "experiment": "main",\n "testbed": "toy",\n "fingerprint": "f",\n')
     assert text.endswith(
@@ -889,7 +934,7 @@ def test_the_files_of_a_report(tmp_path, monkeypatch):
     )
     latex = [*(table.latex(" ".join(known)) for table in found), latex_figure("main", caption)]
     assert files[1].read_text() == "\n\n".join(latex) + "\n"
-    assert files[2].read_bytes().decode() == numbers.as_csv(numbers.rows(run))
+    assert files[2].read_bytes().decode() == as_csv(numbers.rows(run))
     assert files[3].read_text() == numbers.as_json(run, numbers.rows(run), known)
 
 

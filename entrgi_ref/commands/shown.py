@@ -158,8 +158,23 @@ def write_table(file: Path, answered: Sequence[Answered]) -> None:
     if file.suffix == ".json":
         write_text(file, json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         return
+    write_text(file, as_csv(rows))
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""With which a text begins that a spreadsheet would compute."""
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as comma-separated values under their names; empty where there is None. A text that a
+    spreadsheet would compute has an apostrophe before it.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))  # its line ends are quoted in texts
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(file, text.getvalue())
+    writer = csv.writer(text)  # its line ends are quoted in texts
+    writer.writerow([_as_text(name) for name in rows[0]])
+    writer.writerows([_as_text(row[name]) for name in rows[0]] for row in rows)
+    return text.getvalue()
+
+
+def _as_text(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value

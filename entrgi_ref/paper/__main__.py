@@ -415,11 +415,12 @@ def bench(
 @app.command()
 def repair(out: RunPath) -> None:
     """Take damaged lines, and records of other runs, out of a run; the run computes them again."""
+    from ..watching import printable
     from .run.folder import repair as repaired
 
     said = repaired(out)
     for line in said:
-        typer.echo(line)
+        typer.echo(printable(line))
     typer.echo(f"{len(said)} lines taken out; they are kept in {out / 'dropped'}" if said else "ok")
 
 

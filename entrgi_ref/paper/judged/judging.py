@@ -11,6 +11,7 @@ from typing import Any
 
 from ...commands.options import stopping
 from ...commands.provenance import commit, versions
+from ...watching import printable
 from ..run.folder import RunFolder, require_resumable
 from ..run.records import (
     JUDGES,
@@ -130,7 +131,7 @@ def _summed_up(found: Sequence[Record], own: Path, say: Callable[[str], None]) -
     mean = f", mean score {statistics.fmean(scores):.3f}" if scores else ""
     say(f"{len(found)} answers judged in {own}, {len(failed)} failed{mean}")
     if failed:
-        say(f"  the first: {failed[0]['reason']}")
+        say(f"  the first: {printable(str(failed[0]['reason']))}")
     without, asked = without_digit(found)
     if without:
         say(

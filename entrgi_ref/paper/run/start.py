@@ -14,6 +14,7 @@ from ... import checks
 from ...commands.files import require_writable
 from ...commands.options import stopping
 from ...commands.progress import Progress, quiet
+from ...watching import printable
 from ..declared.benchmarks import HUB
 from ..declared.plan import Plan
 from ..declared.testbed import Testbed
@@ -156,7 +157,7 @@ def run(
             for record in failed[:5]:
                 say(
                     f"  {record['benchmark']}, {record['method']}, seed {record['seed']}, prompt "
-                    f"{record['idx']}: {record['reason']}"
+                    f"{record['idx']}: {printable(str(record['reason']))}"
                 )
             if len(failed) > 5:
                 say(f"  and {len(failed) - 5} more")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...watching import printable
 from ..declared.experiments import EXPERIMENTS
 from ..run.records import (
     earlier_layout,
@@ -28,7 +29,7 @@ def listing(folders: Sequence[Path]) -> str:
             declared = read_experiment(folder)
             states = {k: r["status"] for k, r in read_by_key(folder, keep=_status).items()}
         except (OSError, ValueError) as error:
-            lines.append(f"\n{folder}: cannot be read: {error}")
+            lines.append(f"\n{folder}: cannot be read: {printable(str(error))}")
             continue
         done = sum(state == "ok" for state in states.values())
         lines.append(
@@ -44,16 +45,17 @@ def listing(folders: Sequence[Path]) -> str:
             varied = (f"{k}={v}" for k, v in json.loads(variant).items())
             what = " ".join([benchmark, method, *varied])
             of = wanted.get(benchmark, count)
-            lines.append(f"  {what}, seed {seed}: {count} of {of}")
+            lines.append(f"  {printable(what)}, seed {seed}: {count} of {of}")
         judges = judges_of(folder)
         answers = [r for r in read_records(folder) if r["status"] == "ok"] if judges else []
         for judge in judges:
+            name = printable(judge.name)
             try:
                 found = JudgedBy.read(judge, declared["fingerprint"], answers)
             except ValueError as error:
-                lines.append(f"  judged by {judge.name}: cannot be read: {error}")
+                lines.append(f"  judged by {name}: cannot be read: {printable(str(error))}")
             else:
-                lines.append(f"  judged by {judge.name}: {found.judged} of {len(answers)}")
+                lines.append(f"  judged by {name}: {found.judged} of {len(answers)}")
         lines += [f"  {note}" for note in earlier_layout(folder)]
     if not folders:
         lines.append("\nNo runs yet below results/.")

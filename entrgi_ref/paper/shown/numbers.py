@@ -4,8 +4,6 @@ benchmark.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -140,15 +138,6 @@ def rows(run: Run) -> list[Row]:
                 row["comparable"] = comparable
             found.append(row)
     return found
-
-
-def as_csv(table: Sequence[Row]) -> str:
-    """The rows as comma-separated values under their names; empty where there is no number."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(table[0]))  # its line ends are quoted in texts
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()
 
 
 def as_json(run: Run, table: Sequence[Row], notes: Sequence[str]) -> str:

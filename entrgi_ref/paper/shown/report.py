@@ -14,7 +14,7 @@ from typing import Any
 
 from ...checks import choice
 from ...commands.files import require_writable, write_text
-from ...commands.shown import counted
+from ...commands.shown import as_csv, counted
 from ..declared.experiments import EXPERIMENTS, RIVALS, label_of
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
@@ -26,7 +26,6 @@ from .comparable import differences
 from .numbers import (
     OF_THE_PAPER,
     answers_of,
-    as_csv,
     as_json,
     beside_the_published,
     cells,
@@ -35,7 +34,7 @@ from .numbers import (
     varied,
 )
 from .summary import JudgedBy, Run, compared_of, place_of
-from .tables import Table, latex_figure
+from .tables import Table, in_markdown, latex_figure
 
 
 def _require_variants(run: Run) -> None:
@@ -68,13 +67,13 @@ def write(
     if not run.records:
         raise ValueError(f"out: {folder} has no records yet, or all have failed")
     found, notes = tables(run), [*_notes(run), *earlier_layout(folder)]
-    text = "\n\n".join([table.markdown() for table in found] + [" ".join(notes)])
+    text = "\n\n".join([table.markdown() for table in found] + [" ".join(map(in_markdown, notes))])
     say(f"{text}\n")  # what cannot be written has at least been seen
     require_writable(to)
     drawn = [path for name in figures.of(run) for path in figures.draw(run, name, to)]
     captions = {name: caption(run, name) for name in figures.of(run)}
     pictures = "\n\n".join(map(_figure, captions, captions.values()))
-    title = f"# {run.declaration['experiment']}: {run.declaration['testbed']}"
+    title = in_markdown(f"# {run.declaration['experiment']}: {run.declaration['testbed']}")
     write_text(to / "report.md", f"{title}\n\n{text}\n\n{pictures}\n")
     tables_and_figures = [table.latex(" ".join(notes)) for table in found]
     tables_and_figures += map(latex_figure, captions, captions.values())
@@ -91,7 +90,8 @@ def _figure(name: str, text: str) -> str:
     """In Markdown: the figure, what it is, and where it is in the form for a paper."""
     regenerates = EXPERIMENTS[name].regenerates
     head = f"**{regenerates[0].upper()}{regenerates[1:]}.**"
-    return f"![{name}]({name}.svg)\n\n{head} {text} [PDF]({name}.pdf), [PNG]({name}.png)"
+    picture, said = f"![{name}]({name}.svg)", f"{head} {in_markdown(text)}"
+    return f"{picture}\n\n{said} [PDF]({name}.pdf), [PNG]({name}.png)"
 
 
 def tables(run: Run) -> list[Table]:

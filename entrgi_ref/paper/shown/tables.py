@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...watching import printable
+
 
 @dataclass(frozen=True)
 class Table:
@@ -17,7 +19,7 @@ class Table:
     def markdown(self) -> str:
         """As a pipe table, padded so that it can be read as plain text too."""
         columns = [
-            [cell.replace("|", "\\|") for cell in column]
+            [in_markdown(cell).replace("|", "\\|") for cell in column]
             for column in zip(self.heads, *self.rows, strict=True)
         ]
         widths = [max(3, *map(len, column)) for column in columns]
@@ -33,12 +35,12 @@ class Table:
             )
             for row in (heads, rule, *rows)
         ]
-        return f"**{self.title}**\n\n" + "\n".join(f"| {line} |" for line in lines)
+        return f"**{in_markdown(self.title)}**\n\n" + "\n".join(f"| {line} |" for line in lines)
 
     def latex(self, note: str) -> str:
         """As a `table` for the package booktabs, with a note below."""
         align = "l" * self.words + "r" * (len(self.heads) - self.words)
-        rows = [" & ".join(map(_tex, row)) + r" \\" for row in (self.heads, *self.rows)]
+        rows = [_tex_row(row) for row in (self.heads, *self.rows)]
         return "\n".join(
             [
                 r"\begin{table}",
@@ -69,8 +71,21 @@ def latex_figure(name: str, caption: str) -> str:
     )
 
 
+def in_markdown(text: str) -> str:
+    """`text` in one line, with nothing that would be a tag, a link or a picture, nor a command to a
+    terminal.
+    """
+    return printable(text).replace("<", "&lt;").replace("](", "]&#40;")
+
+
+def _tex_row(cells: tuple[str, ...]) -> str:
+    row = " & ".join(map(_tex, cells)) + r" \\"
+    # The end of the row above would take these for its own options.
+    return f"{{{row[0]}}}{row[1:]}" if row[0] in "[*" else row
+
+
 def _tex(text: str) -> str:
-    return "".join(TEX.get(sign, sign) for sign in text)
+    return "".join(TEX.get(sign, sign) for sign in printable(text))
 
 
 TEX = {sign: f"\\{sign}" for sign in "&%_#${}"} | {
