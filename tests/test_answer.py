@@ -287,6 +287,11 @@ CLOSED = object()
         (["x", "--attention", "flash_attention_2"], None, "attention: got 'flash_attention_2'"),
         (["x", "--table", "t.txt"], None, "table: got 't.txt', expected a name that ends in .csv"),
         (["x", "--table", "{folder}"], None, "table: got .*, which is a folder"),
+        (
+            *(["x", "--out", "{folder}", "--table", "{folder}/../folder.csv/answers.json"], None),
+            "table: got .*, which --out writes",
+        ),
+        (["x", "--vocabulary-batch", str(2**63)], None, "vocabulary_batch: got .* below 2.63"),
         (["x", "--table", "/proc/none/t.csv"], None, "out: cannot write to /proc/none"),
     ],
 )

@@ -298,7 +298,7 @@ def test_what_each_experiment_varies():
         (
             "batch_size",
             (1, "2", "auto"),
-            (0, "0", "-1", "many"),
+            (0, "0", "-1", "many", "١", "1_0", "9" * 5000),
             "batch_size: got {!r}, expected auto or an integer of at least 1",
         ),
     ],

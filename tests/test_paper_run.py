@@ -494,6 +494,10 @@ def test_list_knows_how_many_prompts_there_are(tmp_path):
         (["run", "main", "--gradient-steps", "-1"], "gradient_steps: got -1"),
         (["run", "error-by-step", "--gradient-steps", "0"], "gradient_steps: got 0"),
         (["run", "main", "--prompts", "0"], "prompts: got 0"),
+        (
+            ["run", "main", "--vocabulary-batch", str(2**63)],
+            f"vocabulary_batch: got {2**63}, expect",
+        ),
         (["run", "main", "--batch-size", "many"], "batch_size: got 'many'"),
         (["run", "main", "--temperature", "0"], "temperature: got 0"),
         (["run", "main", "--benchmark", "rmbench"], "benchmark.*did you mean 'rm-bench'"),

@@ -159,6 +159,7 @@ def answer(
     """Answer prompts by a masked diffusion language model, guided by a reward, and print every
     trajectory's reward and the best answer.
     """
+    from ..checks import rows_at_a_time
     from ..config import SamplingConfig
     from ..models import DenoiserCheckpoint, SumOfRewards, examine_reward
     from ..models.checkpoints import identity
@@ -183,7 +184,8 @@ def answer(
     network, judges = denoiser or pair.denoiser, reward or [pair.reward]
     weights = _weights(judges, reward_weight, reward_revision, reward_adapter)
     if table is not None:
-        require_table(table)
+        require_table(table, out)
+    rows_at_a_time("vocabulary_batch", vocabulary_batch)
     if fetched := announced([network, *judges]):
         typer.echo(fetched, err=True)
     checkpoint = DenoiserCheckpoint.examine(network, revision=denoiser_revision)

@@ -6,6 +6,7 @@ in the authors' code.
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -271,10 +272,10 @@ def names_list(text: str) -> list[str]:
 
 def seed_list(text: str) -> list[int]:
     """The seeds of `1,2,3`."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ValueError(f"seeds: got {text!r}, expected integers with commas, as 1,2,3") from error
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"-?[0-9]{1,30}", part) for part in parts):
+        raise ValueError(f"seeds: got {text!r}, expected integers with commas, as 1,2,3")
+    return [int(part) for part in parts]
 
 
 def quantization(given: list[str] | None) -> dict[str, str]:

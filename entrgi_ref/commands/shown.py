@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,12 +145,16 @@ def _whole(one: Answered) -> list[str]:
 TABLES = (".csv", ".json")
 
 
-def require_table(file: Path) -> None:
-    """Raise `ValueError` unless its name says which kind of table it is to be."""
+def require_table(file: Path, out: Path | None) -> None:
+    """Raise `ValueError` unless its name says which kind of table it is to be, and is not that of
+    what the command writes into `out`.
+    """
     if file.suffix not in TABLES:
         raise ValueError(f"table: got {str(file)!r}, expected a name that ends in .csv or .json")
     if file.is_dir():
         raise ValueError(f"table: got {str(file)!r}, which is a folder")
+    if out is not None and realpath(file) == realpath(out / "answers.json"):
+        raise ValueError(f"table: got {str(file)!r}, which --out writes, expected another name")
 
 
 def write_table(file: Path, answered: Sequence[Answered]) -> None:

@@ -182,6 +182,7 @@ def _declared(
             typer.Option("--json", help="With --dry: a file for all that is predicted."),
         ] = None,
     ) -> None:
+        from ..checks import rows_at_a_time
         from ..commands.own_weights import SEPARATOR
         from ..config import GuidanceConfig, SamplingConfig
         from ..models.checkpoints import device_of, dtype_of
@@ -192,6 +193,7 @@ def _declared(
         from .run.cluster import cluster_of
         from .run.start import announce, at_commit, local_device, pinned, pinned_models
 
+        rows_at_a_time("vocabulary_batch", vocabulary_batch)
         where = local_device(device)
         cluster = cluster_of(engine, ray_address, ray_actors, gpus=where != "cpu")
         dtype_of(dtype, device_of(where))

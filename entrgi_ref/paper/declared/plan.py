@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -140,10 +141,8 @@ class Plan:
 
 
 def _batch_size(given: str | int) -> int:
-    try:
-        size = int(given)
-    except ValueError:
-        size = 0
+    known = isinstance(given, int) or re.fullmatch("[0-9]{1,18}", given)
+    size = int(given) if known else 0
     if size < 1:
         raise ValueError(f"batch_size: got {given!r}, expected auto or an integer of at least 1")
     return size
