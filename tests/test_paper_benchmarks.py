@@ -290,7 +290,8 @@ def test_the_numbers_are_those_that_were_published():
 class Network:
     """Of three weights, of which the first is a table of embeddings; one is packed."""
 
-    def __init__(self, rows):
+    def __init__(self, rows, tied=None):
+        self.tied = tied
         self.table = SimpleNamespace(weight=torch.zeros(100, 3))
         packed = torch.zeros(2)
         packed.quant_state = SimpleNamespace(shape=(rows, 5))
@@ -298,6 +299,9 @@ class Network:
 
     def get_input_embeddings(self):
         return self.table
+
+    def get_output_embeddings(self):
+        return self.table if self.tied else self.tied
 
     def parameters(self):
         return iter(self.weights)
@@ -317,6 +321,15 @@ def test_costs_are_tokens_times_parameters():
     length, judged = 3.5 + 6, (7 + 2 * 5) + (7 + 4 * 5)
     found = testbed.costs("a", ["short", "longer"], 6)
     assert found == Costs(length * (7 + 50), 6 * judged, length * judged)
+
+
+def test_a_table_that_is_the_output_layer_too_costs_what_an_output_layer_costs():
+    testbed = DreamTestbed("dream", {"a": "b"}, [])
+    encode = lambda prompts: SimpleNamespace(valid=torch.ones(1, 4).bool())  # noqa: E731
+    for tied, parameters in ((True, 300 + 7 + 50), (None, 7 + 50)):
+        testbed._denoiser = SimpleNamespace(network=Network(10, tied), encode=encode)
+        testbed._reward = ("a", "the reward", [Network(2)])
+        assert testbed.costs("a", ["x"], 6).denoiser == 10 * parameters
 
 
 def test_a_testbed_of_dream_is_loaded_as_it_is_unless_something_is_said():

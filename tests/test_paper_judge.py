@@ -1,6 +1,7 @@
 """The judge: scores against an independent computation, on a tiny random causal model."""
 
 import contextlib
+import itertools
 import json
 import math
 import re
@@ -1013,6 +1014,18 @@ def test_a_judge_has_a_backend_a_batch_and_gpus(monkeypatch):
     assert loaded == [(str(DREAM), 1)]
     assert (own.declaration, own.model) == (examined.declaration, "model")
     assert own.parameters == {"temperature": 0.0, "max_tokens": 10, "logprobs": 20}
+
+
+def test_tokens_that_are_written_alike_are_one_choice():
+    """Such as a letter and the byte that it is, in whatever order the vocabulary has them."""
+    alike = [("4", math.log(0.5)), ("5", math.log(0.25)), ("4", math.log(0.125)), (" 4", -9.0)]
+    for tokens in itertools.permutations(alike):
+        found = {text: math.exp(log_p) for text, log_p in backends.by_text(tokens).items()}
+        assert found == pytest.approx({"4": 0.625, "5": 0.25, " 4": math.exp(-9)})
+    words = Words(None, {5: "3", 6: "4", 7: "3"})
+    words.get_vocab = lambda: {f"<{i}>": i for i in reversed(range(10))}
+    judge = backends.TransformersJudge({}, Network({}, {}), words, 1)
+    assert list(judge._digits()) == [5, 6, 7]
 
 
 def test_a_checkpoint_does_not_say_how_it_judges(tmp_path):

@@ -105,7 +105,8 @@ class Testbed:
             )
 
         if reward_recipe is None:
-            return made(ClosedFormReward(), f"{description}, closed-form reward")
+            description = f"{'quick ' if quick else ''}{description}, closed-form reward"
+            return made(ClosedFormReward(), description)
         description += f", {'quick' if quick else reward} reward model of seed {seed}"
         if embedding_std != 1:
             description += f" with embeddings started at standard deviation {embedding_std:g}"

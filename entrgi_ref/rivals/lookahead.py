@@ -33,6 +33,10 @@ def lookahead(
     drawn with probability proportional to $q_i \exp(R_i / \beta)$. $R_i$ is the reward of the text
     with token i there, and with the likeliest tokens wherever nothing is written.
 
+    A position is drawn with the number that has chosen it: where what is drawn there without
+    guidance decides whether it is written (`eos_last`, the orders `maskgit_plus` and `anchor`), the
+    token is not independent of that.
+
     With one masked position left, `candidates` = V and top_p = 1 this is the mask predictor's
     distribution tilted by the reward, exactly. Before that it is not: the likeliest tokens stand
     for all that may follow.

@@ -13,7 +13,8 @@ from ...schedule import busy_steps, schedule
 class Costs:
     """What it costs either network to read one sequence: positions x parameters.
 
-    Tables of embeddings do not count among the parameters, as nothing is multiplied with them.
+    A table of embeddings does not count among the parameters, as nothing is multiplied with it,
+    unless it is the output layer too.
     """
 
     denoiser: float

@@ -253,9 +253,12 @@ def main_of(rewards: Mapping[str, str]) -> str:
 
 
 def _parameters(network: Any) -> int:
-    """The number of parameters without the table of token embeddings."""
-    table = network.get_input_embeddings().weight
-    return sum(_size(p) for p in network.parameters() if p is not table)
+    """The number of parameters without the table of token embeddings, unless that is the output
+    layer too.
+    """
+    table, head = network.get_input_embeddings().weight, network.get_output_embeddings()
+    looked_up = head is None or head.weight is not table
+    return sum(_size(p) for p in network.parameters() if not (p is table and looked_up))
 
 
 def _size(weight: Any) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from ... import checks
 from .judge import DIGITS, NEW_TOKENS, Generated, Judge
@@ -117,15 +119,25 @@ class TransformersJudge:
             stop = row.index(end) + 1 if end in row else len(row)
             with working("checkpoint: the tokenizer of the judge does not work"):
                 words = [self.tokenizer.decode([index]) for index in row[:stop]]
-            choices = [dict(zip(digits.values(), p, strict=True)) for p in places[:stop]]
+            choices = [by_text(zip(digits.values(), p, strict=True)) for p in places[:stop]]
             answers.append(list(zip(words, choices, strict=True)))
         return answers
 
     def _digits(self) -> dict[int, str]:
         """The tokens that are a digit, by their ids."""
         width = len(self.network.get_input_embeddings().weight)
-        ids = [index for index in self.tokenizer.get_vocab().values() if index < width]
+        ids = sorted(index for index in self.tokenizer.get_vocab().values() if index < width)
         return {i: text for i in ids if (text := self.tokenizer.decode([i])).strip() in DIGITS}
+
+
+def by_text(tokens: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The log-probability of each text, of those of tokens: several may be written alike, such as a
+    letter and the byte that it is.
+    """
+    found: dict[str, float] = {}
+    for text, log_p in tokens:
+        found[text] = float(np.logaddexp(found[text], log_p)) if text in found else log_p
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +182,7 @@ class LMUnitJudge:
             first = output.outputs[0]
             words = [self.model.tokenizer.decode([index]) for index in first.token_ids]
             choices = [
-                {choice.decoded_token: choice.logprob for choice in place.values()}
+                by_text((choice.decoded_token, choice.logprob) for choice in place.values())
                 for place in first.logprobs
             ]
             answers.append(list(zip(words, choices, strict=True)))

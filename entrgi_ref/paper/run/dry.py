@@ -279,9 +279,10 @@ def _equal_compute(plan: Plan, forecast: Forecast, size: int) -> Iterator[str]:
     """Best-of-N at equal compute has a K of its own, and so have rivals without gradients."""
     denoiser = Sizes.of(forecast.denoiser.config)
     N = plan.base.new_tokens
+    looked_up = 0 if denoiser.tied else denoiser.vocabulary * denoiser.width
     length, reward = forecast.assumed.prompt_tokens + N, Sizes.of(forecast.reward.config).in_layers
     costs = Costs(
-        denoiser=length * (denoiser.as_denoiser - denoiser.vocabulary * denoiser.width),
+        denoiser=length * (denoiser.as_denoiser - looked_up),
         reward=N * reward,
         text=length * reward,
     )
