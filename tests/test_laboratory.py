@@ -4,6 +4,7 @@ import importlib
 import itertools
 import json
 import platform
+import re
 import sys
 from dataclasses import dataclass, field, replace
 from types import ModuleType, SimpleNamespace
@@ -89,6 +90,57 @@ def test_a_damaged_file_is_named(tmp_path, name):
     (tmp_path / name).write_text("{")
     with pytest.raises(ValueError, match=rf"out: .*{name} is damaged .*: remove it"):
         experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+
+
+@pytest.mark.parametrize("name", ["settings.json", "units/3.json"])
+@pytest.mark.parametrize("text", ["[]", "null", "3"])
+def test_a_file_of_another_form_is_named(tmp_path, name, text):
+    experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+    (tmp_path / name).write_text(text)
+    message = f"out: {tmp_path / name} is damaged (it holds {json.loads(text)!r}, expected an o"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}[^\n]*: remove it$"):
+        experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *({}, {"seconds": 1}, {"seconds": "1", "result": {}}, {"seconds": -1, "result": {}}),
+        *({"seconds": True, "result": {}}, {"seconds": 1e400, "result": {}}),
+    ],
+    ids=str,
+)
+def test_a_unit_says_how_long_it_took(tmp_path, unit):
+    experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+    (tmp_path / "units" / "3.json").write_text(json.dumps(unit))
+    with pytest.raises(ValueError, match=r"3\.json is damaged \(it holds .*: remove it$"):
+        experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+
+
+@pytest.mark.parametrize("result", [None, [], {}, "x", {"square": None}], ids=str)
+def test_a_result_that_cannot_be_summed_up_is_named(tmp_path, given, monkeypatch, result):
+    def summary(self, results):
+        return "", sum(found["square"] for found in results.values())
+
+    monkeypatch.setattr(Squares, "summary", summary)
+    run = experiment.command("squares", experiment.Experiment("of_squares", "Squares."))
+    run(out=tmp_path)
+    (tmp_path / "units" / "3.json").write_text(json.dumps({"seconds": 1, "result": result}))
+    with pytest.raises(ValueError, match=r"^out: .*3\.json is damaged \(.*Error: .*: remove it$"):
+        run(out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("units", 10_001), ("threads", 257), ("first-seed", 2**62 + 1)]
+)
+def test_what_would_never_end_is_refused(tmp_path, given, option, value):
+    app = typer.Typer()
+    one = experiment.Experiment("of_squares", "Squares numbers.")
+    app.command("squares")(experiment.command("squares", one))
+    words = [f"--{option}", str(value), "--out", str(tmp_path)]
+    run = CliRunner().invoke(app, words)
+    assert (run.exit_code, given) == (2, [])
+    assert f"{value - 1}" in run.output
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ import typer
 
 from entrgi_ref.commands.files import require_writable, write_text
 
+from ..options import Threads
+
 Json = Any
 """What `json` reads and writes."""
 
@@ -122,15 +124,45 @@ def results(
             write_text(kept, json.dumps({"seconds": seconds, "result": result}) + "\n")
             say(f"{unit}: done in {seconds:.0f} s, {i + 1} of {len(design.units)}")
         read = _read(kept)
-        found[unit], total = read["result"], total + read["seconds"]
+        took: Json = read.get("seconds")
+        timed = type(took) in (int, float) and 0 <= took < 1e12
+        if "result" not in read or not timed:
+            raise _damaged(kept, f"it holds {read!r:.60}, expected seconds and a result")
+        found[unit], total = read["result"], total + took
     return found, total
 
 
-def _read(file: Path) -> Json:
+def _read(file: Path) -> dict[str, Json]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"out: {file} is damaged ({error}): remove it") from error
+        raise _damaged(file, error) from error
+    if not isinstance(found, dict):
+        raise _damaged(file, f"it holds {found!r:.60}, expected an object")
+    return found
+
+
+def _damaged(file: Path, reason: object) -> ValueError:
+    return ValueError(f"out: {file} is damaged ({reason}): remove it")
+
+
+def _summary(design: Design, found: Mapping[str, Json], folder: Path) -> tuple[str, Json]:
+    """Of all units; `ValueError` that names the file of one that has another form."""
+    try:
+        return design.summary(found)
+    except UNREADABLE as error:
+        for unit, result in found.items():
+            try:
+                design.summary({unit: result})
+            except UNREADABLE as alone:
+                reason = f"{type(alone).__name__}: {alone}"
+                raise _damaged(folder / "units" / f"{unit}.json", reason) from error
+        raise
+
+
+UNREADABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)
+"""What comes of adding up results that somebody has edited."""
+MOST_UNITS = 10_000
 
 
 def command(name: str, experiment: Experiment) -> Callable[..., None]:
@@ -145,6 +177,7 @@ def command(name: str, experiment: Experiment) -> Callable[..., None]:
             int | None,
             typer.Option(
                 min=0,
+                max=2**62,
                 help="The first unit's; the others follow. By default each experiment's own; with "
                 "--quick 1, so that nobody sees those of the full set early.",
                 show_default=False,
@@ -152,9 +185,13 @@ def command(name: str, experiment: Experiment) -> Callable[..., None]:
         ] = None,
         units: Annotated[
             int | None,
-            typer.Option(min=1, help="How many (of each kind), in place of the experiment's own."),
+            typer.Option(
+                min=1,
+                max=MOST_UNITS,
+                help="How many (of each kind), in place of the experiment's own.",
+            ),
         ] = None,
-        threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+        threads: Threads = 2,
         out: Annotated[
             Path | None,
             typer.Option(help="The folder for the results; a stopped run goes on there."),
@@ -170,7 +207,7 @@ def command(name: str, experiment: Experiment) -> Callable[..., None]:
         design: Design = importlib.import_module(experiment.module).design(quick, first, units)
         made_with = {"commit": commit(), "torch": torch.__version__}
         found, seconds = results(design, folder, made_with, typer.echo)
-        text, rows = design.summary(found)
+        text, rows = _summary(design, found, folder)
         typer.echo(f"\n{text}\n\nWritten: {folder / 'run.json'}")
         record = {
             "command": " ".join(["python -m toy", *sys.argv[1:]]),
