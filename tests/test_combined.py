@@ -71,6 +71,34 @@ def test_scores_are_added_in_their_own_precision():
     assert found.item() == pytest.approx(2 * 1.001 - 0.5 * 4.003, abs=1e-6)
 
 
+def test_each_reward_reads_its_own_precision():
+    """Beside a wider table too, with which its own has been widened."""
+
+    class Part:
+        def __init__(self, dtype):
+            self.embeddings, self.seen = torch.ones(3, 2, dtype=dtype), []
+
+        def bind(self, prompts, trajectories):
+            return self
+
+        def at(self, response, masked):
+            return self
+
+        def __call__(self, mixed, likeliest):
+            self.seen.append(mixed.dtype)
+            return mixed.float().sum()[None]
+
+        def score(self, prompts, responses):
+            return torch.zeros(len(prompts))
+
+    parts = [Part(torch.bfloat16), Part(torch.float32)]
+    total = SumOfRewards.of(parts, [1, 1])
+    none = torch.zeros(1, 2, dtype=torch.int64)
+    step = total.bind(["1"], 1).at(none, none == 0)
+    step(total.embeddings[:2], none[0])
+    assert [part.seen for part in parts] == [[torch.bfloat16], [torch.float32]]
+
+
 def test_rewards_of_tables_of_different_widths_are_added(real):
     """Of whole tokens, where each part can be asked by itself, and of finished texts."""
     _, *parts = real

@@ -854,6 +854,13 @@ def test_means_of_rewards_are_of_double_precision():
     assert generation.top1.item() == 8.0625
 
 
+def test_of_equal_rewards_the_first_is_the_best():
+    """As in the records of a run."""
+    tokens = torch.zeros(1, 3, 2, dtype=torch.int64)
+    rewards = torch.tensor([[1.0, 2.0, 2.0]])
+    assert Generation(("a",), tokens, [["b", "c", "d"]], rewards, SMALL).best == ["c"]
+
+
 @pytest.mark.parametrize("where", [0, 3])
 def test_an_order_that_returns_nan_is_named(where):
     """nan would sort before all numbers, and be committed first."""

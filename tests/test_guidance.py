@@ -251,6 +251,16 @@ def test_what_the_reward_reads_and_what_is_observed():
     assert not any(p.requires_grad for p, _ in drawn)
 
 
+def test_the_entropy_that_is_observed_is_computed_in_float32():
+    """As the weight is, also of logits in 16 bits."""
+    logits, records = (3 * torch.randn(2, 5000)).bfloat16(), []
+    reward = Reward(torch.randn(5000, 4).bfloat16(), torch.sum)
+    guide(logits, reward, **SETTINGS, draw=draw_first, observe=records.append)
+    assert records[0].entropy.dtype == torch.float32
+    expected = entropy(logits.double()).float()
+    torch.testing.assert_close(records[0].entropy, expected, rtol=1e-5, atol=0)
+
+
 def test_observing_changes_nothing():
     logits, reward = random_problem()
     seen = guide(logits, reward, **SETTINGS, draw=draw_first, observe=lambda record: None)

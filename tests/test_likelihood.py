@@ -63,6 +63,20 @@ def test_the_score_is_the_mean_log_likelihood_of_what_follows_the_prompt(reward)
         assert score == pytest.approx(slowly(reward, ids, range(start, len(ids))), abs=1e-6)
 
 
+def test_likelihoods_of_a_network_in_16_bits_are_added_in_32(folder):
+    denoiser = load_denoiser(DREAM, dtype="bfloat16", device="cpu")
+    reward = LikelihoodReward.from_pretrained(folder, denoiser, dtype="bfloat16")
+    answer = "the way home is long"
+    found = reward.score([LONG], [answer])
+    ids = torch.tensor([ids_of(reward, conversation(reward.tokenizer, LONG, answer))])
+    start = len(ids_of(reward, around_response(reward.tokenizer, LONG)[0]))
+    with torch.no_grad():
+        log_p = reward.network(ids).logits.double().log_softmax(-1)
+    of_each = log_p[0, :-1].gather(1, ids[0, 1:, None])[start - 1 :, 0]
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(float(of_each.mean()), abs=2e-3)
+
+
 def step_of(reward, denoiser, prompts, trajectories, response):
     masked = torch.ones_like(response, dtype=torch.bool)
     masked[:, 0] = False

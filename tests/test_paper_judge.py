@@ -634,6 +634,7 @@ def spoken(*tokens):
         (["1", "score", ":", "2", "3"], 3, True),
         (["1", "score"], None, False),
         ([" score ", "5"], 1, True),
+        (["score", "4", "score", "5"], 1, True),
     ],
 )
 def test_where_a_digit_stands_and_whether_it_is_one(tokens, place, fine):

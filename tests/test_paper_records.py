@@ -354,6 +354,23 @@ def test_two_different_records_of_a_prompt_are_named_and_repair_takes_both_out(
     assert [r["idx"] for r in read_records(tmp_path)] == [0, 1, 2]
 
 
+def test_of_two_failures_the_last_counts_and_of_two_answers_the_first(tmp_path):
+    failed = {"status": "failed", "responses": [], "rewards": []}
+    lines = [
+        record(0) | failed | {"reason": "first"},
+        record(0) | failed | {"reason": "last"},
+        record(1) | {"device": "first"},
+        record(1) | {"device": "last"},
+    ]
+    write(tmp_path, *lines[:1], *lines[2:3])
+    (file,) = (tmp_path / "records").iterdir()
+    print_of = json.loads(file.read_text().splitlines()[0])["fingerprint"]
+    text = "".join(json.dumps(line | {"fingerprint": print_of}) + "\n" for line in lines)
+    file.write_text(text)
+    failure, answer = read_records(tmp_path)
+    assert (failure["reason"], answer["device"]) == ("last", "first")
+
+
 def test_what_has_failed_is_no_other_record_of_a_prompt(tmp_path):
     twins(tmp_path, status="failed", responses=[], rewards=[])
     assert [r["status"] for r in read_records(tmp_path)] == ["ok"] * 3

@@ -200,6 +200,8 @@ def test_epsilon_is_added_inside_the_logarithm():
     torch.testing.assert_close(entropy(logits, epsilon=1e-4), expected)
     weight = entropy_weight(logits, epsilon=1e-4)
     torch.testing.assert_close(weight, expected / math.log(3))
+    tempered = entropy(logits / 0.5, epsilon=1e-4) / math.log(3)
+    torch.testing.assert_close(entropy_weight(logits, temperature=0.5, epsilon=1e-4), tempered)
     certain = torch.tensor([[0.0, -torch.inf]], dtype=torch.float64)
     assert entropy(certain, epsilon=1e-10).item() == pytest.approx(-1e-10, rel=1e-5)
     assert entropy_weight(certain, epsilon=1e-10).item() == 0

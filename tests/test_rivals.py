@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrgi_ref import GuidanceConfig, KeyedDraws, SamplingConfig, generate
+from entrgi_ref import GuidanceConfig, KeyedDraws, SamplingConfig, generate, prompt_key
 from entrgi_ref.draws import KeyedStepDraws
 from entrgi_ref.rivals import damped, lookahead, self_smc, smc
 from entrgi_ref.rivals.boards import Boards
@@ -183,6 +183,7 @@ def test_what_particles_promise_on_the_way_moves_no_weight_in_the_end():
         (3, {"eos_last": True, "trajectories": 40, "order_temperature": 9.0}),
         (3, {"eos_last": False, "trajectories": 40, "order_temperature": 9.0}),
         (5, {"order": "origin"}),
+        (5, {"order": "origin", "eos_last": True, "trajectories": 40}),
         (5, {"order": "maskgit_plus", "order_temperature": 0.5}),
         (3, {"guidance": GuidanceConfig(), "seed": 2}),
         (3, {"write_every_id": True}),
@@ -354,6 +355,19 @@ def test_rewards_that_are_not_finite_are_refused(rival):
     reward.score = lambda prompts, responses: torch.full((len(responses),), torch.nan)
     with pytest.raises(ValueError, match="not finite"):
         rival(TinyDenoiser(4, V), reward, PROMPTS, configured(2))
+
+
+@pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
+def test_random_numbers_are_made_of_the_keys(rival):
+    """By default those of the prompts."""
+    config, prompts = replace(configured(8, steps=BUSY), top_p=1.0), PROMPTS[:1] * 2
+
+    def tokens(**options):
+        return rival(TinyDenoiser(4, V), Table(), prompts, config, **options).tokens
+
+    one, other = tokens(keys=[5, 6])
+    assert not torch.equal(one, other)
+    assert torch.equal(tokens(keys=[prompt_key(prompt) for prompt in prompts]), tokens())
 
 
 @pytest.mark.parametrize(
