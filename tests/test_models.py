@@ -223,6 +223,17 @@ def test_prefix_cache_changes_nothing(double, hidden):
     assert gradient.abs().max() > 1e-3
 
 
+def test_the_next_prompts_are_read_anew(double):
+    """Of as many tokens, and in a batch of the same shape."""
+    denoiser, cached = double
+    step = inputs(denoiser, cached, [SHORT, LONG])
+    plain = replace(cached, prefix_cache=False)
+    for prompts in ([SHORT, LONG], [LONG, SHORT]):
+        value, _ = value_and_gradient(cached, prompts, *step)
+        expected, _ = value_and_gradient(plain, prompts, *step)
+        torch.testing.assert_close(value, expected, atol=1e-10, rtol=0)
+
+
 def test_prefix_cache_is_used_and_never_grows(double):
     denoiser, reward = double
     response, masked, mixed, likeliest = inputs(denoiser, reward, [SHORT, LONG])

@@ -656,8 +656,9 @@ def test_out_of_memory_on_a_cpu_is_known_too(tmp_path):
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
             return super().__call__(tokens, valid, masked)
 
-    said = tiny_run(tmp_path, TinyTestbed(denoise=Full(1)), batch_size="auto", methods=["bon"])
-    assert said == ["out of memory with 5 prompts, going on with 2"]
+    options = {"batch_size": "auto", "methods": ["bon"], "seeds": [1, 2]}
+    said = tiny_run(tmp_path, TinyTestbed(denoise=Full(1)), **options)
+    assert said == ["out of memory with 5 prompts, going on with 2"]  # and not at each seed
     assert {r["status"] for r in lines(tmp_path)} == {"ok"}
 
 
