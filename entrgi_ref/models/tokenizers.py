@@ -241,10 +241,33 @@ def padded(
 
 
 def ids_of(tokenizer: PreTrainedTokenizerBase, text: str, model: str) -> list[int]:
-    """The tokens of a text as it stands. `ValueError` that names the `model` if it has none."""
+    """The tokens of a text as it stands. `ValueError` that names the `model` if it has none, or
+    only after more than `SECONDS`.
+    """
+    found: list[list[int]] = []
+    failed: list[BaseException] = []
+
+    def split() -> None:
+        try:
+            found.append(tokenizer(text, add_special_tokens=False)["input_ids"])
+        except BaseException as error:
+            failed.append(error)
+
     with working(f"checkpoint: the tokenizer of {model} does not work"):
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+        # Some patterns take the square of a text's length and more, and nothing can stop them but
+        # the end of the process, for which a daemon is not waited for.
+        thread = threading.Thread(target=split, daemon=True)
+        thread.start()
+        thread.join(SECONDS)
+        if failed:
+            raise failed[0]
+        if not found:
+            raise ValueError(f"it takes more than {SECONDS} seconds for {len(text)} characters")
+    return found[0]
+
+
+SECONDS = 30.0
+"""For the tokens of one text. The tests' tokenizers take one or two for a million characters."""
 
 
 BLANK = re.compile(r"(?<!\w)_+(?!\w)", re.ASCII)

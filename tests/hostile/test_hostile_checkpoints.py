@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from checkpoints import DREAM, REWARD, SHORT, changed, weights_in
 from corpus import VALUES, header, in_shards, one_weight, refusal
 from entrgi_ref import SamplingConfig, generate
-from entrgi_ref.models import Dream, SequenceReward, load_denoiser
+from entrgi_ref.models import Dream, SequenceReward, load_denoiser, tokenizers
 from entrgi_ref.models.denoiser import DenoiserCheckpoint
 from entrgi_ref.models.tokenizers import load_tokenizer, working
 
@@ -443,6 +443,16 @@ def test_a_panic_of_the_library_of_tokenizers_is_one_line(when, tmp_path, capfd)
 
     assert "checkpoint: the tokenizer of " in refusal(use)
     assert "panicked" not in capfd.readouterr().err
+
+
+def test_a_pattern_that_takes_the_square_of_a_text_has_a_time(tmp_path, monkeypatch):
+    split = PANICS["at a text"]["pre_tokenizer"] | {"pattern": {"Regex": "x+(?=y)"}}
+    folder = with_tokenizer(tmp_path, pre_tokenizer=split)
+    monkeypatch.setattr(tokenizers, "SECONDS", 0.1)
+    said = refusal(lambda: DenoiserCheckpoint.examine(folder).require_room(["x" * 10_000], 1))
+    assert said.startswith(
+        "checkpoint: the tokenizer of LLaDA does not work: it takes more than 0.1"
+    )
 
 
 def test_what_tokenizers_say_is_heard_if_they_do_not_panic(capfd):
