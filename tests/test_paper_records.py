@@ -364,9 +364,8 @@ def test_of_two_failures_the_last_counts_and_of_two_answers_the_first(tmp_path):
     ]
     write(tmp_path, *lines[:1], *lines[2:3])
     (file,) = (tmp_path / "records").iterdir()
-    print_of = json.loads(file.read_text().splitlines()[0])["fingerprint"]
-    text = "".join(json.dumps(line | {"fingerprint": print_of}) + "\n" for line in lines)
-    file.write_text(text)
+    own = {"fingerprint": json.loads(file.read_text().splitlines()[0])["fingerprint"]}
+    file.write_text("".join(json.dumps(line | own) + "\n" for line in lines))
     failure, answer = read_records(tmp_path)
     assert (failure["reason"], answer["device"]) == ("last", "first")
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entrgi_ref.paper.declared.methods import SAMPLED
 from entrgi_ref.paper.run import required
 from entrgi_ref.paper.run.required import ANSWERS, IDENTITY, fits, require, require_fields
 from properties import tried
@@ -370,3 +371,7 @@ def test_what_fits_is_what_is_not_refused(kind, value):
 def test_a_record_fits():
     assert fits(IDENTITY | ANSWERS)(RECORD)
     require_fields(RECORD, IDENTITY | ANSWERS)
+
+
+def test_methods_without_a_gradient_step_are_those_that_have_none():
+    assert {*required.UNGUIDED} == {"bon", "bon_equal_compute", *SAMPLED}

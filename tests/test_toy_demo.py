@@ -435,7 +435,8 @@ def test_settings_reach_the_demo(quick, tmp_path):
     assert record["settings"]["guidance"]["optimiser"] == "sgd"
     assert "eta = 2 (sgd)" in (tmp_path / "table.md").read_text()
     assert record["settings"]["order"] == "anchor"
-    assert "closed-form reward" in record["testbed"]
+    assert record["testbed"].startswith("quick mask predictor of seed ")
+    assert record["testbed"].endswith(", closed-form reward")
     assert {row["trajectories"] for row in record["rows"]} == {2}
 
 

@@ -46,17 +46,8 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     files = ("tokenizer.json", "vocab.json", "tokenizer.model")
     if not any((folder / file).is_file() for file in files):
         raise ValueError(f"checkpoint: {folder} has no tokenizer, none of {', '.join(files)}")
-    if written.get("fast_tokenizer_files"):
-        raise ValueError(
-            f"fast_tokenizer_files: got {written['fast_tokenizer_files']!r:.60}, expected none: "
-            "the tokenizer is that of tokenizer.json"
-        )
-    if (folder / NAMED_TEMPLATE).exists():
-        raise ValueError(
-            f"checkpoint: {folder} has the template {NAMED_TEMPLATE}, which would be taken instead "
-            "of its chat template"
-        )
-    _require_normal(_written(folder / "tokenizer.json"), folder)
+    _require_as_read(written, folder)
+    _require_short(folder)
     with working(f"checkpoint: the tokenizer of {folder} does not load"):
         tokenizer = loader.from_pretrained(folder, local_files_only=True)
         tokenizer.decode(tokenizer("some text", add_special_tokens=False)["input_ids"])
@@ -155,10 +146,36 @@ GROWTH = 64
 """Times as long may a text become before it is split into tokens."""
 
 
-def _require_normal(written: Mapping[str, Any], folder: Path) -> None:
-    """Raise `ValueError` for replacements that make a text longer and longer, as nothing can stop
-    them once they run; and for tokens by chance.
+def _require_as_read(written: Mapping[str, Any], folder: Path) -> None:
+    """Raise `ValueError` for what would make other tokens or conversations than tokenizer.json and
+    the chat template: files that are read instead, and chance. `written` is tokenizer_config.json.
     """
+    if written.get("fast_tokenizer_files"):
+        raise ValueError(
+            f"fast_tokenizer_files: got {written['fast_tokenizer_files']!r:.60}, expected none: "
+            "the tokenizer is that of tokenizer.json"
+        )
+    if (folder / NAMED_TEMPLATE).exists():
+        raise ValueError(
+            f"checkpoint: {folder} has the template {NAMED_TEMPLATE}, which would be taken instead "
+            "of its chat template"
+        )
+    model = _written(folder / "tokenizer.json").get("model")
+    if isinstance(model, Mapping) and model.get("dropout"):
+        raise ValueError(
+            f"dropout: got {model['dropout']!r:.60} in {folder}/tokenizer.json, expected none: a "
+            "text would have other tokens each time"
+        )
+
+
+NAMED_TEMPLATE = "additional_chat_templates/default.jinja"
+
+
+def _require_short(folder: Path) -> None:
+    """Raise `ValueError` for replacements that make a text longer and longer: nothing can stop them
+    once they run.
+    """
+    written = _written(folder / "tokenizer.json")
     for part in ("normalizer", "decoder"):
         growth = 1.0
         for step in _steps(written.get(part)):
@@ -174,12 +191,6 @@ def _require_normal(written: Mapping[str, Any], folder: Path) -> None:
                 f"checkpoint: the {part} of {folder}/tokenizer.json may make a text {growth:.3g} "
                 f"times as long, expected at most {GROWTH} times"
             )
-    model = written.get("model")
-    if isinstance(model, Mapping) and model.get("dropout"):
-        raise ValueError(
-            f"dropout: got {model['dropout']!r:.60} in {folder}/tokenizer.json, expected none: a "
-            "text would have other tokens each time"
-        )
 
 
 def _steps(whole: Any) -> Iterator[Mapping[str, Any]]:
@@ -194,7 +205,6 @@ def _steps(whole: Any) -> Iterator[Mapping[str, Any]]:
                 left += inner if isinstance(inner, list) else []
 
 
-NAMED_TEMPLATE = "additional_chat_templates/default.jinja"
 SAME_AS = {"DreamTokenizer": "Qwen2Tokenizer"}
 """Classes of remote code, and those of transformers that give the same ids."""
 
@@ -266,7 +276,7 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, text: str, model: str) -> list[in
     return found[0]
 
 
-SECONDS = 30.0
+SECONDS = 30
 """For the tokens of one text. The tests' tokenizers take one or two for a million characters."""
 
 

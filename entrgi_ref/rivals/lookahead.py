@@ -33,9 +33,9 @@ def lookahead(
     drawn with probability proportional to $q_i \exp(R_i / \beta)$. $R_i$ is the reward of the text
     with token i there, and with the likeliest tokens wherever nothing is written.
 
-    A position is drawn with the number that has chosen it: where what is drawn there without
-    guidance decides whether it is written (`eos_last`, the orders `maskgit_plus` and `anchor`), the
-    token is not independent of that.
+    The random number that draws a token has drawn one there without guidance before. Where that one
+    decides whether the position is written (`eos_last`, the orders `maskgit_plus` and `anchor`),
+    the token depends on it, and the distribution is another one.
 
     With one masked position left, `candidates` = V and top_p = 1 this is the mask predictor's
     distribution tilted by the reward, exactly. Before that it is not: the likeliest tokens stand
