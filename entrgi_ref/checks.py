@@ -105,6 +105,31 @@ def function(name: str, value: object) -> None:
         raise ValueError(f"{name}: got {value!r}, expected a function")
 
 
+def arguments(
+    denoiser: object,
+    reward: object,
+    config: object,
+    draws: object = None,
+    asked: Sequence[str] = ("embeddings", "bind", "score"),
+) -> None:
+    """Raise `ValueError` unless these are what `generate` works with; the last may be None, and so
+    may `config`. `asked` is what the reward is asked for.
+    """
+    has("denoiser", denoiser, "a Denoiser", "mask_id", "eos_id", "writable", "encode", "decode")
+    has("reward", reward, "a Reward", *asked)
+    if config is not None:
+        has("config", config, "a SamplingConfig", "guided_steps")
+    if draws is not None:
+        has("draws", draws, "Draws", "at")
+
+
+def has(name: str, value: object, kind: str, *members: str) -> None:
+    """Raise `ValueError` unless `value` has these members, as a thing of this kind has."""
+    for member in members:
+        if isinstance(value, type) or not hasattr(value, member):
+            raise ValueError(f"{name}: got {value!r:.60}, expected {kind}, which has {member!r}")
+
+
 def only_reads(name: str, value: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A function of a tensor, or of a record of tensors, that raises `ValueError` if it writes into
     one of them: what comes after would be computed from something else.

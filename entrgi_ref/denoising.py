@@ -65,6 +65,7 @@ def generate(
 
     Source: seed, authors' code; infilling: ours.
     """
+    checks.arguments(denoiser, reward, config, draws)
     config = config or SamplingConfig()
     K, N, tau = config.trajectories, config.new_tokens, config.temperature
     checks.prompts(prompts)
@@ -101,8 +102,7 @@ def generate(
         logits = predict(reader, tokens, valid, masked, dtype, every_id, n=len(row))
         records: list[GradientRecord] = []
         with checks.naming(step.index, row, prompts, K):
-            size = vocabulary_batch
-            climb = in_parts(size, draws, step.index, row, position) if size else guide
+            climb = in_parts(vocabulary_batch, draws, step.index, row, position) or guide
             guided_logits = climb(
                 logits,
                 fixed,

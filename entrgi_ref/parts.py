@@ -44,13 +44,16 @@ class Part:
 
 
 def in_parts(
-    size: int, draws: Draws, step: int, row: Int[Tensor, "n"], position: Int[Tensor, "n"]
-) -> Callable[..., Float[Tensor, "n V"]]:
-    """`guide` for a denoising step, at most `size` of its masked positions at a time.
+    size: int | None, draws: Draws, step: int, row: Int[Tensor, "n"], position: Int[Tensor, "n"]
+) -> Callable[..., Float[Tensor, "n V"]] | None:
+    """`guide` for a denoising step, at most `size` of its masked positions at a time. Without a
+    size None, for all together.
 
     `row` and `position` are those of the step's masks, in (S, N) order. `draws` are asked for each
     part by itself, so draws of yours must heed both. Source: ours.
     """
+    if size is None:
+        return None
     slices = [slice(start, start + size) for start in range(0, len(row), size)]
     parts = [Part(rows, draws.at(step, row[rows], position[rows]).hard) for rows in slices]
     return partial(guide_in_parts, parts=parts)

@@ -156,6 +156,12 @@ def test_what_only_a_gpu_can_do_is_refused_without_one():
         invoke("bench", "--shape", "toy", "--faster", "--device", "cpu")
 
 
+def test_a_wrong_number_of_rows_is_refused_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr(Bench, "of", None)
+    with pytest.raises(ValueError, match=r"vocabulary_batch: got 10+, expected an integer below"):
+        invoke("bench", "--shape", "tiny", "--vocabulary-batch", 10**30, "--device", "cpu")
+
+
 def test_each_trick_can_be_switched_off(monkeypatch):
     """And what is off is off: then the plain version is called. Tokens stay what they were."""
     monkeypatch.setattr(adam, "LARGE", 10)

@@ -176,6 +176,8 @@ def test_a_sum_fills_in_templates_of_different_lengths(real):
         ([TinyReward(0)], [1, 2], "reward_weight: got 2 for 1 rewards, expected one for each"),
         ([], [], "reward_weight: got 0 for 0 rewards"),
         ([TinyReward(0)], [0.0], "reward_weight: got 0.0, expected a finite number, not 0"),
+        ([TinyReward(0)], ["a"], "reward_weight: got 'a', expected a finite number, not 0"),
+        ([TinyReward(0)], [True], "reward_weight: got True, expected a finite number"),
         ([TinyReward(0)], [float("nan")], "reward_weight: got nan, expected a finite number"),
         (
             [TinyReward(0), TinyReward(0, vocabulary=15)],
@@ -184,7 +186,7 @@ def test_a_sum_fills_in_templates_of_different_lengths(real):
         ),
     ],
 )
-def test_sums_that_mean_nothing_are_refused(parts, weights, message):
+def test_sums_that_mean_nothing_are_refused(as_users_run_it, parts, weights, message):
     with pytest.raises(ValueError, match=message):
         SumOfRewards.of(parts, weights)
 

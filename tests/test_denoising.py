@@ -445,6 +445,26 @@ def test_prompts_are_a_list_of_strings(as_users_run_it, prompts):
     assert denoiser.calls == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("denoiser", "a path", "a Denoiser, which has 'mask_id'"),
+        ("denoiser", TinyDenoiser, "a Denoiser, which has 'mask_id'"),
+        ("reward", lambda texts: texts, "a Reward, which has 'embeddings'"),
+        ("config", {}, "a SamplingConfig, which has 'guided_steps'"),
+        ("config", FLOAT64, "a SamplingConfig, which has 'guided_steps'"),
+        ("draws", 0, "Draws, which has 'at'"),
+    ],
+)
+def test_what_is_no_part_of_it_is_refused(as_users_run_it, name, value, expected):
+    """Also what is false: it does not stand for the default."""
+    denoiser, reward = TinyDenoiser(0), TinyReward(0)
+    given = {"denoiser": denoiser, "reward": reward, "config": SMALL} | {name: value}
+    with pytest.raises(ValueError, match=rf"^{name}: got .*, expected {expected}$"):
+        generate(prompts=PROMPTS, **given)
+    assert denoiser.calls == 0
+
+
 def test_networks_must_share_a_vocabulary(as_users_run_it):
     with pytest.raises(
         ValueError, match=r"reward.embeddings: got shape \[9, 6\], expected .* \[14, any\]"

@@ -388,6 +388,10 @@ def test_a_tokenizer_has_a_template_and_one_token_for_each_id(read):
         read.tokenizer.chat_template = nothing
         with refused(f"^checkpoint: the tokenizer of {read.folder} has no chat template$"):
             read.load()
+    for marked in ("\ufeffx", {"default": "x", "rag": "\ufeff"}):
+        read.tokenizer.chat_template = marked
+        with refused("begins with a byte order mark, which would stand in each prompt"):
+            read.load()
     read.tokenizer.vocabulary = {"a": 0, "b": 1, "c": 0}
     with refused("gives the id 0 to 'a' and to 'c'$"):
         read.load()

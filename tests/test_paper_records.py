@@ -919,6 +919,7 @@ def test_the_best_answer_is_the_first_of_the_largest_reward():
         ("{", r" \(Expecting property name .*\)"),
         ("null", r" \(.*not iterable\)"),
         ("[" * 100_000, r" \(.*\)"),
+        (f'{{"fingerprint": "{"x" * 2**24}"}}', r" \(it has more than 16777216 bytes\)"),
         ('{"fingerprint": 5}', r" \(it has no fingerprint\)"),
         ('{"a": {"b": 1, "b": 2}}', r" \(the key 'b' stands there twice\)"),
         (
@@ -926,7 +927,7 @@ def test_the_best_answer_is_the_first_of_the_largest_reward():
             ": its fingerprint is 'f', but that of its contents is '165b44bb3d3e0923'",
         ),
     ],
-    ids=["text", "null", "deep", "none", "twice", "other"],
+    ids=["text", "null", "deep", "large", "none", "twice", "other"],
 )
 def test_a_declaration_that_cannot_be_read_is_damaged(tmp_path, text, reason):
     (tmp_path / "run.json").write_text(text)

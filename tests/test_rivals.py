@@ -417,6 +417,16 @@ def test_a_denoiser_that_is_none_is_refused(rival):
 
 
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
+@pytest.mark.parametrize(("name", "value"), [("denoiser", 3), ("reward", str), ("config", {})])
+def test_what_is_no_part_of_it_is_refused(as_users_run_it, rival, name, value):
+    denoiser = TinyDenoiser(4, V)
+    given = {"denoiser": denoiser, "reward": Table(), "config": configured(2)} | {name: value}
+    with pytest.raises(ValueError, match=f"^{name}: got .*, expected "):
+        rival(prompts=PROMPTS, **given)
+    assert denoiser.calls == 0
+
+
+@pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
 def test_no_graph_is_kept_of_trainable_networks(rival):
     reward, scores = Table(), Table().score
     scale = torch.ones((), dtype=torch.float64, requires_grad=True)

@@ -6,6 +6,7 @@ in the authors' code.
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 import warnings
@@ -371,6 +372,10 @@ def run_app(app: typer.Typer, kept: str = "nothing new has been written") -> Non
         if interrupted(error):
             typer.echo(f"\nstopped: {kept}", err=True)
             sys.exit(STOPPED)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+            _fail(f"cannot write what is to be shown: {error.strerror}")  # files have names
+        if isinstance(error, Warning):  # as `python -W error` wants it
+            _fail(f"a warning is to be an error: {' '.join(str(error).split())}")
         if isinstance(error, ValueError | OSError):
             _fail(" ".join(str(error).split()))
         if isinstance(error, TOO_MUCH) or "can't allocate memory" in str(error):

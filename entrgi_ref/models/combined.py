@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,5 +131,6 @@ def require_weights(rewards: int, weights: Sequence[float]) -> None:
             f"reward_weight: got {len(weights)} for {rewards} rewards, expected one for each"
         )
     for weight in weights:
-        if not math.isfinite(weight) or weight == 0:
+        real = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+        if not real or not math.isfinite(weight) or weight == 0:
             raise ValueError(f"reward_weight: got {weight!r}, expected a finite number, not 0")

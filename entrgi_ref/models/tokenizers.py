@@ -61,6 +61,12 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     template = tokenizer.chat_template  # several of them, by name, are a mapping
     if not (isinstance(template, str | Mapping) and template):
         raise ValueError(f"checkpoint: the tokenizer of {folder} has no chat template")
+    each = [template] if isinstance(template, str) else template.values()
+    if any(str(one).startswith("\ufeff") for one in each):
+        raise ValueError(
+            f"checkpoint: the chat template of {folder} begins with a byte order mark, which would "
+            "stand in each prompt: save it without"
+        )
     return tokenizer
 
 

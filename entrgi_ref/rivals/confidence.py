@@ -47,6 +47,7 @@ def self_smc(
     `ValueError`. Source: after Self-Rewarding SMC (arXiv 2602.01849), of which a public
     description was read, not the code; C at each token, resampling: ours.
     """
+    checks.arguments(denoiser, reward, config, asked=("score",))
     config = config or SamplingConfig()
     checks.temperature(beta, "beta")
     boards = Boards.of(denoiser, prompts, config, keys)

@@ -45,6 +45,7 @@ def lookahead(
     [1e-6, 1e6]. `keys` as those of `generate`, which also says what raises `ValueError`. Source:
     ours.
     """
+    checks.arguments(denoiser, reward, config, asked=("score",))
     config = config or SamplingConfig()
     checks.temperature(beta, "beta")
     checks.integer("candidates", candidates, minimum=1)

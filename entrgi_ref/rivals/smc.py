@@ -46,6 +46,7 @@ def smc(
     which also says what raises `ValueError`. Source: Singhal et al. 2025 (arXiv 2501.06848);
     resampling: ours.
     """
+    checks.arguments(denoiser, reward, config, asked=("score",))
     config = config or SamplingConfig()
     checks.temperature(beta, "beta")
     boards = Boards.of(denoiser, prompts, config, keys)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ...checks import rows_at_a_time
 from ...commands.files import write_text
 from .bench import Bench, bench, report
 from .networks import SHAPES
@@ -32,6 +33,7 @@ def run(
     """
     if faster and device.type != "cuda":
         raise ValueError(f"faster: got True on {device}, expected a GPU of NVIDIA")
+    rows_at_a_time("vocabulary_batch", vocabulary_batch)
     if file is not None and file.is_dir():
         raise ValueError(f"json: got {str(file)!r}, which is a folder")
     found = bench(SHAPES[name], device, rounds, faster, vocabulary_batch)

@@ -250,8 +250,14 @@ def read_experiment(path: Path) -> dict[str, Any]:
     return found
 
 
+LARGEST = 2**24
+"""Bytes of a run.json. It says what the run is, and holds no record."""
+
+
 def declared(file: Path) -> dict[str, Any]:
     """The contents of a run.json."""
+    if file.stat().st_size > LARGEST:
+        raise ValueError(f"out: {file} is damaged (it has more than {LARGEST} bytes)")
     try:
         text = file.read_text(encoding="utf-8")
         found = dict(json.loads(text, object_pairs_hook=without_doubles))
