@@ -1052,10 +1052,12 @@ def test_each_unit_is_measured_on_its_language(monkeypatch):
     )
     (first, second, wide), _ = zip(*found, strict=True)
     assert [type(language) for language in (first, second, wide)] == [Enumerable, Enumerable, Wide]
-    assert [(one.seed, one.V, one.N) for one in (first, second)] == [(5, 4, 4), (6, 3, 5)]
+    assert [(one.seed, one.V, one.N) for one in (first, second)] == [(5, 5, 3), (6, 6, 3)]
     assert (wide.seed, wide.V, wide.N, wide.smoothing) == (5, 4096, 6, 0.02)
     few = distribution.design(False, 3, 2)
     assert few.units == ["enumerable-3", "enumerable-4", "wide-3", "wide-4"]
+    # By its seed a language is the same in every run: two may share a folder.
+    assert distribution.design(False, 4, 1).enumerable[0] == few.enumerable[1] == (4, 3, 5)
 
 
 def test_the_gradient_study_takes_turns_with_its_languages():
@@ -1066,12 +1068,16 @@ def test_the_gradient_study_takes_turns_with_its_languages():
         *(("wide", 101 + i, 4096 if i % 2 == 0 else 8192, 8) for i in range(6)),
     )
     assert quick.languages == (
-        *(("enumerable", 1 + i, *size) for i, size in enumerate(sizes[:3])),
+        *(("enumerable", 1 + i, *size) for i, size in enumerate(sizes[2:5])),
         ("wide", 1, 4096, 8),
     )
     assert quick.sizes == gradient.Sizes(8, ("base",), 256)
     assert quick.units == ["enumerable-1", "enumerable-2", "enumerable-3", "wide-1"]
     assert quick.seeds == [1, 2, 3, 1]
+    # By its seed a language is the same in every run: two may share a folder.
+    more = gradient.design(True, 2, 2).languages
+    assert more[:2] == quick.languages[1:3]
+    assert more[2:] == (("wide", 2, 8192, 8), ("wide", 3, 4096, 8))
 
 
 def drawing(answers):

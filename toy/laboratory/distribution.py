@@ -26,6 +26,8 @@ from .truth import Array
 
 SIZES = ((4, 4), (3, 5), (5, 3), (6, 3), (3, 4), (4, 3))
 """V and N, which take turns: small enough for counts to say what a sampler's distribution is."""
+FIRST = 201
+"""The seed whose turn is the first."""
 WIDE = (4096, 6)
 SMOOTHING = 0.02
 """Two words that are written together may be an impossible pair: here such pairs are unlikely."""
@@ -96,11 +98,12 @@ class DistributionDesign:
 def design(quick: bool, first_seed: int, units: int | None) -> DistributionDesign:
     """The command's."""
     number = units or (2 if quick else 30)
+    seeds = range(first_seed, first_seed + number)
     wide = units or (1 if quick else 8)
     few = ("expectation", "aps", "entrgi", "w = 0.5", "lookahead", "smc")
     sizes = Sizes(512, 32, few, ("expectation", "aps", "entrgi")) if quick else Sizes(1024, 64)
     return DistributionDesign(
-        tuple((first_seed + i, *SIZES[i % len(SIZES)]) for i in range(number)),
+        tuple((seed, *gradient.in_turn(SIZES, seed, FIRST)) for seed in seeds),
         tuple(range(first_seed, first_seed + wide)),
         sizes,
     )

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -46,11 +46,21 @@ KINDS = {
     "deep": RewardKind(layers=4),
     "small embeddings": RewardKind(embedding_std=0.14),
 }
+T = TypeVar("T")
 SIZES = ((4, 4), (3, 5), (5, 4), (3, 6), (6, 3), (4, 5))
 """V and N of enumerable languages, which take turns."""
 KIND: dict[str, Callable[[int, int, int], Language]] = {"enumerable": Enumerable, "wide": Wide}
 WIDE = (4096, 8192)
 """V of wide ones."""
+FIRST = 101
+"""The seed whose turn is the first."""
+
+
+def in_turn(kinds: Sequence[T], seed: int, first: int) -> T:
+    """The kind of the language of this seed: the same in every run, so that runs with other first
+    seeds may share a folder.
+    """
+    return kinds[(seed - first) % len(kinds)]
 
 
 def entropy_over_nucleus(logits: Float[Tensor, "n V"], top_p: float) -> Float[Tensor, "n"]:
@@ -288,9 +298,11 @@ def design(quick: bool, first_seed: int, units: int | None) -> GradientDesign:
     enumerable, wide = (3, 1) if quick else (12, 6)
     sizes = Sizes(8, kinds=("base",), most_draws=256) if quick else Sizes(24)
     enumerable, wide = (units or enumerable), (units or wide)
+    seeds, more = range(first_seed, first_seed + enumerable), range(first_seed, first_seed + wide)
     languages = [
-        ("enumerable", first_seed + i, *SIZES[i % len(SIZES)]) for i in range(enumerable)
-    ] + [("wide", first_seed + i, WIDE[i % len(WIDE)], 8) for i in range(wide)]
+        *(("enumerable", seed, *in_turn(SIZES, seed, FIRST)) for seed in seeds),
+        *(("wide", seed, in_turn(WIDE, seed, FIRST), 8) for seed in more),
+    ]
     return GradientDesign(tuple(languages), sizes)
 
 
