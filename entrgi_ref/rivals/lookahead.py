@@ -33,9 +33,10 @@ def lookahead(
     drawn with probability proportional to $q_i \exp(R_i / \beta)$. $R_i$ is the reward of the text
     with token i there, and with the likeliest tokens wherever nothing is written.
 
-    The random number that draws a token has drawn one there without guidance before. Where that one
-    decides whether the position is written (`eos_last`, the orders `maskgit_plus` and `anchor`),
-    the token depends on it, and the distribution is another one.
+    The random number that draws a token has drawn one there without guidance before: so the answers
+    of a large `beta` and all candidates are those without guidance. Where that number decides
+    whether the position is written (`eos_last`, the orders `maskgit_plus` and `anchor`), the token
+    depends on it, and the distribution is another one.
 
     With one masked position left, `candidates` = V and top_p = 1 this is the mask predictor's
     distribution tilted by the reward, exactly. Before that it is not: the likeliest tokens stand
