@@ -759,6 +759,19 @@ def test_what_was_seen_of_each_prompt_is_counted_in_its_bins(as_users_run_it):
         assert np.array_equal(histogram["counts"], expected)
 
 
+@pytest.mark.parametrize("known", [2, 0])
+def test_the_scale_of_errors_is_that_of_the_tokens_that_a_reward_model_has(as_users_run_it, known):
+    """`--unmatched zero` may leave most rows without an embedding."""
+    embeddings = torch.zeros(9, 3)
+    embeddings[:known] = torch.tensor([[0.0, 3.0, 4.0], [6.0, 0.0, 8.0]])[:known]
+    errors, largest = ErrorsByPrompt(1, 1, embeddings), 10.0 if known else 1.0
+    step = {"E": torch.tensor([[0.0, 0.51 * largest]]), "entropy": torch.zeros(1, 2)}
+    errors(SimpleNamespace(step=0, masked=torch.ones(1, 2, dtype=torch.bool), **step))
+    histogram = errors.of(0)["histogram"]
+    assert histogram["error_edges"] == pytest.approx(np.linspace(0, largest, 41).tolist())
+    assert np.transpose(np.nonzero(histogram["counts"])).tolist() == [[0, 0], [0, 20]]
+
+
 def test_one_pair_of_numbers_is_enough_for_a_mean(as_users_run_it):
     errors = ErrorsByPrompt(2, 1, torch.eye(4))
     one = {"E": torch.tensor([[0.5]]), "entropy": torch.tensor([[0.25]])}

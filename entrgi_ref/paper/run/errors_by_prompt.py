@@ -21,9 +21,11 @@ class ErrorsByPrompt:
         """`embeddings`: the reward model's, whose size gives the scale of E."""
         self.trajectories = trajectories
         self.log_vocabulary = math.log(len(embeddings))
-        # E is at most the distance of a token from an average of tokens.
+        # E is at most the distance of a token from an average of tokens. Rows of zeros are tokens
+        # that the reward model lacks: they may be the most.
         norms = embeddings.float().norm(dim=1)
-        self.largest_error = 2 * float(norms.median())
+        norms = norms[norms > 0]
+        self.largest_error = 2 * float(norms.median()) if len(norms) else 1.0
         self.counts = torch.zeros(prompts, BINS, BINS, dtype=torch.int64, device=embeddings.device)
         self.steps: list[tuple[int, Tensor, Tensor, Tensor]] = []
 
