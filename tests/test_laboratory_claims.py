@@ -1252,11 +1252,9 @@ def test_the_tables_say_what_the_rows_say(rows):
 
 
 def test_guidance_pays_where_its_interval_and_enough_languages_say_so():
-    def place(low, pays_in):
-        return {
-            "worth": [1] * 12,
-            "at_cost_ratio": {"1": {"gain": {"low": low}, "pays_in": pays_in}},
-        }
+    def place(low, pays_in, pool_too_small=0):
+        at = {"gain": {"low": low}, "pays_in": pays_in, "pool_too_small": pool_too_small}
+        return {"worth": [1] * 12, "at_cost_ratio": {"1": at}}
 
     assert claims.pays(place(0.01, 10), "1")
     assert not claims.pays(place(0.0, 12), "1")
@@ -1264,6 +1262,7 @@ def test_guidance_pays_where_its_interval_and_enough_languages_say_so():
     assert claims.pays(five, "1")  # four of five are just enough
     assert not claims.pays(place(0.01, 9), "1")
     assert not claims.pays(place(-0.01, 12), "1")
+    assert not claims.pays(place(0.01, 12, pool_too_small=1), "1")  # docs/preregistered.md: open
 
 
 # One language, measured

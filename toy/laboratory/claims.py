@@ -312,10 +312,12 @@ def place(condition: Condition, found: Iterable[Found]) -> Json:
 
 def pays(place: Json, ratio: str) -> bool:
     """Whether guidance succeeds at a place of the map, as docs/preregistered.md says it: the
-    interval of its gain is above 0, and `ENOUGH` of the languages have the sign.
+    interval of its gain is above 0, and `ENOUGH` of the languages have the sign. Where a pool is
+    too small for what Best-of-N is due, that is open.
     """
     at = place["at_cost_ratio"][ratio]
-    return bool(at["gain"]["low"] > 0 and at["pays_in"] >= ENOUGH * len(place["worth"]))
+    ahead = at["gain"]["low"] > 0 and at["pays_in"] >= ENOUGH * len(place["worth"])
+    return bool(ahead and not at["pool_too_small"])
 
 
 def by_quality(found: Iterable[Found]) -> list[Json]:
