@@ -1280,9 +1280,9 @@ def test_the_list_of_experiments_and_runs(tmp_path):
         ),
         "",
         f"{folder}: main, 5 prompts done, 1 failed",
-        "  own aps, seed 1: 1 of 5",
+        "  own aps, seed 1: 1 of 1",  # nobody asked
         "  own bon, seed 1: 3 of 5",
-        "  own bon, seed 2: 1 of 5",
+        "  own bon, seed 2: 1 of 1",
         "  rm-bench entrgi gradient_steps=2 reward=4B, seed 1: 1 of 1",
         "  judged by one: 2 of 5",
         "  judged by zero: 0 of 5",
@@ -1291,6 +1291,22 @@ def test_the_list_of_experiments_and_runs(tmp_path):
         f"{empty}: main, 0 prompts done, 0 failed",
     ]
     assert listing.listing([]).splitlines()[5:] == ["", "No runs yet below results/."]
+
+
+def test_each_cell_is_listed_with_what_was_asked_of_it(tmp_path):
+    """As the report says what is missing: another request may have asked more of other cells."""
+    records = [record("own", m, seed, 0, [1.0]) for m, seed in (("bon", 1), ("aps", 1), ("aps", 2))]
+    asked = [
+        {"methods": ["bon"], "seeds": [1], "variants": [{}], "prompts": {"own": 64}},
+        {"methods": ["aps", "bon"], "seeds": [1], "variants": [{}], "prompts": {"own": 1}},
+    ]
+    folder = folder_of(tmp_path, records, asked=asked)
+    assert listing.listing([folder]).splitlines()[7:] == [
+        "  own aps, seed 1: 1 of 1",
+        "  own aps, seed 2: 1 of 1",  # nobody asked
+        "  own bon, seed 1: 1 of 64",
+    ]
+    assert report._unfinished(Run.read(folder)) == "63 prompts of 1 cell are missing"
 
 
 def test_a_run_and_its_judges_are_read(tmp_path):

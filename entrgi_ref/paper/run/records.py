@@ -19,6 +19,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,19 @@ def read_declaration(path: Path) -> dict[str, Any]:
     if not (path / "run.json").is_file():
         raise ValueError(f"out: {path} is no run folder, it has no run.json")
     return declared(path / "run.json")
+
+
+def asked_of(declaration: Mapping[str, Any]) -> dict[tuple[str, str, str, int], int]:
+    """Benchmark, method, variant and seed, as in a `Key` -> how many prompts a run has been asked
+    for, at most.
+    """
+    found: dict[tuple[str, str, str, int], int] = {}
+    for one in declaration.get("asked", []):
+        sides = product(one["prompts"].items(), one["methods"], one["variants"], one["seeds"])
+        for (benchmark, count), method, variant, seed in sides:
+            cell = benchmark, method, _dumped(variant), seed
+            found[cell] = max(count, found.get(cell, 0))
+    return found
 
 
 def read_experiment(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ...watching import printable
 from ..declared.experiments import EXPERIMENTS
 from ..run.records import (
+    asked_of,
     earlier_layout,
     judges_of,
     read_by_key,
@@ -36,15 +37,12 @@ def listing(folders: Sequence[Path]) -> str:
             f"\n{folder}: {declared['experiment']}, {done} prompts done, "
             f"{len(states) - done} failed"
         )
-        wanted: dict[str, int] = {}
-        for asked in declared.get("asked", []):
-            for name, n in asked["prompts"].items():
-                wanted[name] = max(n, wanted.get(name, 0))
+        wanted = asked_of(declared)
         cells = Counter(key[1:5] for key in states)
         for (benchmark, method, variant, seed), count in sorted(cells.items()):
             varied = (f"{k}={v}" for k, v in json.loads(variant).items())
             what = " ".join([benchmark, method, *varied])
-            of = wanted.get(benchmark, count)
+            of = wanted.get((benchmark, method, variant, seed), count)
             lines.append(f"  {printable(what)}, seed {seed}: {count} of {of}")
         judges = judges_of(folder)
         answers = [r for r in read_records(folder) if r["status"] == "ok"] if judges else []

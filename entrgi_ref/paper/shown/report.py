@@ -7,10 +7,8 @@ authors' page), *not measured*, or *not available* (in the paper, but not to us)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from itertools import product
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ...checks import choice
 from ...commands.files import require_writable, write_text
@@ -18,7 +16,7 @@ from ...commands.shown import as_csv, counted
 from ..declared.experiments import EXPERIMENTS, RIVALS, label_of
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
-from ..run.records import earlier_layout, key_of
+from ..run.records import asked_of, earlier_layout, key_of
 from ..run.required import require_captioned
 from . import figures
 from .captions import caption
@@ -275,26 +273,14 @@ def _unit_tests(judge: JudgedBy) -> str:
 
 def _unfinished(run: Run) -> str:
     """Which of the prompts that were asked for have no record."""
-    there = Counter(_cell(record) for record in [*run.records, *run.failed])
-    wanted: dict[tuple[object, ...], int] = {}
-    for asked in run.declaration.get("asked", []):
-        for benchmark, count in asked["prompts"].items():
-            for method, variant, seed in product(
-                asked["methods"], asked["variants"], asked["seeds"]
-            ):
-                cell = {"benchmark": benchmark, "method": method, "variant": variant, "seed": seed}
-                wanted[_cell(cell)] = max(count, wanted.get(_cell(cell), 0))
+    there = Counter(key_of(record)[1:5] for record in [*run.records, *run.failed])
+    wanted = asked_of(run.declaration)
     short = {cell: n - there[cell] for cell, n in wanted.items() if there[cell] < n}
     if not short:
         return ""
     missing = sum(short.values())
     verb = "is" if missing == 1 else "are"
     return f"{counted(missing, 'prompt')} of {counted(len(short), 'cell')} {verb} missing"
-
-
-def _cell(record: Mapping[str, Any]) -> tuple[object, ...]:
-    variant = tuple(sorted(record["variant"].items()))
-    return (record["benchmark"], record["method"], variant, record["seed"])
 
 
 def _fewer_seeds(run: Run) -> Iterator[str]:
