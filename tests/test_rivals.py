@@ -17,7 +17,7 @@ from entrgi_ref.rivals.boards import Boards
 from entrgi_ref.rivals.lookahead import queue
 from entrgi_ref.rivals.smc import rows_at, survivors
 from properties import tried
-from tiny import TinyDenoiser, Trainable
+from tiny import TinyDenoiser, TinyReward, Trainable
 
 V, N = 5, 3
 """The last id is the mask."""
@@ -380,6 +380,25 @@ def test_logits_are_of_the_precision_that_is_asked_for(dtype, expected):
 
     config = replace(configured(2), guidance=GuidanceConfig(steps=0, dtype=dtype))
     assert Boards.of(Short(4, V), PROMPTS, config).predict().dtype == expected
+
+
+@pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
+def test_each_step_has_the_precision_that_it_is_given(rival):
+    """One particle, or a nucleus of one token, is an unguided answer. And the settings of each step
+    are asked for once, before any model runs.
+    """
+    denoiser, reward, asked = TinyDenoiser(4, 12, sharpness=0.05), TinyReward(5, 12), []
+
+    def guidance(step):
+        asked.append((step.index, denoiser.calls))
+        return GuidanceConfig(steps=0, dtype="float64" if step.index < 2 else "bfloat16")
+
+    config = SamplingConfig(guidance, 1, 16, 16, seed=3, top_p=0.01 if rival is lookahead else 1.0)
+    expected = generate(denoiser, reward, PROMPTS, config).tokens
+    asked.clear()
+    denoiser.calls = 0
+    assert torch.equal(rival(denoiser, reward, PROMPTS, config).tokens, expected)
+    assert asked == [(i, 0) for i in range(16)]
 
 
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])

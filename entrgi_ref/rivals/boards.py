@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import checks
-from ..config import DTYPES, SamplingConfig
+from ..config import DTYPES, GuidanceConfig, SamplingConfig
 from ..denoising import Generation, draw_candidates, predict
 from ..draws import KeyedDraws
 from ..orders import ORIGIN, Candidates, commit, rank
@@ -39,6 +39,8 @@ class Boards:
     valid: Bool[Tensor, "S L"]
     response: Int[Tensor, "S N"]
     draws: KeyedDraws
+    guided: list[tuple[Step, GuidanceConfig]]
+    """The steps that are made, each with its guidance, of which the precision counts."""
 
     @classmethod
     def of(
@@ -59,7 +61,8 @@ class Boards:
         valid = F.pad(encoded.valid.repeat_interleave(K, 0), (0, N), value=True)
         response = prompt.new_full((len(prompt), N), denoiser.mask_id)
         draws = KeyedDraws.of(config.seed, keys or encoded.keys, K, prompt.device)
-        return cls(denoiser, tuple(prompts), config, prompt, valid, response, draws)
+        guided = config.guided_steps([N])
+        return cls(denoiser, tuple(prompts), config, prompt, valid, response, draws, guided)
 
     @property
     def masked(self) -> Bool[Tensor, "S N"]:
@@ -69,10 +72,11 @@ class Boards:
     @property
     def steps(self) -> list[Step]:
         """The steps that are made: those that commit nothing may be skipped."""
-        return [step for step, _ in self.config.guided_steps([self.config.new_tokens])]
+        return [step for step, _ in self.guided]
 
-    def predict(self) -> Float[Tensor, "n V"]:
-        """phi, at all masked positions. A mask predictor is not asked about finished answers.
+    def predict(self, turn: int = 0) -> Float[Tensor, "n V"]:
+        """phi, at all masked positions, in the precision of the step whose `turn` it is, by its
+        place in `steps`. A mask predictor is not asked about finished answers.
 
         `ValueError`, with the prompts, where it is not finite.
         """
@@ -80,7 +84,8 @@ class Boards:
         if not masked.any():
             return torch.zeros(0, len(self.denoiser.writable), device=self.response.device)
         tokens = torch.cat([self.prompt, self.response], 1)
-        dtype = DTYPES[self.config.guidance_at(self.steps[0]).dtype]
+        _, guidance = self.guided[min(turn, len(self.guided) - 1)]
+        dtype = DTYPES[guidance.dtype]
         row = masked.nonzero()[:, 0]
         logits = predict(self.denoiser, tokens, self.valid, masked, dtype, every_id, n=len(row))
         finite = logits.amax(-1).isfinite()

@@ -51,8 +51,8 @@ def lookahead(
     checks.temperature(beta, "beta")
     checks.integer("candidates", candidates, minimum=1)
     boards = Boards.of(denoiser, prompts, config, keys)
-    for step in boards.steps:
-        logits, masked = boards.predict(), boards.masked
+    for turn, step in enumerate(boards.steps):
+        logits, masked = boards.predict(turn), boards.masked
         drawn, confidence, committed = boards.next(step, logits)
         tokens, text = drawn.tokens.clone(), boards.completed(logits)
         for row, position, at in queue(confidence, committed, masked):

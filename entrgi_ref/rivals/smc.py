@@ -83,11 +83,11 @@ def steer(boards: Boards, promise: Promise, beta: float) -> None:
     """Write the answers, and after each step let those go on that have gained in promise."""
     promised = torch.zeros(len(boards.response), dtype=torch.float64, device=boards.response.device)
     logits = boards.predict()
-    for step in boards.steps:
+    for turn, step in enumerate(boards.steps):
         before, masked = logits, boards.masked
         drawn, _, committed = boards.next(step, before)
         boards.write(drawn.tokens, committed)
-        logits = boards.predict()
+        logits = boards.predict(turn + 1)
         written = Written(before, drawn.tokens, masked, committed, logits)
         now = promise(promised, written).double()
         gain = (now - promised) / beta
