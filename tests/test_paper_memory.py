@@ -3,7 +3,7 @@
 import gc
 import json
 import random
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import product
 from math import prod
@@ -17,12 +17,14 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen2ForSequenceClassification,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3ForSequenceClassification,
 )
 
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.fast import adam, gradient, nucleus, rows
-from entrgi_ref.models import Dream, SequenceReward, VocabularyMap, causal
+from entrgi_ref.models import Dream, LikelihoodReward, SequenceReward, VocabularyMap
+from entrgi_ref.models.causal import SCORE_BATCH
 from entrgi_ref.models.reading import backbone_of, hidden_states, read_prefix
 from entrgi_ref.paper.declared import memory
 from entrgi_ref.paper.declared.memory import activations, predicted_memory
@@ -111,10 +113,23 @@ OFTEN = ("the real vocabulary",)
 """By make test; the others by make test-slow."""
 
 
-def ratio(case, steps, device="cpu", micro_batch=None, vocabulary_batch=None, **changes):
+def likelihood(judge, sizes, dtype):
+    """A causal model in the place of a reward model of some sizes."""
+    vocabulary = judge.network.config.vocab_size
+    network = frozen(Qwen3ForCausalLM(config("qwen3", vocabulary, *sizes)), dtype)
+    network.config.architectures = ["Qwen3ForCausalLM"]
+    parts = {field.name: getattr(judge, field.name) for field in fields(judge)}
+    table = network.get_input_embeddings().weight
+    return LikelihoodReward(**parts | {"network": network, "embeddings": table})
+
+
+def ratio(
+    case, steps, device="cpu", micro_batch=None, vocabulary_batch=None, causal=False, **changes
+):
     """Predicted over measured. The changes are to the settings."""
     vocabulary, denoiser, reward, kind, dtype, lengths, K, N = case
     dream, judge = pair(vocabulary, denoiser, reward, kind, dtype)
+    judge = likelihood(judge, reward, dtype) if causal else judge
     judge = replace(judge, micro_batch=micro_batch)
     prompts = [" ".join(["5"] * length) for length in lengths]
     settings = SamplingConfig(
@@ -155,6 +170,14 @@ def test_the_memory_is_predicted(name):
 def test_logits_that_are_held_for_the_next_step_are_predicted(dtype):
     case = (152_064, TINY, TINY, "qwen2", dtype, [12], 2, 4)
     assert ratio(case, 2, order="origin") == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+def test_what_a_causal_model_takes_as_a_reward_is_predicted(dtype):
+    """Its logits, for each token that it is asked about."""
+    case = (3000, TINY, TINY, "qwen3", dtype, [12, 12], 3, 12)
+    assert ratio(case, 2, causal=True) == pytest.approx(1, abs=0.02)
+    assert ratio(case, 2, causal=True, micro_batch=2) == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.slow
@@ -302,7 +325,7 @@ def test_parameters_are_counted(kind):
 
 
 def test_the_constants_are_those_of_the_code():
-    assert memory.SCORED == causal.SCORE_BATCH
+    assert memory.SCORED == SCORE_BATCH
 
 
 def test_what_is_not_known_is_said():

@@ -17,7 +17,7 @@ import torch
 from paper_runs import TINY_BASE, invoke, tiny_run
 from typer.testing import CliRunner
 
-from checkpoints import DREAM, PARITY, REWARD
+from checkpoints import DREAM, PARITY, REWARD, causal
 from entrgi_ref.commands import pairs
 from entrgi_ref.commands.provenance import commit, versions
 from entrgi_ref.models import checkpoints
@@ -27,6 +27,7 @@ from entrgi_ref.paper.declared.benchmarks import Benchmark
 from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.declared.shapes import Sizes
+from entrgi_ref.paper.declared.testbed import DreamTestbed
 from entrgi_ref.paper.run import dry, estimate, start
 from tiny import _Bound, stand_in
 from tiny_testbed import FailingDenoiser, FailingReward, TinyTestbed
@@ -750,6 +751,41 @@ def test_memory_is_predicted_of_what_is_forecast(monkeypatch):
         expected(1, 1, 3, False),  # a single trajectory skips the steps at which it pauses
         expected(1, 3, 3, True),
     ]
+
+
+CAUSAL = {"architectures": ["Qwen3ForCausalLM"]}
+
+
+def test_the_seconds_of_a_causal_reward_are_those_of_its_output_layer_too(two, monkeypatch):
+    dream, judge = (dry.Known.of(name) for name in TWO)
+    monkeypatch.setitem(dry.SHAPES, "judge", TWO["judge"] | CAUSAL)
+    assumed = dry.Assumed(tflops=1e-3, bandwidth=1e-2, prompt_tokens=11)
+
+    def seconds(reward):
+        return dry.Forecast(dream, reward, "float32", "float32", 3, assumed).seconds(2, 5)
+
+    (plain, tables), (more, same) = seconds(judge), seconds(dry.Known.of("judge"))
+    there_and_back = 2 * 2 * (2 * 5 * 990 * 48)  # each product with its sum
+    assert more - plain == pytest.approx(3 * there_and_back / 1e9)
+    assert same == tables
+
+
+@pytest.mark.parametrize("dream", [DREAM, PARITY.parent / "parity-models" / "a2d-qwen3-tied-tiny"])
+def test_a_dry_plan_has_the_answers_of_a_run_that_asks_a_causal_model(tmp_path, dream):
+    """Whose output layer is multiplied with, too."""
+    base = replace(BASE, new_tokens=16, denoising_steps=16)
+    plan = Plan.of("main", base, [1], 1, 4, ["bon_equal_compute", "smc"])
+    paths, own = {"own": str(causal(tmp_path))}, [Benchmark("own", ("explain entropy",), "")]
+    testbed = DreamTestbed(str(dream), paths, own, "float32", "cpu")
+    prompt = testbed.denoiser().encode(["explain entropy"]).tokens.shape[1]
+    K = [plan.method(testbed, cell).config.trajectories for cell in plan.cells(testbed)]
+    assumed = dry.Assumed(100, 1000, prompt)
+    text, _ = dry.dry(plan, str(dream), paths, "float32", assumed)
+    assert re.findall(r"K = (\d+), without gradients", text) == list(map(str, K))
+    config = testbed.reward("own").network.config.to_dict()
+    counted = sum(p.numel() for p in testbed.reward("own").network.parameters())
+    assert Sizes.of(config | CAUSAL).as_reward == counted
+    assert Sizes.of(config | {"architectures": None}).as_reward == counted + 32  # of a score
 
 
 @pytest.fixture

@@ -143,7 +143,10 @@ def predicted_memory(
             + vectors
             + kept
             + copy["reward"]
-            + backward(reward, rows, read, prompt + read, b),
+            + max(
+                backward(reward, rows, read, prompt + read, b),
+                likelihoods(reward, rows * read, b),
+            ),
             "the gradient of the logits": cache + before + part.gradient + vectors,
             "the optimiser's step": cache + 4 * table + q + (part.adam if tables.adam else 0),
             "reading the prompts": cache
@@ -270,6 +273,13 @@ def backward(sizes: Sizes, S: int, read: int, seen: int, b: int) -> int:
     gated = 3 * tokens * sizes.inner * b + 2 * tokens * sizes.width * b
     attention = 2 * tokens * (sizes.queries + sizes.width) * b + 2 * S * seen * sizes.repeated * b
     return max(gated, attention - 3 * tokens * sizes.inner * b)
+
+
+def likelihoods(sizes: Sizes, tokens: int, b: int) -> int:
+    """What a causal model takes to be asked about tokens: in float32 at least, three numbers for
+    each word of its vocabulary, the log softmax and in the backward pass two gradients.
+    """
+    return 3 * tokens * sizes.vocabulary * max(b, 4) if sizes.causal else 0
 
 
 def forward(sizes: Sizes, S: int, read: int, seen: int, b: int, padding: bool = False) -> int:

@@ -54,6 +54,8 @@ class Sizes:
     """Width of a head."""
     tied: bool = False
     """Whether the output layer is the table of embeddings."""
+    causal: bool = False
+    """Whether it is a causal model, which as a reward is asked for likelihoods."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Sizes:
@@ -77,6 +79,8 @@ class Sizes:
         integer("head_dim", config.get("head_dim") or 0, minimum=0, below=2**31)
         heads = config["num_attention_heads"]
         # Qwen3's configuration has this default, whatever the width.
+        names = config.get("architectures")
+        names = names if isinstance(names, list) else []
         default = 128 if KINDS[kind] == "qwen3" else config["hidden_size"] // heads
         return cls(
             kind=KINDS[kind],
@@ -88,6 +92,7 @@ class Sizes:
             kv_heads=config["num_key_value_heads"],
             head=config.get("head_dim") or default,
             tied=bool(config.get("tie_word_embeddings", False)),
+            causal=any(str(name).endswith("ForCausalLM") for name in names),
         )
 
     @property
@@ -132,8 +137,15 @@ class Sizes:
 
     @property
     def as_reward(self) -> int:
-        """Parameters with embeddings and one score."""
+        """Parameters with embeddings and one score, or the output layer of a causal model."""
+        if self.causal:
+            return self.as_denoiser
         return self.in_layers + self.vocabulary * self.width + self.width
+
+    @property
+    def output(self) -> int:
+        """Numbers of the output layer that a reward is read by: none but of a causal model."""
+        return self.vocabulary * self.width if self.causal else 0
 
     def operations(self, tokens: float, context: float) -> float:
         """Floating point operations of a forward pass of `tokens` that see `context` each, without

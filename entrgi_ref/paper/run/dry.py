@@ -140,7 +140,8 @@ class Forecast:
         n = S * (N + 1) / 2
         predict = denoiser.operations(S * (prompt + N), prompt + N)
         predict += 2 * n * denoiser.vocabulary * denoiser.width
-        climb = 2 * reward.operations(S * N, prompt + N)  # there and back
+        climb = reward.operations(S * N, prompt + N) + 2 * S * N * reward.output
+        climb *= 2  # there and back
         # The soft embedding, and what its slope makes of the logits: twice in 16 bits.
         products = 2 if BYTES[self.dtype] == BYTES[self.guidance_dtype] else 3
         climb += products * 2 * n * denoiser.vocabulary * reward.width
@@ -280,11 +281,12 @@ def _equal_compute(plan: Plan, forecast: Forecast, size: int) -> Iterator[str]:
     denoiser = Sizes.of(forecast.denoiser.config)
     N = plan.base.new_tokens
     looked_up = 0 if denoiser.tied else denoiser.vocabulary * denoiser.width
-    length, reward = forecast.assumed.prompt_tokens + N, Sizes.of(forecast.reward.config).in_layers
+    length, reward = forecast.assumed.prompt_tokens + N, Sizes.of(forecast.reward.config)
+    judged = reward.in_layers + reward.output
     costs = Costs(
         denoiser=length * (denoiser.as_denoiser - looked_up),
-        reward=N * reward,
-        text=length * reward,
+        reward=N * judged,
+        text=length * judged,
     )
     base = plan.base.guided(steps=forecast.gradient_steps)
     for name in plan.methods:
