@@ -3,6 +3,7 @@
 import ast
 import itertools
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -795,8 +796,11 @@ def test_the_states_of_the_record_are_still_drawn():
 
 
 def interval(values):
-    """As the records hold it."""
-    return {name: round(value, 6) for name, value in vars(bootstrap(np.array(values))).items()}
+    """As the records hold it: of one language both ends are the number itself."""
+    found = vars(bootstrap(np.array(values)))
+    if len(values) == 1:
+        found = dict.fromkeys(found, found["mean"])
+    return {name: round(value, 6) for name, value in found.items()}
 
 
 def random_moments(rng, names):
@@ -943,10 +947,11 @@ def test_the_tables_of_a_gradient_study():
         "| H / log V | states | mean w | w of least bias | w of best cosine, mean | one draw |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: |"
     )
+    alone = re.sub(r" \[[^]]*\]", "", heads)  # a single language says nothing of others
     assert gradient.markdown({"enumerable": one, "wide": empty}) == (
         f"enumerable: 2 languages, 24 states, mean w 0.33 [0.21, 0.58]\n\n{heads}\n"
         "| 0.2 to 0.4 | 7 | 0.31 | 0.25 | 1 | 0 |\n\n"
-        f"wide: 1 languages, 24 states, mean w 0.33 [0.21, 0.58]\n\n{heads}"
+        f"wide: 1 languages, 24 states, mean w 0.33\n\n{alone}"
     )
 
 
@@ -1385,6 +1390,13 @@ def test_a_method_is_ahead_by_its_interval_and_in_two_thirds(low, ahead, is_ahea
     assert answer.is_ahead is is_ahead
 
 
+def test_no_method_is_ahead_by_a_single_language():
+    """Of which there is no interval, however far it is ahead."""
+    for answer in distribution.answers(registered(lambda i: 5.0, lambda i: 0.0, 1)):
+        assert (answer.is_ahead, answer.languages) == (False, 1)
+        assert math.isnan(answer.difference.low)
+
+
 def test_only_what_was_run_is_compared():
     """Here two methods, on enumerable languages alone: of a tie neither is ahead."""
     rows = registered(lambda i: (0.5, 0.0, -0.25, -0.75)[i % 4], lambda i: 0.0, 8)
@@ -1458,6 +1470,10 @@ def test_the_tables_of_a_distribution_study():
         },
     }
     rows = {"enumerable": found, "wide": {**found, "languages": 4}}
+    alone = {**found, "languages": 1, "at_matched_kl": {"1": {"reward": {"smc": {**at(2.0, 1)}}}}}
+    alone["at_matched_kl"]["1"]["reward"]["smc"]["languages"] = 1
+    assert distribution.matched_table({"wide": alone}).endswith("| +2.00 (1 of 1) |")
+    assert distribution.places_table({"wide": alone}).endswith(" | 0.12 |  | 1.12 |  |")
     table = (
         "| --- | ---: | ---: |\n"
         "| w = 0.5 | +0.46 [+0.33, +0.71] (3 of 5) | not reached |\n"

@@ -896,6 +896,8 @@ def test_an_interval_is_that_of_an_independent_computation(monkeypatch, resample
     ends = np.quantile(means[:, 0] - 2 * means[:, 1], [0.025, 0.975])
     assert [ratio.low, ratio.high] == pytest.approx(list(ends))
     assert intervals.bootstrap(values[:, 1], seed=1) != alone
+    one = intervals.bootstrap(values[:1, 1])  # one unit says nothing of others
+    assert (one.mean, one.text(2)) == (values[0, 1], f"{values[0, 1]:.2f}".replace("-", "−"))
 
 
 def test_numbers_are_rounded_as_text():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from entrgi_ref.paper.shown.intervals import Estimate, Numbers, bootstrap
 
-__all__ = ["MOST", "STUDENT", "Estimate", "Numbers", "bootstrap", "spearman", "student"]
+__all__ = ["MOST", "STUDENT", "Estimate", "Numbers", "bootstrap", "over", "spearman", "student"]
 
 STUDENT = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
@@ -30,6 +32,14 @@ def student(values: Numbers) -> Estimate:
     mean = float(values.mean())
     half = STUDENT[n - 2] * float(values.std(ddof=1)) / n**0.5 if n > 1 else float("nan")
     return Estimate(mean, mean - half, mean + half)
+
+
+def over(units: int, found: Mapping[str, float]) -> Estimate:
+    """An estimate of a record over some units; of a single one without the interval, of which both
+    ends stand there as the number itself.
+    """
+    estimate = Estimate(**found)
+    return estimate if units > 1 else Estimate(estimate.mean, float("nan"), float("nan"))
 
 
 def spearman(x: Numbers, y: Numbers, seed: int = 0) -> tuple[float, float]:

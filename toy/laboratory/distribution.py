@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from entrgi_ref import hard_embedding, nucleus, soft_embedding, token_distribution
-from toy.statistics import Estimate, bootstrap, spearman
+from toy.statistics import Estimate, bootstrap, over, spearman
 
 from . import gradient, truth
 from .languages import Enumerable, NetworkReward, RewardKind, Wide
@@ -261,7 +261,10 @@ def at_level(result: Mapping[str, Any], method: str, level: float, what: str) ->
 
 
 def _interval(values: Sequence[float]) -> dict[str, float]:
-    return {k: round(v, 6) for k, v in vars(bootstrap(np.array(values))).items()}
+    """For the record, which has no nan: see `over`."""
+    found = vars(bootstrap(np.array(values)))
+    ends = found if len(values) > 1 else dict.fromkeys(found, found["mean"])
+    return {k: round(v, 6) for k, v in ends.items()}
 
 
 def matched_kl(
@@ -460,7 +463,7 @@ def matched_table(rows: Mapping[str, Any]) -> str:
             for level in levels:
                 of = found["at_matched_kl"][level]["reward"].get(name)
                 cells.append(
-                    f"{Estimate(**of['difference']).text(2, sign=True)} "
+                    f"{over(of['languages'], of['difference']).text(2, sign=True)} "
                     f"({of['ahead']} of {of['languages']})"
                     if of
                     else "not reached"
@@ -479,7 +482,7 @@ def places_table(rows: Mapping[str, Any]) -> str:
         for name, curve in found["curves"].items():
             for place, of in curve.items():
                 cells = [
-                    Estimate(**of[m]).text(2) if m in of else ""
+                    over(found["languages"], of[m]).text(2) if m in of else ""
                     for m in ("kl", "reward", "gold", "excess")
                 ]
                 lines.append(f"| {LABELS.get(name, name)} | {place} | {' | '.join(cells)} |")

@@ -31,7 +31,7 @@ from entrgi_ref import (
 )
 from entrgi_ref.fast.gradient import logit_gradient
 from entrgi_ref.relaxation import WeightFunction
-from toy.statistics import Estimate, bootstrap
+from toy.statistics import bootstrap, over
 
 from . import truth
 from .languages import Enumerable, Language, NetworkReward, RewardKind, Wide
@@ -322,7 +322,10 @@ def pooled(moments: Sequence[Moments]) -> dict[str, float]:
 
 
 def _interval(values: Sequence[float]) -> dict[str, float]:
-    return {k: round(v, 6) for k, v in vars(bootstrap(np.array(values))).items()}
+    """For the record, which has no nan: see `over`."""
+    found = vars(bootstrap(np.array(values)))
+    ends = found if len(values) > 1 else dict.fromkeys(found, found["mean"])
+    return {k: round(v, 6) for k, v in ends.items()}
 
 
 def summarise(results: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> dict[str, Any]:
@@ -425,17 +428,18 @@ def markdown(rows: Mapping[str, Any]) -> str:
     parts = []
     for family, found in rows.items():
         kind = next(iter(found["rewards"].values()))
-        size = f"{found['languages']} languages, {found['states']} states"
+        languages = found["languages"]
+        size = f"{languages} languages, {found['states']} states"
         heads = ["Cosine, mean of draws", "Cosine, one draw", "Bias", "Deviation"]
         lines = [
-            f"{family}: {size}, mean w {Estimate(**found['w']).text(2)}",
+            f"{family}: {size}, mean w {over(languages, found['w']).text(2)}",
             "",
             f"| Estimator | {' | '.join(heads)} | EntRGi ahead: mean, one |",
             "| --- | ---: | ---: | ---: | ---: | ---: |",
         ]
         for name, of in kind["estimators"].items():
             measured = ("cosine_of_mean", "cosine_of_one", "bias", "deviation")
-            cells = [Estimate(**of[measure]).text(2) for measure in measured]
+            cells = [over(languages, of[measure]).text(2) for measure in measured]
             ahead = f"{of['entrgi_ahead_mean']}, {of['entrgi_ahead_one']}"
             lines.append(f"| {LABELS.get(name, name)} | {' | '.join(cells)} | {ahead} |")
         lines += [

@@ -32,7 +32,8 @@ class Estimate:
 def bootstrap(
     values: Numbers, statistic: Callable[[Numbers], Numbers] | None = None, seed: int = 0
 ) -> Estimate:
-    """The mean over independent units, or a statistic of means, with its percentile interval.
+    """The mean over independent units, or a statistic of means, with its percentile interval; of a
+    single unit without one (nan).
 
     `values` has a row or a number for each unit. Which units a resample has depends on their number
     and the seed alone, so differences between two methods on the same units are paired.
@@ -46,8 +47,10 @@ def bootstraps(
 ) -> list[Estimate]:
     """The same of several numbers at once, which are columns of `values` or of the statistic."""
     of = statistic or (lambda means: means)
-    means = of(_resampled(values, seed)).reshape(RESAMPLES, -1)
     whole = of(values.mean(0, keepdims=True)).reshape(-1)
+    if len(values) == 1:
+        return [Estimate(float(mean), float("nan"), float("nan")) for mean in whole]
+    means = of(_resampled(values, seed)).reshape(RESAMPLES, -1)
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     return [Estimate(*map(float, each)) for each in zip(whole, low, high, strict=True)]
 

@@ -47,6 +47,5 @@ def paired(
         np.add.at(sums, [unit[prompts[place]] for place in places], rows)
         estimates = bootstraps(sums, lambda means: means[:, :-1] / means[:, -1:])
         for each, estimate in zip(compared, estimates, strict=True):
-            lone = Estimate(estimate.mean, float("nan"), float("nan"))
-            found[each] = Difference(estimate if len(unit) > 1 else lone, len(unit))
+            found[each] = Difference(estimate, len(unit))
     return found
