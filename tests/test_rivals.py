@@ -454,6 +454,27 @@ def test_no_graph_is_kept_of_trainable_networks(rival):
     assert not answered.rewards.requires_grad
 
 
+def test_a_mask_that_is_left_at_the_end_is_weighed_as_it_is_scored():
+    """Where every id may be written. Nobody fills it in any more."""
+
+    class Forgetful(TinyDenoiser):
+        """The mask is the second likeliest."""
+
+        def __call__(self, tokens, valid, masked):
+            logits = super().__call__(tokens, valid, masked)
+            logits[:, self.mask_id] = logits[:, : self.mask_id].amax(1) - 0.1
+            return logits
+
+    reward, asked = TinyReward(5, V), []
+    scores = reward.score
+    reward.score = lambda prompts, texts: asked.append(texts) or scores(prompts, texts)
+    found = smc(Forgetful(4, V), reward, ["3"], configured(8, write_every_id=True), beta=1e6)
+    *_, weighed, finished = asked
+    assert any(str(V - 1) in text.split() for text in finished)
+    assert set(finished) <= set(weighed)
+    assert [*found.responses[0]] == finished
+
+
 def test_damped_steps_grow_with_what_is_known():
     config = SamplingConfig(GuidanceConfig("aps", 2, 0.8), new_tokens=4, denoising_steps=4)
     steps = damped(config).guided_steps()

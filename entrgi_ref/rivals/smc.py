@@ -53,7 +53,8 @@ def smc(
     rows = torch.arange(len(boards.response), device=boards.response.device)
 
     def promise(promised: Float[Tensor, "S"], written: Written) -> Float[Tensor, "S"]:
-        return boards.scores(reward, boards.completed(written.after), rows)
+        texts = boards.response if written.last else boards.completed(written.after)
+        return boards.scores(reward, texts, rows)
 
     steer(boards, promise, beta)
     return boards.generation(reward)
@@ -72,6 +73,8 @@ class Written:
     """Where the step has written: some of `masked`."""
     after: Float[Tensor, "m V"]
     """The logits at the positions that are masked now."""
+    last: bool
+    """Whether no step follows: a mask that is left then stays."""
 
 
 Promise = Callable[[Float[Tensor, "S"], Written], Float[Tensor, "S"]]
@@ -88,7 +91,8 @@ def steer(boards: Boards, promise: Promise, beta: float) -> None:
         drawn, _, committed = boards.next(step, before)
         boards.write(drawn.tokens, committed)
         logits = boards.predict(turn + 1)
-        written = Written(before, drawn.tokens, masked, committed, logits)
+        last = turn + 1 == len(boards.steps)
+        written = Written(before, drawn.tokens, masked, committed, logits, last)
         now = promise(promised, written).double()
         gain = (now - promised) / beta
         chosen = survivors(gain, boards.draws, step.index, len(boards.prompts))
