@@ -1177,6 +1177,17 @@ def test_spread_takes_the_methods_the_constants_and_the_baseline_that_are_named(
     assert (found.base, found.prompts, [*found.seeds]) == (base, 3, [4, 5])
 
 
+@pytest.mark.parametrize(("seeds", "own"), [("1,2", 0), ("0,1,5", 2)])
+def test_the_mean_weight_has_a_seed_of_its_own(spread_out, monkeypatch, seeds, own):
+    asked = []
+    mean = lambda testbed, base, prompts: asked.append(base.seed) or 0.5  # noqa: E731
+    monkeypatch.setattr(spread, "mean_weight", mean)
+    spread_out(seeds=seeds, constants="mean")
+    assert asked == [own] * 2
+    with pytest.raises(ValueError, match="constants: got mean with no gradient steps"):
+        spread_out(seeds=seeds, constants="mean", gradient_steps=0)
+
+
 @pytest.mark.parametrize("constant", ["-0.01", "1.01", "means", "nan"])
 def test_constants_that_are_no_weights_are_refused(constant, spread_out):
     message = f"constants: got '{constant}', expected numbers in .0, 1., or mean"

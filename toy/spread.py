@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,9 @@ def study(setting: Setting) -> Finding:
     names, own = named(names_list(asked["methods"]) or list(METHODS), METHODS, LABELS)
     checks.choice("baseline", baseline, names)
     constants = {_label(text): _constant(text) for text in names_list(asked["constants"])}
+    if None in constants.values() and not asked["gradient_steps"]:
+        raise ValueError(f"constants: got {MEAN} with no gradient steps, expected one or more")
+    apart = next(seed for seed in count() if seed not in plan.seeds)
     prompts = held_out_prompts(plan.prompts)
     records: list[Record] = []
     mean_weights: list[float] = []
@@ -46,7 +51,7 @@ def study(setting: Setting) -> Finding:
         methods = {name: known[name] for name in names}
         for name, constant in constants.items():
             if constant is None:
-                constant = mean_weight(testbed, base, prompts)
+                constant = mean_weight(testbed, replace(base, seed=apart), prompts)
                 mean_weights.append(constant)
             methods[name] = base.guided(weight=Constant(constant))
         records += compare(testbed, methods, prompts, plan.seeds, baseline=baseline)
@@ -83,8 +88,8 @@ def _constant(text: str) -> float | None:
 
 
 def mean_weight(testbed: Testbed, base: SamplingConfig, prompts: Sequence[str]) -> float:
-    """EntRGi's mean weight: over positions, gradient steps and denoising steps, with a seed of its
-    own.
+    """EntRGi's mean weight: over positions, gradient steps and denoising steps, with the seed of
+    `base`, which should be none of those that are compared.
     """
     seen: list[tuple[float, int]] = []
 
