@@ -394,6 +394,21 @@ def test_variants_stand_side_by_side_or_alone(browser, tmp_path):
 
 
 @browsing
+def test_a_difference_is_of_the_variants_that_both_methods_have(browser, tmp_path):
+    few, many = ({"reward": "large", "gradient_steps": m} for m in (2, 8))
+    cells = [record("sums", "bon", 1, idx, variant=v) for idx, v in ((0, few), (1, many), (1, few))]
+    cells += [record("sums", "entrgi", 1, idx, variant=few) for idx in (0, 1)]
+    cells[1] |= {"rewards": [-9.0, -8.0]}
+    cells.append({**record("sums", "entrgi", 1, 0, variant=many), "rewards": [8.0, 9.0]})
+    invoke("browse", run_of(tmp_path, cells))
+    shown = browser.new_page()
+    shown.goto((tmp_path / "browse.html").as_uri())
+    shown.select_option("#sort", "difference")
+    assert shown.locator("#rows .value").all_inner_texts() == ["+1.50", "+1.50"]
+    shown.close()
+
+
+@browsing
 def test_failed_prompts_say_why(opened):
     shown = opened()
     shown.select_option("#sort", "failed")

@@ -86,11 +86,12 @@ function rewardOf(place) {
   return values.length ? Math.max(...values) : null;
 }
 
-/* Of two methods, also of such as are not shown; of several variants the mean. */
+/* Of two methods, also of such as are not shown; the mean over the variants of which both have answers. */
 function difference(place) {
-  const [a, b] = [state.plus, state.minus].map(method => BY_PLACE[place].filter(
-    r => r.rewards && r.method === method && (!state.variant || r.variant === Number(state.variant))).map(best));
-  return a.length && b.length ? mean(a) - mean(b) : null;
+  const [a, b] = [state.plus, state.minus].map(method => new Map(BY_PLACE[place].filter(
+    r => r.rewards && r.method === method && (!state.variant || r.variant === Number(state.variant))).map(r => [r.variant, best(r)])));
+  const both = [...a.keys()].filter(variant => b.has(variant));
+  return both.length ? mean(both.map(variant => a.get(variant) - b.get(variant))) : null;
 }
 
 function choose() {
