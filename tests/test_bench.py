@@ -356,14 +356,19 @@ def test_rates_counts_and_sizes(made, monkeypatch):
     assert made.table_bytes == 4 * 2 * 2 * 4 * 50
     assert made.waits() is None
     networks = (made.denoiser.network, made.reward.network)
-    expected = predicted_memory(
-        *(network.config.to_dict() for network in networks),
-        *([8, 8], 2, 4, "float32"),  # a prompt of six tokens between two marks
-        gradient_steps=2,
-        device="cpu",
-        suffix=1,
+    whole, parted = (
+        predicted_memory(
+            *(network.config.to_dict() for network in networks),
+            *([8, 8], 2, 4, "float32"),  # a prompt of six tokens between two marks
+            gradient_steps=2,
+            device="cpu",
+            suffix=1,
+            vocabulary_batch=rows,
+        ).working
+        for rows in (None, 3)
     )
-    assert made.predicted_memory() == expected.working
+    assert made.predicted_memory() == whole > parted
+    assert replace(made, vocabulary_batch=3).predicted_memory() == parted
 
 
 def test_operations_are_those_of_matrices_in_the_networks_alone(made, capfd):
@@ -492,7 +497,7 @@ def test_a_record_is_made_of_medians(made, quiet, monkeypatch):
         "reference_over_ours": 12 / 6,
         "vocabulary_over_unavoidable": (6 - 2) / 0.5,
         "tables": peak / made.table_bytes,
-        "predicted_memory_bytes": made.predicted_memory(),
+        "predicted_memory_bytes": replace(made, vocabulary_batch=5).predicted_memory(),
         "matrix_rate": 1400.0,
         "network_operations": 700,
         "host_waits": None,

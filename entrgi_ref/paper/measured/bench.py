@@ -260,6 +260,7 @@ class Bench:
             gradient_steps=shape.gradient_steps,
             device=self.reward.device.type,
             suffix=SUFFIX,
+            vocabulary_batch=self.vocabulary_batch,
         ).working
 
     @property
