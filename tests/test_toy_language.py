@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from building import records
 from toy.language import (
     ADJECTIVES,
+    CATEGORIES,
     CATEGORY,
     EOS,
     LENGTH,
@@ -91,6 +93,31 @@ def test_explanations_name_the_place():
 )
 def test_grammar_by_hand(text, valid):
     assert is_valid(words(text)) == valid
+
+
+def test_the_grammar_is_that_of_an_expression():
+    """Of two sentences, each with one word taken away, put in or put in the place of another."""
+    phrase = "DET (ADJ )?NOUN "
+    clause = f"{phrase}VERB {phrase}(ADV )?"
+    grammar = re.compile(f"{clause}(CONJ {clause})*(EOS )+")
+    first = {category: [some[0]] for category, some in CATEGORIES.items()}
+    several = 0
+    for text in (
+        "the whale finds the knight",
+        "an bleak whale finds the merry knight today while the oak loses a tram",
+    ):
+        answer = [*text.split(), EOS]
+        for at in range(len(answer) + 1):
+            before, after = answer[:at], answer[at:]
+            changes = [before + after[1:]]
+            changes += [
+                before + word + rest for word in first.values() for rest in (after, after[1:])
+            ]
+            for changed in filter(None, changes):
+                told = "".join(f"{CATEGORY[word]} " for word in changed)
+                assert is_valid(changed) == (grammar.fullmatch(told) is not None), changed
+                several += is_valid(changed)
+    assert several > 30
 
 
 def test_an_answer_must_end_within_its_length():
