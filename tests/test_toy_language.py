@@ -1,6 +1,8 @@
 """The toy's language: what its corpus is like, and its gold score by hand."""
 
+import hashlib
 import itertools
+import json
 import random
 import re
 from collections import Counter
@@ -15,6 +17,7 @@ from toy.language import (
     CATEGORIES,
     CATEGORY,
     EOS,
+    FOLLOWERS,
     LENGTH,
     NOUNS,
     PROMPTS,
@@ -58,6 +61,7 @@ def words(text: str) -> list[str]:
         ("whale finds the knight", 1),  # no determiner
         ("the whale finds the knight while and the sailor", 2 - 1 + 1 - 1),  # ends on a subject
         ("the knight finds the whale today", 0),  # adverbs and the rest do not count
+        ("the whale finds the knight today and the sailor loses the tower today", 4),  # nor again
     ],
 )
 def test_gold_by_hand(text, points):
@@ -118,6 +122,18 @@ def test_the_grammar_is_that_of_an_expression():
                 assert is_valid(changed) == (grammar.fullmatch(told) is not None), changed
                 several += is_valid(changed)
     assert several > 30
+
+
+def test_no_other_pairs_may_follow_each_other():
+    """Than those that stand in some sentence of one or two clauses."""
+    pairs = {("EOS", "EOS")}
+    for first, second, adverb in itertools.product((["ADJ"], []), (["ADJ"], []), (["ADV"], [])):
+        clause = ["DET", *first, "SUBJECT", "VERB", "DET", *second, "OBJECT", *adverb]
+        pairs |= {*itertools.pairwise(["START", *clause, "CONJ", *clause, "EOS"])}
+    categories = {"SUBJECT": "NOUN", "OBJECT": "NOUN"}
+    assert {(before, after) for before, some in FOLLOWERS.items() for after in some} == {
+        (before, categories.get(after, after)) for before, after in pairs
+    }
 
 
 def test_an_answer_must_end_within_its_length():
@@ -238,6 +254,12 @@ def test_prompts_are_split_once_and_for_all():
     assert split_prompts() == (train, held_out)
     recorded = [answer["prompt"] for answer in records.read("shift")["answers"]]
     assert [str(prompt) for prompt in held_out[:3]] == recorded
+
+
+def test_the_words_are_those_of_the_records():
+    """Other words, or the same under another topic or style, are another language."""
+    found = json.dumps([NOUNS, ADJECTIVES, list(CATEGORIES.items())])
+    assert hashlib.sha256(found.encode()).hexdigest()[:16] == "0ebed737db533f4f"
 
 
 def test_words_are_of_one_kind():

@@ -75,6 +75,28 @@ def test_training_depends_on_the_recipe_alone(recipe):
     assert not same(first, train(replace(recipe, seed=1), no_progress))
 
 
+@pytest.mark.parametrize("recipe", [TINY_DENOISER, TINY_REWARD])
+def test_first_weights_examples_and_their_order_are_of_the_training_seed(recipe):
+    """Each of the three: one of them is enough for another network."""
+    seen = []
+
+    class Spied(type(recipe)):
+        def build(self):
+            seen.append(torch.initial_seed())
+            return super().build()
+
+        def data(self, rng):
+            seen.append(rng.getstate() == random.Random(7).getstate())
+            return super().data(rng)
+
+        def loss(self, network, tokens, targets, generator):
+            seen.append(generator.initial_seed())
+            return super().loss(network, tokens, targets, generator)
+
+    train(Spied(**vars(replace(recipe, seed=7, steps=1))), no_progress)
+    assert seen == [7, True, 7]
+
+
 def test_training_keeps_the_number_of_threads():
     torch.set_num_threads(2)
     seen = set()
@@ -401,8 +423,13 @@ def test_testbeds_say_what_they_are(monkeypatch):
     layer = 4 * 16 * 16 + 2 * 4 * 16 * 16 + 9 * 16 + 4 * 16  # attention, MLP, biases, two norms
     assert testbed.costs.reward == 20 * (layer + 2 * 16 + 16 + 1)
     assert testbed.costs.denoiser == 19 * (layer + 2 * 16 + 16 * 75 + 75)
+    _, other = testbed.pairs(2)
+    assert other.description == testbed.description.replace("seed 3", "seed 4")
     closed = toy_testbed.Testbed.load("closed_form", quick=True, seed=0)
     assert closed.costs.reward == 0
+    assert [pair.description for pair in closed.pairs(2)] == [
+        f"quick mask predictor of seed {seed}, closed-form reward" for seed in (0, 1)
+    ]
     with pytest.raises(ValueError, match="did you mean 'large'"):
         toy_testbed.Testbed.load("lage", seed=0)
 
@@ -415,6 +442,7 @@ def test_gradients_are_cut_to_length_1(monkeypatch):
         (group,) = optimiser.param_groups
         each = [parameter.grad.norm() for parameter in group["params"]]
         lengths.append(torch.stack(each).norm().item())
+        assert group["weight_decay"] == 0.01
         rates.append(group["lr"])
         return step(optimiser)
 
