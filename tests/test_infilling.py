@@ -102,16 +102,17 @@ def test_guidance_sees_no_padding(cached, micro_batch):
         *(REWARD, denoiser), dtype="float64", prefix_cache=cached, micro_batch=micro_batch
     )
     row = denoiser.template("a ____ home")
-    n, blanks = len(row), int((row == denoiser.mask_id).sum())
+    n, blanks = len(row), 2 * int((row == denoiser.mask_id).sum())
     torch.manual_seed(0)
     mixed = torch.randn(blanks, reward.embeddings.shape[1], dtype=torch.float64)
     likeliest = torch.randint(0, 300, (blanks,))
 
     def step(tokens, there):
+        tokens, there = tokens.expand(2, -1), there.expand(2, -1)
         masked, given = tokens == denoiser.mask_id, there & (tokens != denoiser.mask_id)
-        at = reward.bind([SHORT], 1).infilling(given[None], there[None])
+        at = reward.bind([SHORT], 2).infilling(given, there)
         leaf = mixed.clone().requires_grad_()
-        found = at.at(tokens[None], masked[None])(leaf, likeliest)
+        found = at.at(tokens, masked)(leaf, likeliest)
         return found.detach(), torch.autograd.grad(found.sum(), leaf)[0]
 
     alone, slope = step(row, torch.ones(n, dtype=torch.bool))

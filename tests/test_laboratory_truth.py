@@ -15,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from building import records
-from entrgi_ref import GuidanceConfig, SamplingConfig, entropy_weight, generate, interpolate
+from entrgi_ref import (
+    GuidanceConfig,
+    SamplingConfig,
+    entropy_weight,
+    generate,
+    interpolate,
+    prompt_key,
+)
 from entrgi_ref.schedule import busy_steps, schedule
 from properties import tried
 from toy.dial import Constant
@@ -420,6 +427,7 @@ def test_the_exact_denoiser_writes_words_and_never_its_mask():
     assert denoiser.writable.tolist() == [True] * 3 + [False]
     prompts = denoiser.encode([PROMPT, PROMPT])
     assert (prompts.tokens.shape, prompts.valid.shape) == ((2, 0), (2, 0))
+    assert prompts.keys == (prompt_key(PROMPT),) * 2
     assert denoiser.decode(torch.tensor([[0, 2, 1], [1, 1, 0]])) == ["0 2 1", "1 1 0"]
     masked = torch.tensor([[True, False, True]])
     board = torch.tensor([[3, 1, 3]])

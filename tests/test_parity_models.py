@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from checkpoints import DREAM, REMOVED, REWARD, weights_in
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.__main__ import app
-from entrgi_ref.models import Dream, SequenceReward, families, load_denoiser
+from entrgi_ref.models import DenoiserCheckpoint, Dream, SequenceReward, families, load_denoiser
 from entrgi_ref.orders import ORDERS, Candidates, commit
 from entrgi_ref.paper.declared.shapes import Sizes
 
@@ -214,6 +214,10 @@ def refused(folder, pattern):
         ("llada-tiny", "multi_query_attention", True),
         ("llada-tiny", "attention_layer_norm", True),
         ("llada-tiny", "clip_qkv", 8.0),
+        ("llada-tiny", "block_group_size", 2),
+        ("llada-tiny", "layer_norm_with_affine", False),
+        ("llada-tiny", "bias_for_layer_norm", True),
+        ("llada-tiny", "rope_full_precision", False),
         ("llada-tiny", "d_model", "wide"),
         ("llada-tiny", "mlp_hidden_size", None),
         ("llada-tiny", "query_scale", 2.0),
@@ -271,6 +275,25 @@ def test_a_mask_token_that_only_the_vocabulary_has(tmp_path):
     folder = changed_copy("open-dcoder-tiny", tmp_path, tokenizer={"mask_token": None})
     (folder / "special_tokens_map.json").unlink()
     assert load_denoiser(folder, dtype="float32", device="cpu").mask_id == 386
+
+
+@pytest.mark.parametrize("name", ["a2d-qwen2-tiny", "llada-tiny"])
+def test_the_end_of_an_answer_is_the_tokenizers_where_the_configuration_has_none(name, tmp_path):
+    silent = {"eos_token_id": REMOVED, "pad_token_id": REMOVED}
+    found = load_denoiser(changed_copy(name, tmp_path, silent), dtype="float32", device="cpu")
+    known = load(name, "float32")
+    assert (found.eos_id, found.pad_id) == (known.eos_id, known.pad_id) != (None, None)
+
+
+def test_room_is_for_the_prompt_as_its_familys_template_writes_it(tmp_path):
+    """Qwen3's writes an empty thought where none is wanted."""
+    name, prompt = "a2d-qwen3-tiny", "why?"
+    length = load(name, "float32").encode([prompt]).tokens.shape[1]
+    folder = changed_copy(name, tmp_path, {"max_position_embeddings": length + 3})
+    checkpoint = DenoiserCheckpoint.examine(folder)
+    checkpoint.require_room([prompt], 3)
+    with pytest.raises(ValueError, match=f"takes {length + 4} positions, A2D on Qwen3 has"):
+        checkpoint.require_room([prompt], 4)
 
 
 def test_a_mask_token_beyond_the_table(tmp_path):

@@ -403,6 +403,8 @@ def test_a_reward_model_may_have_a_device_of_its_own(monkeypatch):
     """`cpu:0` is another name, and so another device, of the same memory."""
     denoiser = Dream.from_pretrained(DREAM, dtype="float64", device="cpu")
     reward = SequenceReward.from_pretrained(REWARD, denoiser, dtype="float64", device="cpu:0")
+    with pytest.raises(ValueError, match=r"^device: got 'meta', expected auto, cpu, cuda"):
+        SequenceReward.from_pretrained(REWARD, denoiser, dtype="float64", device="meta")
     config = SamplingConfig(GuidanceConfig(steps=1, dtype="float64"), 2, 6, 6)
     found = generate(denoiser, reward, [SHORT], config)
     expected = generate(*pair("float64"), [SHORT], config)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from entrgi_ref import Denoiser, GuidanceConfig, Reward, SamplingConfig, generate
+from entrgi_ref import Denoiser, GuidanceConfig, Reward, SamplingConfig, generate, prompt_key
 from toy import testbed as toy_testbed
 from toy import training
 from toy.ahead import train_ahead
@@ -294,6 +294,12 @@ def test_they_fit_the_protocols(denoiser, reward):
     assert isinstance(reward, Reward)
     assert denoiser.writable.sum() == len(VOCABULARY) - 8 - 5 - 1
     assert not denoiser.writable[denoiser.mask_id]
+
+
+def test_a_prompt_has_a_key_of_its_own_wherever_it_stands(denoiser):
+    prompts = ["sea castle gloomy", "sea castle grand"]
+    for order in (prompts, prompts[::-1]):
+        assert denoiser.encode(order).keys == tuple(map(prompt_key, order))
 
 
 def test_a_response_survives_its_text(denoiser):
