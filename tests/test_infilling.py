@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from checkpoints import DREAM, LONG, REWARD, SHORT
@@ -142,6 +142,9 @@ def slowly_visible(row, given, pad):
     st.lists(st.tuples(st.integers(4, 8), st.booleans()), min_size=1, max_size=12),
     st.sampled_from([None, PADS, ENDS]),
 )
+@example([(ENDS, False), (4, False), (ENDS, True), (5, False)], None)  # a given end is an end
+@example([(ENDS, True), (4, True), (5, False), (ENDS, False), (4, False), (5, True)], PADS)
+@example([(4, False), (PADS, False), (5, False), (PADS, True)], PADS)
 def test_an_end_hides_what_follows_up_to_the_next_given_word(row, pad):
     tokens, given = (torch.tensor([list(side)]) for side in zip(*row, strict=True))
     found = visible_of(tokens, ENDS, pad, given)[0].tolist()

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import types
+import warnings
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from transformers import (
+    AddedToken,
     Qwen2Config,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -392,6 +394,11 @@ def test_a_tokenizer_has_a_template_and_one_token_for_each_id(read):
         read.tokenizer.chat_template = marked
         with refused("begins with a byte order mark, which would stand in each prompt"):
             read.load()
+    read.tokenizer.decode = None  # what does not work is found here, and not after hours
+    with refused(f"^checkpoint: the tokenizer of {read.folder} does not load: 'NoneType' object"):
+        read.load()
+    del read.tokenizer.decode
+    read.tokenizer.chat_template = "x"
     read.tokenizer.vocabulary = {"a": 0, "b": 1, "c": 0}
     with refused("gives the id 0 to 'a' and to 'c'$"):
         read.load()
@@ -422,6 +429,25 @@ def test_a_tokenizer_of_ones_own_writes_the_text_of_a_conversation():
     answered = "[('add_generation_prompt', False), ('mark', 1), ('tokenize', False)]"
     found = tokenizers.conversation(Own(), "hi", "ho", mark=1)
     assert found == f"user: hi assistant: ho {answered}"
+
+
+def test_a_template_knows_the_special_tokens_unless_an_option_has_their_name():
+    tokenizer = tokenizers.load_tokenizer(DREAM, "Qwen2Tokenizer")
+    tokenizer.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}{{ eos_token }}{{ mark }}"
+    ends = tokenizer.bos_token, tokenizer.eos_token
+    assert tokenizers.conversation(tokenizer, "hi") == f"{ends[0]}hi{ends[1]}"
+    assert tokenizers.conversation(tokenizer, "hi", eos_token="!", mark=1) == f"{ends[0]}hi!1"
+
+
+def test_special_tokens_without_a_name_are_warned_of_too():
+    tokenizer = tokenizers.load_tokenizer(DREAM, "Qwen2Tokenizer")
+    tokenizer.add_tokens([AddedToken("<|box|>", special=True), AddedToken("<|plain|>")])
+    assert "<|box|>" not in tokenizer.all_special_tokens
+    with pytest.warns(UserWarning, match=r"'a <\|box\|>' holds <\|box\|>, read as special tokens"):
+        tokenizers.warn_of_special(tokenizer, ["b", "a <|box|>"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenizers.warn_of_special(tokenizer, ["a <|plain|>"])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

@@ -21,11 +21,13 @@ from typer.testing import CliRunner
 
 from entrgi_ref import (
     GuidanceConfig,
+    KeyedDraws,
     SamplingConfig,
     entropy,
     entropy_weight,
     generate,
     nucleus,
+    prompt_key,
     token_distribution,
 )
 from entrgi_ref.orders import ORDERS
@@ -874,6 +876,28 @@ def test_agreement_is_that_of_long_vectors(untrained, monkeypatch):
     expected = [along / mean.norm(), along / one, (mean - truth).norm() / truth.norm()]
     measured = [found.cosine_of_mean, found.cosine_of_one, found.bias]
     assert [each.mean for each in measured] == pytest.approx([float(each) for each in expected])
+
+
+def test_hard_tokens_are_drawn_from_the_nucleus_by_the_keys_of_the_prompts(untrained, monkeypatch):
+    """Each draw is a trajectory's at the first step; all estimators get the same ones."""
+    seen = []
+
+    def spied(logits, reward, weight, tokens, temperature):
+        seen.append((logits, tokens, temperature))
+        return torch.ones_like(logits)
+
+    monkeypatch.setattr(exact, "estimated_gradient", spied)
+    base = replace(BASE, top_p=0.3, temperature=0.5, seed=2)
+    exact.agreements(untrained, base, states=3, draws=4)
+    states = exact.sample_states(untrained, 3, base)
+    assert len(seen) == len(exact.ESTIMATORS)
+    logits, tokens, _ = seen[0]
+    assert all(torch.equal(tokens, again) and tau == 0.5 for _, again, tau in seen)
+    assert torch.equal(logits.view(3, 4, 2, -1)[:, 3], states.logits.view(3, 2, -1))
+    draws = KeyedDraws.of(2, [prompt_key(prompt) for prompt in states.prompts], 4)
+    slots = states.masked.repeat_interleave(4, 0).nonzero(as_tuple=True)
+    q = nucleus(token_distribution(logits, 0.5), 0.3)
+    assert torch.equal(tokens, draws.at(0, *slots).hard(q, 0))
 
 
 def test_states_are_unguided_answers_with_two_words_masked_anywhere(untrained, monkeypatch):

@@ -1076,6 +1076,65 @@ def test_readings_are_shown_side_by_side(monkeypatch):
     assert seen == [("denoiser", held_out_prompts(1)[0], first)]
 
 
+def pretended_answers(monkeypatch, module):
+    """Answers that say how they were made, and records of numbers that depend on it."""
+
+    def generate(denoiser, reward, prompts, config):
+        assert reward == "reward"
+        how = denoiser, config.constant_guidance.steps, config.seed
+        return SimpleNamespace(
+            config=config, how=how, responses=[[f"{prompt} {how}", "-"] for prompt in prompts]
+        )
+
+    def records_of(testbed, name, generation, seconds):
+        denoiser, steps, seed = generation.how
+        assert seconds == 0
+        place = 100 * (denoiser != "own") + 1000 * steps
+        found = [answered(name, idx, seed) for idx in range(len(generation.responses))]
+        return [{**each, "rewards": [place + seed + each["idx"], 0.0]} for each in found]
+
+    monkeypatch.setattr(module, "generate", generate)
+    monkeypatch.setattr(module, "records_of", records_of)
+
+
+def test_readings_are_of_all_seeds_and_answers_of_the_first(monkeypatch):
+    """The unguided ones, of three prompts at most."""
+    pretended_answers(monkeypatch, shift)
+    monkeypatch.setattr(shift, "OneOff", lambda network: f"one off {network}")
+    denoiser = type("Own", (str,), {"network": "network"})("own")
+    testbed = SimpleNamespace(denoiser=denoiser, reward="reward")
+    prompts = ["a", "b", "c", "d"]
+    found, answers = shift.read_both(testbed, BASE, prompts, [5, 2])
+    assert answers == [
+        {"prompt": prompt, "own": f"{prompt} {('own', 0, 5)}"}
+        | {"one off": f"{prompt} {('one off network', 0, 5)}"}
+        for prompt in prompts[:3]
+    ]
+    each = np.arange(4) + 3.5
+    assert {name: measures["average"] for name, measures in found.items()} == {
+        "own": bootstrap(each / 2),
+        "own, guided": bootstrap((each + 3000) / 2),
+        "one off": bootstrap((each + 100) / 2),
+        "one off, guided": bootstrap((each + 3100) / 2),
+    }
+
+
+def test_places_of_the_dial_are_of_all_seeds(monkeypatch):
+    pretended_answers(monkeypatch, dial)
+    testbed = SimpleNamespace(denoiser="own", reward="reward")
+    rows = dial.turn(testbed, BASE, ["a", "b"], [1, 4])
+    assert [(row["w"], row["M"]) for row in rows] == [
+        *[("entropy", 0)],
+        *itertools.product(dial.WEIGHTS, (1,)), *itertools.product(dial.WEIGHTS, (2,)),
+        *itertools.product(dial.WEIGHTS, (3,)), *itertools.product(dial.WEIGHTS, (4,)),
+        *itertools.product(dial.WEIGHTS, (6,)), *itertools.product(dial.WEIGHTS, (8,)),
+    ]  # fmt: skip
+    for row in rows:
+        expected = bootstrap((np.array([2.5, 3.5]) + 1000 * row["M"]) / 2)
+        assert row["measures"]["average"] == vars(expected)
+        assert list(row["measures"]) == ["top1", "average", "gold_best", "gold_mean", "valid"]
+
+
 def test_the_blanks_of_one_step_are_those_of_its_record():
     record = committed.read("shift")
     step = record["step"]["words"]
