@@ -806,9 +806,15 @@ def test_a_network_is_loaded_frozen_from_its_folder_alone(loaded, tmp_path):
 
 
 def test_weights_that_do_not_fit_are_named(loaded, tmp_path):
+    more = "has weights that the architecture does not:"
     for report, said in (
         ({"missing_keys": {"b", "a"}}, "lacks a, b"),
-        ({"unexpected_keys": {"c"}}, "has weights that the architecture does not: c"),
+        ({"unexpected_keys": {"c"}}, f"{more} c"),
+        ({"unexpected_keys": {"score.bias", "lm_head.weight"}}, f"{more} score.bias"),
+        (
+            {"unexpected_keys": {"b.norm.weight", "lm_head.bias"}},
+            f"{more} b.norm.weight, lm_head.bias",
+        ),
         ({"mismatched_keys": {"d"}}, "has weights of another shape: d"),
     ):
         with refused(f"^checkpoint: {tmp_path} {said}$"):
@@ -924,6 +930,9 @@ def test_a_tied_output_layer_is_the_table_or_is_not_stored(tmp_path):
     checkpoints.require_tied(tmp_path, table.half(), {"table": "lm_head.weight"})
     with refused("^tie_word_embeddings: got True, but the checkpoint has an output layer of its"):
         checkpoints.require_tied(tmp_path, table + 1, {"table": "lm_head.weight"})
+    table[1, 2] = table[1, 2].nextafter(table[0, 0])  # by the last digit of one number
+    with refused("^tie_word_embeddings: got True, but the checkpoint has an output layer of its"):
+        checkpoints.require_tied(tmp_path, table, {"table": "lm_head.weight"})
 
 
 @pytest.mark.parametrize(

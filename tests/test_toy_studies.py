@@ -703,6 +703,38 @@ def test_a_baseline_alone_is_compared_with_nothing():
     assert table.verdict([alone]) == table.RULE
 
 
+def test_records_may_come_in_any_order():
+    """What is compared is of one prompt and seed, on one pair; a pair is all that is said of it."""
+    records = [
+        {
+            **answered(method, idx, seed, pair=pair, K=K),
+            "gold": [idx**2 * seed * K, *[0.0] * (K - 1)],
+        }
+        for pair in ("one, and a reward", "one, and another")
+        for method, K in (("bon", 4), ("aps", 3))
+        for seed in (1, 2)
+        for idx in (0, 1, 2)
+    ]
+    rows = table.summarise(records)
+    assert rows[0].size == table.Size(3, 2, 2)
+    shuffled = records[:6] + records[11:5:-1] + records[12:18] + records[:17:-1]
+    assert repr(table.summarise(shuffled)) == repr(rows)
+    alone = records[:12]
+    assert repr(table.summarise(alone[:6] + alone[:5:-1])) == repr(table.summarise(alone))
+
+
+def test_times_are_compared_seed_by_seed():
+    """The middle one of the ratios, which is not the ratio of the middle ones."""
+    took = {"bon": (2, 8, 4), "entrgi": (1, 1, 4)}
+    records = [
+        answered(method, idx, seed, seconds=seconds)
+        for method, each in took.items()
+        for seed, seconds in enumerate(each)
+        for idx in (0, 1)
+    ]
+    assert [row.time_ratio for row in table.summarise(records)] == [2, 1]
+
+
 def test_each_method_has_its_own_number_of_answers():
     records = [answered("bon_equal_compute", 0, 1, K=7), answered("entrgi", 0, 1, K=3)]
     found = table.summarise(records, baseline="entrgi")
