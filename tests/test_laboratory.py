@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from building import records
 from entrgi_ref import generate
+from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.paper.declared.experiments import LABELS
 from toy.demo import BASE
 from toy.laboratory import experiment, rivals
@@ -310,6 +311,53 @@ def test_rivals_answer_the_same_prompts_at_equal_compute(untrained, monkeypatch)
         assert (row["cost_ratio"] < 0.9) == (name == "bon")
         assert row["cost_ratio"] < 1 + one
     assert found["lookahead"]["options"] == {"beta": 1.0, "candidates": 2}
+
+
+def test_a_pair_of_rivals_is_measured_by_each_method_with_each_seed(monkeypatch):
+    """On networks that are pretended, whose answers and rewards say how they were made."""
+    asked, loaded = [], []
+
+    def load(quick, seed):
+        loaded.append((quick, seed))
+        return SimpleNamespace(denoiser="denoiser", reward="reward", costs=Costs(19.0, 20.0))
+
+    def answer(method, denoiser, reward, prompts):
+        assert (denoiser, reward, prompts) == ("denoiser", "reward", held_out_prompts(2))
+        asked.append((method.name, method.config.seed))
+        K, seed = method.config.trajectories, method.config.seed
+        words = ["the whale finds the knight", "the fox"]
+        return SimpleNamespace(
+            rewards=torch.tensor([[seed, *[2.5] * (K - 1)], [*[0.5] * (K - 1), 0.25 * seed]]),
+            prompts=prompts,
+            responses=[[words[seed - 1], *["the owl"] * (K - 1)]] * 2,
+        )
+
+    monkeypatch.setattr(rivals.Testbed, "load", load)
+    monkeypatch.setattr(rivals, "generate", lambda *given: None)
+    monkeypatch.setattr(rivals.Method, "answer", answer)
+    found = rivals.Rivals((31, 32), False, 2, (1, 2)).measure("32")
+    assert loaded == [(False, 32)]
+    assert asked == [(name, seed) for name in LABELS for seed in (1, 2)]
+    gold = {
+        (prompt, text): gold_score(prompt, text)
+        for prompt in held_out_prompts(2)
+        for text in ("the whale finds the knight", "the fox", "the owl")
+    }
+    first, second = held_out_prompts(2)
+    picked = [
+        gold[first, "the owl"], gold[second, "the whale finds the knight"],
+        gold[first, "the owl"], gold[second, "the fox"],
+    ]  # fmt: skip
+    for name, row in found.items():
+        K = row["trajectories"]
+        assert row["measures"]["top1"] == pytest.approx((2.5 + 0.5 + 2.5 + 0.5) / 4)
+        mean = (3 + 2 * 2.5 * (K - 1) + 2 * 0.5 * (K - 1) + 0.75) / 4 / K
+        assert row["measures"]["average"] == pytest.approx(mean)
+        assert row["measures"]["gold_best"] == pytest.approx(sum(picked) / 4)
+        assert (row["cost_ratio"] < 0.9) == (name == "bon")  # K is rounded up
+        assert row["cost_ratio"] < 1 + row["cost_ratio"] / K
+    assert found["entrgi"]["cost_ratio"] == 1
+    assert found["lookahead"]["options"] == {"beta": 1.0, "candidates": 5}
 
 
 def made_up(top1):

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from fnmatch import fnmatch
 
 import pytest
@@ -449,8 +450,14 @@ def test_transformers_is_quiet_no_longer_than_it_must_be():
 
     logging.enable_progress_bar()
     before = logging.get_verbosity()
-    with quiet():
-        assert not logging.is_progress_bar_enabled()
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with quiet():
+            assert not logging.is_progress_bar_enabled()
+            warnings.warn("of the library", stacklevel=1)
+        assert not heard
+        warnings.warn("of ours", stacklevel=1)
+        assert [str(one.message) for one in heard] == ["of ours"]
     assert logging.is_progress_bar_enabled()
     assert logging.get_verbosity() == before
 
