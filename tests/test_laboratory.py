@@ -82,6 +82,18 @@ def test_results_of_other_settings_or_code_are_not_mixed(tmp_path, design, made,
     assert [path.name for path in (tmp_path / "units").iterdir()] == ["2.json"]
 
 
+@pytest.mark.parametrize("name", ["commit", "torch", "settings"])
+def test_results_that_do_not_say_how_they_were_made_are_of_another(tmp_path, name):
+    experiment.results(Squares(units=("2",)), tmp_path, MADE, lambda _: None)
+    about = json.loads((tmp_path / "settings.json").read_text())
+    (tmp_path / "settings.json").write_text(json.dumps({**about, "more": 1}))  # harmless
+    experiment.results(Squares(units=("2",)), tmp_path, MADE, lambda _: None)
+    del about[name]
+    (tmp_path / "settings.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=rf"has results of another {name} \(None, now "):
+        experiment.results(Squares(units=("2",)), tmp_path, MADE, lambda _: None)
+
+
 @pytest.mark.parametrize("name", ["settings.json", "units/3.json"])
 def test_a_damaged_file_is_named(tmp_path, name):
     experiment.results(Squares(), tmp_path, MADE, lambda _: None)
