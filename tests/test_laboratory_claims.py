@@ -135,6 +135,13 @@ def by_hand(order, adjective_first):
             "wrong_determiner right_determiner on_topic used_before",
         ),
         (
+            "SVO",
+            True,
+            "whale whale eagle",
+            " ".join(["may_not_follow", "on_topic", "may_not_follow", "used_before"])
+            + " may_not_follow on_topic may_not_follow",
+        ),  # after the first noun of a clause all are objects
+        (
             *("SVO", True, "the whale finds the eagle and the sailor finds the eagle today"),
             "on_topic on_topic on_topic used_before on_topic used_before",
         ),
@@ -394,6 +401,15 @@ def test_training_follows_the_rule_and_learns(tmp_path, monkeypatch):
     assert loss < 0.9 * math.log(words)
     with pytest.raises(ValueError, match="recipes of several languages"):
         templates.Testbed.load(replace(denoiser, seed=8), rewards)
+    small = {name: replace(rewards["medium"], steps=i) for i, name in enumerate(("large", "small"))}
+    asked = []
+    monkeypatch.setattr(
+        templates, "cached", lambda recipe, track: asked.append(recipe) or recipe.build()
+    )
+    several = templates.Testbed.load(denoiser, rewards | small)
+    assert asked == [denoiser, rewards["medium"], small["large"], small["small"]]
+    assert list(several.rewards) == ["medium", "large", "small"]
+    assert len({judge.network for judge in several.rewards.values()}) == 3  # each has its own
 
 
 def test_mask_predictors_see_masks_and_are_asked_for_what_they_hide():
@@ -937,6 +953,28 @@ def picked(found, c):
     return [
         gold[int(np.argmax(row))] for gold, row in zip(run["gold"], run["rewards"], strict=True)
     ]
+
+
+def test_a_smaller_pool_is_too_small_for_more():
+    """Best-of-K is of the pool with as many denoising steps, which may be another size."""
+    found = drawn_at_random(0)
+    (T,) = PLAN.denoising_steps
+    pool = found.result["pools"][str(T)]
+    pool.update({name: [row[:3] for row in pool[name]] for name in ("gold", *measured.SIZES)})
+    dear = Costs(denoiser=1.0, reward=10.0)
+    assert found.equal(Condition(T=T), dear) == (3, True)
+    assert found.equal(Condition(), dear) == (6, True)
+    free = Costs(denoiser=1.0, reward=0.0)
+    assert found.equal(Condition(T=T), free) == (3, True)
+    assert found.equal(Condition(), free) == (4, False)
+
+
+def test_prompts_of_which_all_answers_are_alike_say_nothing_of_a_rewards_quality():
+    found = drawn_at_random(0)
+    pool = found.result["pools"][str(LENGTH)]
+    others = [np.corrcoef(pool["small"][i], pool["gold"][i])[0, 1] for i in (0, 2)]
+    pool["gold"][1] = [1.0] * 6
+    assert found.quality("small") == pytest.approx(np.mean(others))
 
 
 def test_the_map_against_all_choices_from_the_pools():

@@ -446,6 +446,31 @@ def test_a_trained_reward_knows_the_gold_score_but_not_all_of_it():
     assert heads == [2], "with more or fewer the records show other networks"
 
 
+def test_rewards_of_a_language_are_trained_as_those_of_the_records(monkeypatch):
+    """By AdamW as torch has it; the rate rises for a tenth of the steps. Its seeds are its own."""
+    groups, step = [], torch.optim.AdamW.step
+
+    def noted(optimiser, *given):
+        groups.append((optimiser.param_groups[0]["lr"], optimiser.param_groups[0]["weight_decay"]))
+        return step(optimiser, *given)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    kind = RewardKind(width=4, layers=1, steps=20, batch=2)
+    one = NetworkReward.trained(LANGUAGE, kind, 7)
+    rates, decays = zip(*groups, strict=True)
+    assert decays == (0.01,) * 20
+    assert max(rates) == pytest.approx(4e-3)
+    assert rates.index(max(rates)) == 1
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    again = NetworkReward.trained(LANGUAGE, kind, 7)
+    assert torch.equal(torch.get_rng_state(), state)
+    other = NetworkReward.trained(LANGUAGE, kind, 8)
+    assert torch.equal(one.of(LANGUAGE.answers), again.of(LANGUAGE.answers))
+    assert not torch.equal(one.of(LANGUAGE.answers), other.of(LANGUAGE.answers))
+    assert not any(p.requires_grad for p in one.network.parameters())
+
+
 # Samplers
 
 

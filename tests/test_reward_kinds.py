@@ -472,6 +472,11 @@ def with_adapter(folder):
     return SequenceReward.from_pretrained(REWARD, denoiser, dtype="float32", adapter=folder)
 
 
+ONE_OFF = {
+    "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": torch.diag(
+        torch.tensor([1.0, torch.inf])
+    ).repeat(1, 16)
+}
 FOREIGN = {"base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight": torch.zeros(2, 32)}
 
 
@@ -497,6 +502,7 @@ FOREIGN = {"base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight": tor
         ({"config": {"layers_pattern": "([a-z]+)+!"}}, r"layers_pattern: got '\(\[a-z"),
         ({"config": {"layers_pattern": ["([a-z]+)+!"]}}, r"layers_pattern: got '\(\[a-z"),
         ({"scale": float("nan")}, "not finite"),
+        ({"add": ONE_OFF}, "has weights that are not finite$"),
         ({"config": {"lora_bias": True}}, "lora_bias: got True"),
         ({"config": {"alora_invocation_tokens": [1, 2]}}, r"alora_invocation_tokens: got \[1, 2\]"),
     ],
@@ -511,7 +517,10 @@ def test_an_adapter_is_merged_exactly_or_refused(change, pattern, tmp_path):
 
 def test_an_adapter_that_fits_is_merged(tmp_path):
     folder = adapter(tmp_path / "adapter", config={"unheard_of_but_off": False})
-    found = with_adapter(folder).score([SHORT], ["yes"])
+    merged = with_adapter(folder)
+    assert not any(parameter.requires_grad for parameter in merged.network.parameters())
+    assert not any(module.training for module in merged.network.modules())
+    found = merged.score([SHORT], ["yes"])
     plain = pair("float32")[1].score([SHORT], ["yes"])
     assert (found - plain).abs() > 1e-3
 
