@@ -386,6 +386,16 @@ def test_a_template_that_makes_nothing_of_a_prompt(tmp_path):
         dream.encode([SHORT])
 
 
+def test_a_template_that_makes_nothing_of_one_of_several_prompts(tmp_path):
+    template = "{{ messages[0]['content'] if 'river' in messages[0]['content'] else '' }}"
+    denoiser = Dream.from_pretrained(
+        changed(DREAM, tmp_path, tokenizer={"chat_template": template})
+    )
+    with pytest.raises(ValueError, match="its chat template makes nothing of a prompt"):
+        denoiser.encode([LONG, SHORT])
+    assert denoiser.encode([LONG]).valid.all()
+
+
 def test_a_template_that_hides_the_answer(tmp_path):
     template = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
     reward = reward_of(changed(REWARD, tmp_path, tokenizer={"chat_template": template}))

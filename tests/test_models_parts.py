@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import types
 import warnings
 from collections import namedtuple
@@ -367,6 +368,20 @@ def test_a_tokenizer_is_loaded_from_its_folder_alone(read):
         (read.folder / file).unlink()
 
 
+def test_dreams_own_tokenizer_is_qwens_wherever_it_lies(read):
+    """Its class is code of the checkpoint's, which gives the same ids."""
+    read.tokenizer = KeyboardInterrupt()  # reached
+    for declared, raised in (
+        ("DreamTokenizer", pytest.raises(KeyboardInterrupt)),
+        ("OtherTokenizer", refused("^tokenizer_class: got 'OtherTokenizer' in .* is not run$")),
+    ):
+        written = {"tokenizer_class": declared, "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+        (read.folder / "tokenizer_config.json").write_text(json.dumps(written))
+        with raised:
+            tokenizers.load_tokenizer(read.folder)
+    assert read.asked == [(read.folder, {"local_files_only": True})]
+
+
 def test_a_tokenizer_has_a_template_and_one_token_for_each_id(read):
     class Tokenizer:
         unk_token_id = eos_token_id = pad_token_id = mask_token_id = None
@@ -437,6 +452,38 @@ def test_a_template_knows_the_special_tokens_unless_an_option_has_their_name():
     ends = tokenizer.bos_token, tokenizer.eos_token
     assert tokenizers.conversation(tokenizer, "hi") == f"{ends[0]}hi{ends[1]}"
     assert tokenizers.conversation(tokenizer, "hi", eos_token="!", mark=1) == f"{ends[0]}hi!1"
+
+
+def test_of_several_templates_the_default_one_is_rendered():
+    tokenizer = tokenizers.load_tokenizer(DREAM, "Qwen2Tokenizer")
+    said = "{{ messages[0]['content'] }}"
+    tokenizer.chat_template = {"tool_use": f"tools: {said}", "default": f"plain: {said}"}
+    assert tokenizers.conversation(tokenizer, "hi") == "plain: hi"
+
+
+def test_one_tokenizer_at_a_time_works():
+    """The standard error is that of the process: who else redirects it would lose it."""
+    began, done, order = threading.Event(), threading.Event(), []
+
+    def first():
+        with tokenizers.working("first"):
+            began.set()
+            done.wait(10)
+            order.append("first")
+
+    def second():
+        with tokenizers.working("second"), tokenizers.working("of itself"):
+            order.append("second")
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    threads[0].start()
+    assert began.wait(10)
+    threads[1].start()
+    threads[1].join(0.1)
+    done.set()
+    for thread in threads:
+        thread.join(10)
+    assert order == ["first", "second"]
 
 
 def test_special_tokens_without_a_name_are_warned_of_too():
