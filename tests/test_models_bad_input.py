@@ -178,7 +178,8 @@ def test_every_revision_reaches_the_hub(monkeypatch):
     assert asked == [("some/dream", "a"), ("some/reward", "b")]
     assert locate("some/dream@c") == DREAM
     assert locate("some/dream") == DREAM
-    assert asked[2:] == [("some/dream", "c"), ("some/dream", None)]
+    assert locate("some/dream@c", "d") == DREAM  # what is said apart counts
+    assert asked[2:] == [("some/dream", "c"), ("some/dream", None), ("some/dream", "d")]
 
 
 def test_shards_are_read(tmp_path):

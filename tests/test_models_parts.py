@@ -519,6 +519,8 @@ def test_a_blank_is_one_token_for_each_underscore():
     found = tokenizers.with_blanks(Words(), "__ a my_name  ___ bb, _", 8)
     assert found.tolist() == [8, 8, 1, 7, 8, 8, 8, 3, 8]
     assert tokenizers.with_blanks(Words(), "_", 8).tolist() == [8]
+    # After a letter of another alphabet it is one: some of these are written without spaces.
+    assert tokenizers.with_blanks(Words(), "是_ é __", 8).tolist() == [1, 8, 1, 8, 8]
     for none in ("no blank", "a_b", "_a a_"):
         with refused("^template: got .*, expected at least one blank: underscores"):
             tokenizers.with_blanks(Words(), none, 8)

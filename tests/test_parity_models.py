@@ -332,6 +332,8 @@ def test_a_tied_model_with_an_output_layer_of_its_own(tmp_path):
     denoiser = load_denoiser(tied, dtype="float32", device="cpu")
     assert denoiser.network.lm_head.weight is denoiser.network.model.embed_tokens.weight
     refused(with_weights(tied, other), "^tie_word_embeddings: got True")
+    translated = changed_copy("llada-tiny", tmp_path / "llada", {"weight_tying": True})
+    refused(translated, "^tie_word_embeddings: got True")  # its own is called otherwise
 
 
 def test_an_output_layer_of_the_wrong_width(tmp_path):

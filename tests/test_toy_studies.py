@@ -17,17 +17,21 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+import entrgi_ref
 from building import records as committed
+from entrgi_ref import GuidanceConfig, SamplingConfig
 from entrgi_ref.orders import ORDERS
 from entrgi_ref.paper.declared import plan as experiment_plan
 from entrgi_ref.paper.declared.costs import Costs
 from properties import tried
+from toy import __main__ as main_module
 from toy import ahead, dial, exact, experiments, leading, ledger, shift, spread, table
 from toy import demo as demo_module
 from toy import options as options_module
 from toy import testbed as toy_testbed
 from toy.__main__ import app, main
 from toy.demo import BASE, FULL, QUICK, Plan
+from toy.language import LENGTH
 from toy.record import provenance, write_record
 from toy.statistics import MOST, STUDENT, Estimate, bootstrap, spearman, student
 from toy.studies import STUDIES, Finding, Setting
@@ -237,6 +241,37 @@ def test_an_experiment_on_a_language_has_networks_of_its_own(commands, asked, ra
     message = "training_seed: got 11 with --language, whose networks have its seed"
     assert str(run.exception) == message
     assert asked == []
+
+
+def test_what_is_watched_has_the_settings_that_are_asked_for(commands, monkeypatch):
+    loaded, seen = [], []
+    denoiser = SimpleNamespace(mask_id=9, template=lambda text: torch.tensor([9, 1, 9, 9]))
+
+    def load(*words):
+        loaded.append(words)
+        return SimpleNamespace(denoiser=denoiser, reward="reward")
+
+    def generate(network, reward, prompts, config, start, observe):
+        assert (network, reward, prompts) == (denoiser, "reward", ["sky farm tiny"])
+        seen.append((config, start, type(observe).__name__))
+        return SimpleNamespace(rewards=torch.tensor([[1.5]]), best=["the eagle"])
+
+    monkeypatch.setattr(main_module, "load_testbed", load)
+    monkeypatch.setattr(entrgi_ref, "generate", generate)
+    words = "watch|sky farm tiny|--gradient-steps|2|--step-size|0.25|--order|origin|--seed|7"
+    networks = "--reward|large|--training-seed|3|--embedding-std|0.5|--threads|1"
+    more = "--method|aps|--optimiser|sgd|--template|_ a _ _"
+    run = CliRunner().invoke(commands, f"{words}|{networks}|{more}".split("|"))
+    assert run.exit_code == 0, run.output
+    assert run.output.count("reward +1.50, gold") == 2
+    assert loaded == [("large", False, 3, 0.5, 1)]
+    guided = GuidanceConfig("aps", 2, 0.25, optimiser="sgd")
+    assert [config for config, _, _ in seen] == [
+        SamplingConfig(guidance, 1, LENGTH, 3, order="origin", seed=7)
+        for guidance in (GuidanceConfig(steps=0), guided)
+    ]
+    assert all(start.tolist() == [[9, 1, 9, 9]] for _, start, _ in seen)
+    assert {view for _, _, view in seen} == {"TerminalView"}
 
 
 @pytest.mark.parametrize(
