@@ -340,6 +340,43 @@ def test_what_follows_the_end_of_an_answer_is_hidden(single, prefix_cache):
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("prefix_cache", [True, False])
+def test_of_an_answer_that_ends_at_once_what_follows_it_is_read(single, prefix_cache):
+    """In its place behind the answer, of which nothing is seen."""
+    denoiser, reward = single
+    plain = AutoModelForSequenceClassification.from_pretrained(REWARD, dtype=torch.float32)
+    response = response_tokens(denoiser, 1, 6)
+    response[:, 0] = denoiser.eos_id
+    at = replace(reward, prefix_cache=prefix_cache).bind([LONG], 1)
+    found = at.at(response, response < 0)(reward.embeddings[:0], response[0, :0])
+    before, after = (
+        reward.tokenizer(text)["input_ids"] for text in around_response(reward.tokenizer, LONG)
+    )
+    assert len(after) > 1  # of which the last sees the others
+    places = [*range(len(before)), *range(len(before) + 6, len(before) + 6 + len(after))]
+    expected = plain(torch.tensor([before + after]), position_ids=torch.tensor([places])).logits[0]
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("prompts", [[SHORT, LONG], [LONG, SHORT], [LONG, SHORT, LONG]])
+def test_prompts_are_answered_in_the_order_in_which_they_stand(single, prompts):
+    denoiser, reward = single
+    encoded = denoiser.encode(prompts)
+    for prompt, tokens, valid in zip(prompts, encoded.tokens, encoded.valid, strict=True):
+        assert prompt in denoiser.tokenizer.decode(tokens[valid])
+    response = response_tokens(denoiser, 2 * len(prompts), 4)
+    nothing = reward.embeddings[:0], response[0, :0]
+    found = reward.bind(prompts, 2).at(response, response < 0)(*nothing)
+    scored = reward.score(prompts, ["yes"] * len(prompts))
+    for row, prompt in enumerate(prompts):
+        own = response[2 * row : 2 * row + 2]
+        alone = reward.bind([prompt], 2).at(own, own < 0)(*nothing)
+        torch.testing.assert_close(found[2 * row : 2 * row + 2], alone, atol=2e-5, rtol=0)
+        score = reward.score([prompt], ["yes"])[0]
+        torch.testing.assert_close(scored[row], score, atol=2e-5, rtol=0)
+    assert abs(reward.score([SHORT], ["yes"]) - reward.score([LONG], ["yes"])) > 1e-3
+
+
 def test_no_gradient_reaches_what_is_hidden(double):
     denoiser, reward = double
     step = inputs(denoiser, reward, [LONG], hidden=[2])

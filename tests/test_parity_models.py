@@ -346,6 +346,32 @@ def test_an_output_layer_of_the_wrong_width(tmp_path):
         refused(with_weights(folder, narrower), message)
 
 
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("a2d-qwen3-tiny", "model.embed_tokens.weight"),
+        ("llada-tiny", "model.transformer.wte.weight"),
+        ("llada-tiny", "model.transformer.ff_out.weight"),
+    ],
+)
+def test_a_table_of_the_wrong_height_is_found_before_weights_are_loaded(name, table, tmp_path):
+    folder = changed_copy(name, tmp_path)
+    for file in folder.glob("*.safetensors"):
+        weights = weights_in(file)
+        if table in weights:
+            weights[table] = weights[table][:380].contiguous()
+        save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"another shape: [a-z_.]+, \[380, \d+\], expected"):
+        DenoiserCheckpoint.examine(folder)
+
+
+@pytest.mark.parametrize("name", ["a2d-qwen2-tiny", "llada-tiny"])
+def test_blanks_of_a_checkpoint_are_those_of_its_denoiser(name):
+    blank = DenoiserCheckpoint.examine(FOLDER / name).template("a __ home")
+    assert torch.equal(blank, load(name, "float32").template("a __ home"))
+    assert (blank == load(name, "float32").mask_id).sum() == 2
+
+
 def test_the_key_value_heads_of_llada_may_be_null(tmp_path):
     folder = changed_copy("llada-tiny", tmp_path, {"n_kv_heads": None})
     loaded = load_denoiser(folder, dtype="float32", device="cpu")
