@@ -1458,6 +1458,33 @@ def test_quality_by_hand(testbed):
     assert measured.correlation(x, y) == pytest.approx(np.corrcoef(x, y)[0, 1])
 
 
+def test_what_is_said_of_a_language_is_what_was_drawn(testbed):
+    """And the mean gold of 500 answers of its corpus, at prompts that no network has seen."""
+    language = testbed.language
+    asked = []
+
+    class Spied:
+        def __getattr__(self, name):
+            return getattr(language, name)
+
+        def corpus(self, rng, prompts, examples):
+            asked.append((rng.getstate(), prompts, examples))
+            return language.corpus(rng, prompts, examples)
+
+    found = measured.facts(replace(testbed, language=Spied()), 0.3)
+    assert asked == [(random.Random("gold 7").getstate(), language.split[1], 500)]
+    examples = zip(*language.corpus(random.Random("gold 7"), language.split[1], 500), strict=True)
+    assert found.pop("corpus_gold") == pytest.approx(
+        sum(language.gold(*example) for example in examples) / 500
+    )
+    assert found == {
+        "words": len(language.vocabulary), "topics": len(language.nouns), "order": language.order,
+        "adjective_first": language.adjective_first, "adverb_place": language.adverb_place,
+        "agreement": language.agreement, "points": language.points._asdict(),
+        "habits": language.habits._asdict(), "embedding_std": 0.3,
+    }  # fmt: skip
+
+
 def test_the_numbers_of_a_language(testbed, monkeypatch):
     """A pool and a run, of answers that are given: rewards to five digits, gold by prompt."""
     language, prompts = testbed.language, testbed.held_out_prompts(6)

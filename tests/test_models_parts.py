@@ -515,6 +515,15 @@ def test_a_tokenizer_that_fails_is_one_line():
         tokenizers.padded(broken, ["a"], 0, torch.device("cpu"), "it", 9)
 
 
+def test_what_does_not_work_in_a_template_is_the_denoisers_tokenizer():
+    class Fails(Words):
+        def __call__(self, text, add_special_tokens):
+            raise RuntimeError("no\nwords")
+
+    with refused("^checkpoint: the tokenizer of the denoiser does not work: no words$"):
+        tokenizers.with_blanks(Fails(), "a _", 8)
+
+
 def test_a_blank_is_one_token_for_each_underscore():
     found = tokenizers.with_blanks(Words(), "__ a my_name  ___ bb, _", 8)
     assert found.tolist() == [8, 8, 1, 7, 8, 8, 8, 3, 8]
