@@ -652,6 +652,14 @@ def test_a_copy_in_the_hubs_cache_is_known_by_its_id_and_commit(tmp_path):
     assert "contents" in checkpoints.identity(own), "or other weights would go on with its run"
 
 
+def test_a_folder_has_the_name_that_it_has_wherever_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "link").symlink_to("model", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "model")
+    for path in (Path(), Path("../model"), tmp_path / "link", tmp_path / "model"):
+        assert checkpoints.name_of(path) == "model"
+
+
 def test_contents_are_known_by_both_ends_of_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "SAMPLED", 3)
     file = tmp_path / "a.json"

@@ -224,6 +224,8 @@ def refused(folder, pattern):
         ("a2d-qwen3-tiny", "use_sliding_window", True),
         ("a2d-qwen3-tiny", "attention_bias", True),
         ("a2d-qwen3-tiny", "block_size", 32),
+        ("a2d-qwen3-tiny", "use_sinks", True),
+        ("open-dcoder-tiny", "rope_pairs", True),
         ("a2d-qwen3-tiny", "rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
         ("a2d-qwen2-tiny", "use_mrope", True),
         ("a2d-qwen2-tiny", "layer_types", ["sliding_attention", "full_attention"]),
