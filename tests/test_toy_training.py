@@ -297,7 +297,7 @@ def test_they_fit_the_protocols(denoiser, reward):
 
 
 def test_a_prompt_has_a_key_of_its_own_wherever_it_stands(denoiser):
-    prompts = ["sea castle gloomy", "sea castle grand"]
+    prompts = ["sea castle gloomy", "sea castle grand", "sea  castle gloomy "]
     for order in (prompts, prompts[::-1]):
         assert denoiser.encode(order).keys == tuple(map(prompt_key, order))
 
@@ -421,6 +421,7 @@ def test_held_out_prompts_are_bounded():
 def test_testbeds_say_what_they_are(monkeypatch):
     for name, recipe in (("QUICK_DENOISER", TINY_DENOISER), ("QUICK_REWARD", TINY_REWARD)):
         monkeypatch.setattr(f"toy.testbed.{name}", recipe)
+    monkeypatch.setattr("toy.testbed.DENOISER", None)  # these are all quick
     testbed = toy_testbed.Testbed.load(quick=True, seed=3, embedding_std=0.5)
     assert testbed.description == (
         "mask predictor of seed 3, quick reward model of seed 3 with embeddings started at "
