@@ -575,6 +575,30 @@ def test_all_that_is_not_comparable_is_named_in_order():
     ]
 
 
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        *(
+            ({"dtype": name}, f"dtype {name} instead of bfloat16")
+            for name in ("float16", "float32", "float64")
+        ),
+        *(
+            ({"main_reward": size}, f"reward {published.SKYWORK[size]}")
+            for size in published.SKYWORK
+            if size != "1.7B"
+        ),
+        ({"denoiser": {"name": published.SMALL}}, f"denoiser {published.SMALL}"),
+        ({"unmatched": "mean"}, "unmatched tokens mean instead of eos"),
+    ],
+    ids=str,
+)
+def test_only_one_precision_and_one_pair_are_the_papers(change, difference):
+    """Another reward model of the paper's is not, nor is what is nearly as precise."""
+    of = [record("rm-bench", "bon", seed, idx, [1.0]) for seed in (1, 2, 3) for idx in range(64)]
+    run = run_of(of, benchmarks={"rm-bench": OF_THE_HUB}, **change)
+    assert list(comparable.differences(run)) == [difference]
+
+
 # Captions
 
 
@@ -1430,3 +1454,35 @@ def test_what_is_selected_and_compared_of_a_run():
     assert varied.variants("reward") == ["0.6B", "4B"]
     assert varied.variants("gradient_steps") == [2, 8]
     assert run_of([], asked=[]).prompts == run_of([]).prompts == 0
+
+
+def test_most_prompts_are_those_of_any_request():
+    """A run may be given more of them later, or fewer."""
+    for counts in ([1, 64], [64, 1]):
+        asked = [ASKED[0] | {"prompts": {"own": n, "rm-bench": 1}} for n in counts]
+        assert run_of(MAIN, asked=asked).prompts == 64
+        assert "64 prompts per benchmark and seed at most" in notes(run_of(MAIN, asked=asked))[0]
+
+
+def test_nothing_is_published_of_any_testbed_but_dream():
+    """Be it the toy, or one of somebody else."""
+    testbeds = ("dream", "toy", "exact toy", "theirs")
+    assert [run_of(MAIN, testbed=name).toy for name in testbeds] == [False, True, True, True]
+    assert not numbers.beside_the_published(run_of(MAIN, testbed="theirs"))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_prompt_is_known_by_its_text_and_not_by_its_place(tmp_path, whole):
+    """Seeds shuffle: of these two the prompts are the same, in another order."""
+    records = [
+        record("own", method, seed, idx, [gain]) | {"prompt": f"prompt {(idx + seed) % 3}"}
+        for method, gain in (("bon", 0.0), ("entrgi", 1.0))
+        for seed in (1, 2)
+        for idx in ((0, 1, 2) if seed == 1 else (0, 1))
+    ]
+    records[-1]["prompt"] = records[4]["prompt"] = "another prompt"
+    (found,) = {
+        difference.prompts
+        for difference in Run.read(folder_of(tmp_path, records), whole=whole).paired("own").values()
+    }
+    assert found == 4
