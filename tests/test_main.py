@@ -487,6 +487,33 @@ def test_every_option_reaches_what_is_run(declared, tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("option", "changed"),
+    [
+        ("--compile", "compiled"),
+        ("--cuda-graphs", "cuda_graphs"),
+        ("--offload", "offload"),
+        ("--retry-failed", "retry_failed"),
+        ("--other-version", "other_version"),
+    ],
+)
+def test_a_switch_of_a_run_turns_on_what_it_says_and_nothing_else(declared, option, changed):
+    _, testbed, _, options = declared("main", option)
+    _, plain, _, as_always = declared("main")
+    differing = [name for name in testbed if testbed[name] != plain[name]]
+    differing += [name for name in options if options[name] != as_always[name]]
+    assert differing == [changed]
+    assert (testbed | options)[changed] is True
+
+
+def test_the_benchmarks_of_a_run_are_at_the_commits_that_its_folder_names(
+    declared, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(start, "pinned", lambda folder: {"rm-bench": f"as in {folder}"})
+    _, testbed, _, _ = declared("main", "--out", tmp_path, "--benchmark", "rm-bench")
+    assert testbed["benchmarks"] == ["rm-bench", {"rm-bench": f"as in {tmp_path}"}]
+
+
 def test_which_networks_and_settings_a_run_takes(declared):
     """All sizes only where they are varied; of the small pair its own; T of its own if one is
     given, and the authors' settings.
@@ -641,6 +668,10 @@ def test_what_is_timed_where_nothing_is_said(monkeypatch, tmp_path):
         ("wide", None, 5, cpu, False, False, False, None),
         ("toy", tmp_path, 1, cpu, True, True, True, 3),
     ]
+    switches = ("--faster", "--scaling", "--switches")
+    for switch in switches:
+        said("bench", "--device", "cpu", switch)
+        assert asked.pop()[4:7] == tuple(switch == each for each in switches)
     for wrong in (("--rounds", 0), ("--threads", 0), ("--threads", 257)):
         said("bench", "--device", "cpu", *wrong, code=2)
     with pytest.raises(ValueError, match="shape: got 'huge'"):

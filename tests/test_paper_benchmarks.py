@@ -13,6 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entrgi_ref import models
+from entrgi_ref.models import loading
 from entrgi_ref.paper.declared import benchmarks, published
 from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.paper.declared.testbed import DreamTestbed, reward_paths
@@ -356,6 +358,63 @@ def test_a_testbed_of_dream_is_loaded_as_it_is_unless_something_is_said():
     assert testbed.gold("a", "b") is None
     summed = DreamTestbed("dream", {"a": "x", "b": "y"}, [], reward_weights=(0.5, -1))
     assert (summed.rewards, summed.main_reward) == (("sum",), "sum")
+
+
+OF_THE_MACHINE = {
+    "dtype": "float64",
+    "requested_device": "cpu",
+    "reward_device": "cuda:1",
+    "unmatched": "zero",
+    "compiled": "compiled",
+    "cuda_graphs": "graphs",
+    "micro_batch": 3,
+    "offload": "offloaded",
+    "attention": "eager",
+    "quantize": {"reward": "8bit"},
+}
+
+
+def test_all_options_of_a_testbed_reach_what_is_loaded(monkeypatch):
+    """Each as what it is; of the networks one has those of the denoiser, the other the reward's."""
+    asked, loaded = [], []
+
+    def together(*given, **how):
+        asked.append((given, how))
+        one, other = (SimpleNamespace(options={"own": name}) for name in ("denoiser", "reward"))
+        return SimpleNamespace(denoiser=one, reward=other)
+
+    def load(self, *given, **how):
+        loaded.append((self.of, given, how))
+        return SimpleNamespace(network="network")
+
+    def examined(path, **how):
+        return type("Examined", (), {"of": (path, how), "load": load})()
+
+    monkeypatch.setattr(loading.Together, "of", together)
+    monkeypatch.setattr(models.DenoiserCheckpoint, "examine", examined)
+    monkeypatch.setattr(models, "examine_reward", examined)
+    testbed = DreamTestbed("dream", {"a": "x"}, [], **OF_THE_MACHINE)
+    testbed.reward("a")
+    assert asked == [
+        (
+            ("float64", "cpu", "cuda:1"),
+            {
+                "quantize": {"reward": "8bit"},
+                "offload": "offloaded",
+                "attention": "eager",
+                "compiled": "compiled",
+                "cuda_graphs": "graphs",
+            },
+        )
+    ]
+    assert loaded == [
+        (("dream", {}), (), {"compiled": "compiled", "own": "denoiser"}),
+        (
+            ("x", {"unmatched": "zero"}),
+            (testbed.denoiser(),),
+            {"cuda_graphs": "graphs", "micro_batch": 3, "own": "reward"},
+        ),
+    ]
 
 
 def test_one_reward_is_held_until_another_is_wanted(monkeypatch):
