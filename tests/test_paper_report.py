@@ -662,6 +662,119 @@ def test_the_bars_of_figure_5_are_those_of_the_changes(tmp_path):
             assert (y, half) == pytest.approx((0, 0) if x == 1 else last)
 
 
+OF_HUB = {n: {name: PAPER["benchmarks"][name] for name in HUB[:n]} for n in (1, 2)}
+"""The benchmarks of a run on some of them."""
+
+
+def test_each_point_of_figure_4_is_that_of_its_size(tmp_path):
+    """Of each benchmark and measure, with one standard error over the seeds."""
+    variants = [{"reward": r} for r in ("4B", "0.6B")]
+    declaration = PAPER | {"experiment": "reward-size", "benchmarks": OF_HUB[2]}
+    of = {"names": HUB[:2], "methods": ("bon", "entrgi"), "prompts": 1}
+    run = Run.read(written(tmp_path, declaration=declaration, variants=variants, **of))
+    panels = panels_of(figures.reward_size(run)).flat
+    for axis, (benchmark, measure) in zip(panels, product(HUB[:2], run.measures), strict=True):
+        assert axis.get_title() == benchmark
+        assert [t.get_text() for t in axis.get_xticklabels()] == ["0.6B", "4B"]
+        points = {(label, x): (y, half) for label, x, y, half in bars_of(axis)}
+        expected = {}
+        for method, (x, size) in product(("bon", "entrgi"), enumerate(("0.6B", "4B"))):
+            found = run.value(measure, benchmark=benchmark, method=method, reward=size)
+            expected[figures.STYLES[method][0], x] = pytest.approx((found.mean, found.error))
+        assert points == expected
+
+
+def test_a_change_of_figure_5_is_against_one_step_by_the_same_reward_model(tmp_path):
+    """Then it is averaged over the models: they have scales of their own."""
+    sizes = {"0.6B": (100.0, 1.0), "4B": (-7.0, 5.0)}
+    variants = [{"reward": r, "gradient_steps": M} for r in sizes for M in (1, 2, 8)]
+    declaration = PAPER | {"experiment": "gradient-steps", "benchmarks": OF_HUB[1]}
+    of = {"names": HUB[:1], "methods": ("aps", "entrgi"), "prompts": 1}
+    folder = written(tmp_path, declaration=declaration, variants=variants, **of)
+
+    def scaled(record):
+        offset, slope = sizes[record["variant"]["reward"]]
+        M = record["variant"]["gradient_steps"]
+        return {"rewards": [offset + slope * M * record["seed"]] * 4}
+
+    run = Run.read(rewritten(folder, scaled))
+    for axis in panels_of(figures.gradient_steps(run)).flat:
+        found = {(label, x): (y, half) for label, x, y, half in bars_of(axis)}
+        assert found == {
+            (figures.STYLES[method][0], M): pytest.approx((3 * 2 * (M - 1), 3 * (M - 1) / 3**0.5))
+            for method, M in product(("aps", "entrgi"), (1, 2, 8))
+        }
+
+
+def test_a_change_of_figure_5_needs_the_answers_with_one_step(tmp_path):
+    """A method of which these have all failed has no line, and the others have theirs."""
+    variants = [{"gradient_steps": M} for M in (1, 2)]
+    declaration = PAPER | {"experiment": "gradient-steps", "benchmarks": OF_HUB[1]}
+    of = {"names": HUB[:1], "methods": ("aps", "entrgi"), "prompts": 1}
+    run = Run.read(written(tmp_path, declaration=declaration, variants=variants, **of))
+    gone = ("aps", {"gradient_steps": 1})
+    left = [r for r in run.records if (r["method"], r["variant"]) != gone]
+    for axis in panels_of(figures.gradient_steps(Run(run.declaration, left, [], []))).flat:
+        assert {label for label, *_ in bars_of(axis)} == {"EntRGi"}
+
+
+def observed(benchmark, method, seed, steps, counts):
+    """A record of what an observer saw: (E, entropy, n) at each step."""
+    edges = {"entropy_edges": [0.0, 1.0, 2.0], "error_edges": [0.0, 3.0, 6.0]}
+    named = [dict(zip(("E", "entropy", "n"), step, strict=True)) for step in steps]
+    return {
+        "experiment": "error-by-step",
+        "benchmark": benchmark,
+        "method": method,
+        "variant": {},
+        "seed": seed,
+        "idx": 0,
+        "prompt": "p",
+        "responses": ["a"],
+        "rewards": [1.0],
+        "status": "ok",
+        "reason": None,
+        "errors": {
+            "steps": [{"step": i} | one for i, one in enumerate(named)],
+            "histogram": {**edges, "counts": counts},
+            "log_vocabulary": 2.0 if benchmark == "rm-bench" else 4.0,
+        },
+    }
+
+
+def test_figures_2_and_3_keep_benchmarks_apart():
+    """Lines weigh positions alike and bands prompts; the counts are those of one benchmark."""
+    records = [
+        observed("rm-bench", "aps", 1, [(1.0, 0.5, 10), (2.0, 0.25, 5)], [[1, 2], [3, 4]]),
+        observed("rm-bench", "aps", 2, [(2.0, 1.5, 30)], [[10, 0], [0, 0]]),
+        observed("own", "aps", 1, [(5.0, 3.0, 7)], [[0, 0], [0, 100]]),
+    ]
+    declaration = PAPER | {"experiment": "error-by-step"}
+    declaration |= {"benchmarks": {"rm-bench": "", "own": ""}, "fingerprint": "f"}
+    run = Run(declaration, records, [], [])
+    panels = panels_of(figures.error_by_step(run))
+    expected = {
+        (0, "E"): ([1, 2], [1.75, 2.0], np.percentile([1.0, 2.0], [10, 90])),
+        (0, "entropy"): ([1, 2], [1.25, 0.25], np.percentile([0.5, 1.5], [10, 90])),
+        (1, "E"): ([1], [5.0], (5.0, 5.0)),
+        (1, "entropy"): ([1], [3.0], (3.0, 3.0)),
+    }
+    for (row, name), (x, y, band) in expected.items():
+        axis = panels[row, 0 if name == "E" else 1]
+        assert axis.get_title() == ("rm-bench", "own")[row]
+        (line,) = [l for l in axis.lines if l.get_label() == "APS"]
+        assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == (x, pytest.approx(y))
+        vertices = axis.collections[0].get_paths()[0].vertices
+        first = vertices[vertices[:, 0] == 1, 1]
+        assert (first.min(), first.max()) == pytest.approx(tuple(band))
+        highest = [l.get_ydata()[0] for l in axis.lines if l.get_label() == figures.LOG_V]
+        assert highest == ([] if name == "E" else [2.0, 4.0][row : row + 1])
+    panels = [axis for axis in figures.error_vs_entropy(run).axes if axis.get_title()]
+    for axis, counts in zip(panels, ([[11, 2], [3, 4]], [[0, 0], [0, 100]]), strict=True):
+        (image,) = [c for c in axis.collections if hasattr(c, "get_coordinates")]
+        assert image.get_array().filled(0).tolist() == np.transpose(counts).tolist()
+
+
 @draws
 def test_gold_is_that_of_the_answer_with_the_largest_reward(tmp_path):
     folder = written(tmp_path, declaration=PAPER | {"testbed": "toy"}, names=HUB[:1])
@@ -783,6 +896,16 @@ def test_published_numbers_are_marks_of_their_own_where_they_are_known(tmp_path,
     ):
         figure = figures.main(Run({**run.declaration, **other}, run.records[:60], [], []))
         assert not any("published" in text.get_text() for text in figure.findobj(Text))
+
+
+@pytest.mark.parametrize(("change", "label"), [({}, "published"), ({"dtype": "float32"}, None)])
+def test_a_mark_says_that_the_published_number_is_of_other_settings(tmp_path, change, label):
+    names = {"benchmarks": {"rm-bench": PAPER["benchmarks"]["rm-bench"]}}
+    run = Run.read(written(tmp_path, declaration=PAPER | names | change, prompts=64, **FEW))
+    marks = {line.get_label() for axis in figures.main(run).axes for line in axis.lines}
+    assert {mark for mark in marks if mark.startswith("published")} == {
+        label or "published, other settings"
+    }
 
 
 @pytest.mark.slow
