@@ -808,6 +808,18 @@ def test_of_a_run_without_answers_nothing_is_judged(tmp_path):
     assert said == [f"0 answers judged in {place}, 0 failed"]
 
 
+def test_a_judgement_without_an_answer_is_not_counted(tmp_path):
+    """Such as one of an answer that has been taken out of the run since."""
+    run = answers_of(tmp_path, ["fine", "good"])
+    _, _, place, (first, _) = judged(run, Picky())
+    (file,) = (place / "records").glob("*.jsonl")
+    stray = first | {"idx": 7, "score": 1.0, "scores": [1.0, 1.0], "without_digit": 2}
+    file.write_text(file.read_text() + json.dumps(stray) + "\n")
+    failed, said, _, found = judged(run, Picky())
+    assert (failed, len(found)) == (0, 3)
+    assert said == [f"2 answers judged in {place}, 0 failed, mean score 4.000"]
+
+
 def test_questions_are_asked_of_eight_prompts_at_a_time(tmp_path):
     own = Picky()
     _, said, _, found = judged(answers_of(tmp_path, [f"p{i}" for i in range(17)]), own)

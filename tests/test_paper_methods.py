@@ -10,8 +10,9 @@ from paper_runs import PROMPTS, TINY_BASE, arguments, benchmark_file, by_key, in
 
 from checkpoints import pair
 from entrgi_ref import GuidanceConfig, SamplingConfig
+from entrgi_ref.paper.declared.benchmarks import Benchmark
 from entrgi_ref.paper.declared.costs import Costs, gradient_steps_of
-from entrgi_ref.paper.declared.experiments import EXPERIMENTS, LABELS, METHODS, RIVALS
+from entrgi_ref.paper.declared.experiments import EXPERIMENTS, LABELS, METHODS, RIVALS, Cell
 from entrgi_ref.paper.declared.methods import BETA, Method
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.run import estimate
@@ -364,3 +365,32 @@ def test_costs_are_asked_once_for_each_method_of_all_prompts():
     auto = Plan.of("main", TINY_BASE, [3], 9, "auto", ["bon"])
     assert auto.declaration(testbed)["batch_size"] == "auto"
     assert auto.asked(testbed)["prompts"] == {"digits": 5}
+
+
+class TwoBenchmarks(TinyTestbed):
+    """On the first the denoiser costs nothing, on the second as much as the reward model."""
+
+    benchmarks = (Benchmark("one", ("1",), "one"), Benchmark("two", ("22", "333", "1"), "two"))
+
+    def costs(self, *given):
+        self.asked = given
+        return Costs(0.0 if given[1] == ("1",) else 1.0, 1.0)
+
+
+def test_costs_are_those_of_the_reward_model_and_the_benchmark_of_a_cell():
+    testbed, plan = TwoBenchmarks(), Plan.of("main", TINY_BASE, [1], 1, 1, ["bon_equal_compute"])
+    for name, prompts in (("one", ("1",)), ("two", ("22", "333", "1"))):
+        for reward in testbed.rewards:
+            plan.method(testbed, Cell("main", name, "bon_equal_compute", {"reward": reward}, 1))
+            assert testbed.asked == (reward, prompts, TINY_BASE.new_tokens)
+
+
+def test_equal_compute_is_that_of_each_benchmark(tmp_path):
+    """Of the second, answers without guidance pay for the denoiser too."""
+    testbed = TwoBenchmarks()
+    tiny_run(tmp_path, testbed, prompts=1, methods=["bon_equal_compute"])
+    (one, two) = read_records(tmp_path)
+    K, M, T = TINY_BASE.trajectories, TINY_BASE.guidance.steps, len(gradient_steps_of(TINY_BASE))
+    assert (one["benchmark"], len(one["responses"])) == ("one", K * (1 + 2 * T * M))
+    both = math.ceil(K * (T + 2 * T * M + 1) / (T + 1))
+    assert (two["benchmark"], len(two["responses"])) == ("two", both)

@@ -42,6 +42,7 @@ from entrgi_ref.paper.declared.experiments import Cell
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.declared.testbed import DreamTestbed, reward_paths
 from entrgi_ref.paper.run import batches, estimate, runner, start
+from entrgi_ref.paper.run import folder as run_folder
 from entrgi_ref.paper.run.batches import Answerer, Batch
 from entrgi_ref.paper.run.errors_by_prompt import ErrorsByPrompt
 from entrgi_ref.paper.run.folder import RunFolder
@@ -624,6 +625,20 @@ def test_cells_come_seed_by_seed_and_one_reward_model_after_another():
     order = [(cell.seed, cell.variant["reward"]) for cell in cells]
     expected = [(5, "small"), (5, "large"), (2, "small"), (2, "large")]
     assert [key for key, _ in itertools.groupby(order)] == expected
+
+
+def test_a_benchmark_is_done_by_all_methods_before_the_next():
+    """Methods are compared on the same prompts: of a run that is stopped early, on what is done."""
+    testbed = TinyTestbed(rewards=("only",), main_reward="only")
+    two = SimpleNamespace(
+        rewards=testbed.rewards,
+        main_reward=testbed.main_reward,
+        benchmarks=[Benchmark("one", ("1",), ""), Benchmark("two", ("2",), "")],
+    )
+    cells = plan_of(seeds=(1, 2)).cells(two)
+    assert [(cell.seed, cell.benchmark, cell.method) for cell in cells] == list(
+        itertools.product((1, 2), ("one", "two"), ("bon", "entrgi"))
+    )
 
 
 def test_another_batch_size_is_another_run(tmp_path):
@@ -1283,6 +1298,21 @@ def test_the_first_five_failures_are_named_and_the_others_counted(tmp_path, n):
         *(f"  digits, bon, seed 1, prompt {i}: {reasons[i]}" for i in range(min(n, 5))),
         *([f"  and {n - 5} more"] if n > 5 else []),
     ]
+
+
+def test_failures_are_tried_again_and_other_code_goes_on_only_where_it_is_said(
+    tmp_path, monkeypatch
+):
+    """Neither allows the other."""
+    plan, prompts = plan_of(methods=["bon"]), ("1", "22")
+    bad = TinyTestbed(judge=FailingReward(2, dislikes=("22",)), prompts=prompts)
+    good = TinyTestbed(prompts=prompts)
+    assert start.run(plan, bad, tmp_path, print) == 1
+    assert start.run(plan, good, tmp_path, print, other_version=True) == 1
+    monkeypatch.setattr(run_folder, "made_with", lambda: {"commit": "another"})
+    with pytest.raises(ValueError, match="was made with other code"):
+        start.run(plan, good, tmp_path, print, retry_failed=True)
+    assert start.run(plan, good, tmp_path, print, other_version=True, retry_failed=True) == 0
 
 
 def test_a_finished_run_loads_no_reward_model(tmp_path):

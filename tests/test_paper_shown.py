@@ -1166,7 +1166,10 @@ def test_what_a_page_of_answers_is_made_of():
     silent["reason"] = None
     run = run_of(
         [third, second, first, fourth],
-        [judged_by("j", {key_of(first): 4.5})],
+        [
+            judged_by("j", {key_of(first): 4.5}),
+            judged_by("k", {key_of(first): 2.0, key_of(third): 1.0}),
+        ],
         gone=[silent, gone],
         fingerprint="f",
     )
@@ -1195,11 +1198,12 @@ def test_what_a_page_of_answers_is_made_of():
         "records": [
             {"place": 0, "method": 0, "variant": 2, "failed": "no reason was recorded"},
             {"place": 1, "method": 0, "variant": 1, **answers, "gold": [3.0, 4.0]}
-            | {"judged": {"j": 4.5}},
+            | {"judged": {"j": 4.5, "k": 2.0}},
             {"place": 2, "method": 0, "variant": 1, "failed": "nan"},
             {"place": 1, "method": 1, "variant": 0, **answers}
             | {"words": [[0, 1], [1, 2]], "steps": WROTE["steps"], "of": 4},
             {"place": 3, "method": 0, "variant": 1, **answers, "rewards": [0.5, 0.0]}
+            | {"judged": {"k": 1.0}}
             | {"words": [[2], [3]], "steps": [[0], []], "of": 9},
             {"place": 4, "method": 0, "variant": 1, **answers, "rewards": [0.5, 0.0]}
             | {"words": [[], []], "steps": [[], []], "of": 1},
