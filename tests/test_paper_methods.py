@@ -385,6 +385,12 @@ def test_costs_are_those_of_the_reward_model_and_the_benchmark_of_a_cell():
             assert testbed.asked == (reward, prompts, TINY_BASE.new_tokens)
 
 
+def test_what_is_asked_for_has_prompts_of_every_benchmark():
+    """As many as there are, of one that has fewer."""
+    asked = Plan.of("main", TINY_BASE, [1], 2, 1).asked(TwoBenchmarks())
+    assert asked["prompts"] == {"one": 1, "two": 2}
+
+
 def test_equal_compute_is_that_of_each_benchmark(tmp_path):
     """Of the second, answers without guidance pay for the denoiser too."""
     testbed = TwoBenchmarks()

@@ -911,6 +911,21 @@ predicted time of a denoising step with M = 60, N = 32, by the assumed rates:
     assert {(asked.dtype, asked.guidance_dtype) for asked in made_up} == {("bfloat16", "float64")}
 
 
+def test_an_output_layer_costs_the_same_whether_or_not_it_is_the_table_too(made_up, monkeypatch):
+    """Of two tables one is looked up in; of one that is both, none is left out."""
+    base = replace(BASE, trajectories=2, new_tokens=32, denoising_steps=32).guided(steps=60)
+    plan = Plan.of("main", base, [1], 5, 4, ["bon_equal_compute", "smc", "lookahead"])
+    assumed = dry.Assumed(tflops=12.5, bandwidth=1000, prompt_tokens=96)
+    K = equal_compute(60)
+    for tied in (False, True):
+        shape = TWO["dream"] | {"tie_word_embeddings": tied}
+        monkeypatch.setitem(dry.SHAPES, "dream", shape)
+        text, _ = dry.dry(plan, "dream", {"mine": "judge"}, "auto", assumed)
+        assert f"  Best-of-N at equal compute, K = {K['bon']}, without" in text
+        assert f"  SMC, K = {K['smc']}, without" in text
+        assert f"  Lookahead, K = 2, candidates = {K['candidates']}, without" in text
+
+
 def test_a_dry_plan_says_what_it_does_not_count_with(made_up):
     base = replace(BASE, new_tokens=64, denoising_steps=64)
     base = replace(base, guidance=replace(base.guidance, dtype="denoiser"))

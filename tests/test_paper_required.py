@@ -309,6 +309,7 @@ def test_a_record_is_of_its_run():
         ("self_smc", "guidance.steps", 1, "its guidance.steps is 1, expected 0"),
         ("half", "guidance.step_size", 0.4, "its guidance.step_size is 0.4, expected 0.5"),
         ("damped", "trajectories", 3, "its trajectories is 3, expected 2"),
+        ("bon", "trajectories", 3, "its trajectories is 3, expected 2"),
         ("bon_equal_compute", "trajectories", 3, "it has 2 responses, expected 3"),
         ("aps", "seed", 1, "its settings.seed is 1, expected 0"),
         ("aps", "reward", "sum", "its settings.reward is 'sum', expected '1.7B'"),
