@@ -417,6 +417,36 @@ def test_all_options_of_a_testbed_reach_what_is_loaded(monkeypatch):
     ]
 
 
+def test_all_networks_of_a_testbed_are_examined_before_any_is_loaded(monkeypatch):
+    """Whether it can be loaded, has room for the answers, and knows what tokens are read as."""
+    asked = []
+
+    class Examined:
+        tokens = ("a", "b")
+
+        def __init__(self, path, unmatched=None):
+            self.path = path
+            asked.append((path, unmatched))
+
+        def require_room(self, prompts, new_tokens):
+            asked.append((self.path, prompts, new_tokens))
+
+        def vocabulary(self, tokens):
+            asked.append((self.path, tokens))
+
+    monkeypatch.setattr(loading.Together, "of", lambda *given, **how: asked.append(given) or "how")
+    monkeypatch.setattr(models.DenoiserCheckpoint, "examine", Examined)
+    monkeypatch.setattr(models, "examine_reward", Examined)
+    rewards = {"small": "x", "large": "y"}
+    DreamTestbed("dream", rewards, [], unmatched="zero", requested_device="cpu").examine(9)
+    assert asked == [
+        ("auto", "cpu", None),
+        *(("dream", None), ("dream", ["?"], 9)),
+        *(("x", "zero"), ("x", ("a", "b")), ("x", ["?"], 9)),
+        *(("y", "zero"), ("y", ("a", "b")), ("y", ["?"], 9)),
+    ]
+
+
 def test_one_reward_is_held_until_another_is_wanted(monkeypatch):
     loaded = []
 

@@ -447,6 +447,7 @@ def test_a_cluster_elsewhere_is_asked_before_it_is_connected_to(monkeypatch):
 )
 def test_each_gpu_has_an_actor_if_nothing_else_is_said(monkeypatch, gpus, wanted, each, started):
     ray = Noted(monkeypatch, connected=True, gpus=gpus)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)  # an actor has as many as the driver
     with actors_of(wanted) as actors:
         assert ray.asked == [("remote", WITHOUT_A_GPU | {"num_gpus": each})]
         actors.load()
@@ -457,7 +458,7 @@ def test_each_gpu_has_an_actor_if_nothing_else_is_said(monkeypatch, gpus, wanted
         assert len(ray.started) == started  # idle and busy ones count
     assert len(ray.killed) == started
     plan, testbed, expected, threads = ray.started[0].given
-    assert (plan, threads) == (plan_of(), torch.get_num_threads())
+    assert (plan, threads) == (plan_of(), 7)
     assert expected == {**plan.declaration(testbed), "made_with": {"commit": "c0ffee"}}
 
 

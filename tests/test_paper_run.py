@@ -648,6 +648,26 @@ def test_another_batch_size_is_another_run(tmp_path):
         tiny_run(tmp_path, batch_size=3)
 
 
+def test_a_batch_that_is_taken_is_held_until_its_lock_is_closed(tmp_path):
+    plan, testbed = plan_of(methods=["bon"]), TinyTestbed()
+    ours, theirs = (RunFolder(tmp_path, plan.declaration(testbed)) for _ in range(2))
+    taken = Runner(plan, testbed, ours, print).take()
+
+    def free(batch):
+        with theirs.lock(repr(batch.keys[0])) as held:
+            return held
+
+    first, lock = next(taken)
+    second, other = next(taken)
+    assert [free(first), free(second)] == [False, False]
+    lock.close()
+    assert [free(first), free(second)] == [True, False]
+    other.close()
+    assert free(second)
+    ours.close()
+    theirs.close()
+
+
 def test_what_another_process_has_just_done_is_not_done_again(tmp_path):
     plan, testbed = plan_of(), TinyTestbed()
     folders = [RunFolder(tmp_path, plan.declaration(testbed)) for _ in range(2)]
