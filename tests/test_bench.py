@@ -144,6 +144,7 @@ def test_what_a_run_should_take_grows_with_what_is_worked_on():
         assert grown({name: 1.0}, gradient_steps=7) == pytest.approx(8 / 4)
     for name in ("entropy", "gradient", "adam"):
         assert grown({name: 1.0}, gradient_steps=6) == pytest.approx(2)
+    assert grown({"head": 1.0}, vocabulary=2 * base.vocabulary, prompt=48) == pytest.approx(2)
     assert grown({"denoiser": 1.0}, prompt=48) == pytest.approx((48 + 16) / (16 + 16))
     assert grown({"denoiser": 1.0}, vocabulary=10, gradient_steps=9) == pytest.approx(1)
     assert grown({"rest": 1.0, "reward_forward": 3.0}, gradient_steps=6) == pytest.approx(7 / 4)

@@ -324,13 +324,18 @@ def test_networks_that_do_not_fit_are_one_clear_line(tmp_path, benchmark, monkey
 
 
 def test_a_lost_device_ends_the_run(tmp_path):
+    """At once: its prompts are not tried one by one."""
+    asked = []
+
     class Lost(FailingDenoiser):
         def __call__(self, *inputs):
+            asked.append(inputs)
             raise torch.AcceleratorError("CUDA error: an illegal memory access")
 
     with pytest.raises(torch.AcceleratorError):
         tiny_run(tmp_path, TinyTestbed(denoise=Lost(1)))
     assert lines(tmp_path) == []
+    assert len(asked) == 1
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path):
@@ -1211,6 +1216,19 @@ def test_records_come_in_order_whatever_fails_or_does_not_fit(monkeypatch):
     assert emptied == [1]  # not for what merely failed
 
 
+@pytest.mark.parametrize("rows", [None, 3])
+def test_a_testbed_says_how_many_positions_are_guided_at_a_time(tmp_path, monkeypatch, rows):
+    asked, generate_ = [], methods.generate
+
+    def noted(*given, **options):
+        asked.append(options["vocabulary_batch"])
+        return generate_(*given, **options)
+
+    monkeypatch.setattr(methods, "generate", noted)
+    tiny_run(tmp_path, TinyTestbed(vocabulary_batch=rows), prompts=1)
+    assert asked == [rows, rows]
+
+
 def test_a_failure_without_words_is_called_by_its_kind():
     class Mute(FailingDenoiser):
         def __call__(self, *inputs):
@@ -1228,6 +1246,7 @@ def test_a_failure_without_words_is_called_by_its_kind():
         empty = {"responses": [], "rewards": [], "errors": None, "written": None, "timing": {}}
         expected = {"status": "failed", "reason": reason, **empty}
         assert {name: second[name] for name in expected} == expected
+        assert "gold" not in second
         assert said == [
             f"a batch failed, its prompts are tried one by one: {reason}",
             *[f"failed: {reason}"] * 2,

@@ -627,6 +627,19 @@ def test_the_caption_of_the_main_figure():
     )
 
 
+def test_a_caption_says_each_setting_as_what_it_is():
+    """The authors' have 128 twice: here no two are alike."""
+    settings = SETTINGS | {"trajectories": 2, "new_tokens": 96, "denoising_steps": 48}
+    settings |= {"temperature": 0.125, "top_p": 0.75, "order": "anchor"}
+    guidance = {"steps": 5, "step_size": 0.25, "optimiser": "sgd"}
+    settings["guidance"] = SETTINGS["guidance"] | guidance
+    caption = captions.caption(run_of(MAIN[-2:], settings=settings), "main")
+    assert (
+        "Settings: K = 2 answers, 96 new tokens, T = 48 denoising steps, M = 5 gradient steps of "
+        "η = 0.25 (sgd), τ = 0.125, top-p 0.75, order anchor, reward "
+    ) in caption
+
+
 def test_a_caption_counts_the_answers_to_every_benchmark():
     """The first of them has none of this method."""
     names = ("own", "rm-bench", "judge-bench")
