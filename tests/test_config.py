@@ -204,11 +204,18 @@ def test_an_epsilon_without_an_entropy_is_refused(weight):
     theirs = SamplingConfig.authors()
     assert theirs.guided(weight=weight).guidance.epsilon == 0
     assert theirs.guided(weight="entrgi_tempered").guidance.epsilon == 1e-10
+    with pytest.raises(
+        ValueError, match=r"epsilon: got 1e-05, expected 0"
+    ):  # one that is asked for
+        theirs.guided(weight=weight, epsilon=1e-5)
 
 
-def test_an_order_temperature_without_a_ranking_is_refused():
+@pytest.mark.parametrize(
+    "others", [{}, {"eos_last": False}, {"write_every_id": True}, {"skip_empty_steps": False}]
+)
+def test_an_order_temperature_without_a_ranking_is_refused(others):
     with pytest.raises(ValueError, match=r"order_temperature: got 0.5, expected 0: .*'origin'"):
-        SamplingConfig(order="origin", order_temperature=0.5)
+        SamplingConfig(order="origin", order_temperature=0.5, **others)
 
 
 def test_numbers_of_numpy_are_as_good_as_pythons(as_users_run_it):

@@ -358,6 +358,23 @@ def test_dtype_is_that_of_the_guided_logits(name, dtype):
         assert record.logits.dtype == record.guided_logits.dtype == dtype
 
 
+@pytest.mark.parametrize("vocabulary_batch", [None, 5])
+@pytest.mark.parametrize("tau", [0.3, 2.0])
+@pytest.mark.parametrize(("weight", "own"), [("entrgi", False), ("entrgi_tempered", True)])
+def test_the_tempered_weight_alone_is_that_of_the_sampling_temperature(
+    weight, own, tau, vocabulary_batch
+):
+    records = []
+    guidance = replace(FLOAT64, weight=weight, epsilon=1e-4)
+    config = replace(SMALL, guidance=guidance, temperature=tau)
+    options = {"observe": records.append, "vocabulary_batch": vocabulary_batch}
+    generate(TinyDenoiser(0, sharpness=0.5), TinyReward(50), PROMPTS, config, **options)
+    for record in records:
+        expected = entropy_weight(record.logits, temperature=tau if own else 1, epsilon=1e-4)
+        torch.testing.assert_close(record.weight[0], expected)
+        assert (record.entropy[0] > 0.2).any()
+
+
 def test_authors_settings_run():
     generation, records = observed(SMALL.authors())
     assert generation.tokens.shape == (2, 2, 6)
@@ -663,6 +680,16 @@ def test_steps_without_a_plan_run_where_masks_were_written():
     assert [step.index for step, _ in everything] == list(range(999))
 
 
+@pytest.mark.parametrize("left_to_chance", [{"order": "origin"}, {"write_every_id": True}])
+def test_steps_at_which_chance_commits_nothing_run_unless_they_are_skipped(left_to_chance):
+    config = replace(SMALL, trajectories=2, denoising_steps=12, **left_to_chance)
+    _, every = observed(replace(config, skip_empty_steps=False))
+    busy = [record.step for record in every if record.committed.any()]
+    assert [record.step for record in every] == list(range(12))
+    assert 0 < len(busy) < 12
+    assert [record.step for record in observed(config)[1]] == busy
+
+
 # Infilling
 
 TEMPLATES = torch.tensor([[13, 3, 13, 13, 12, 13], [5, 13, 7, 8, 9, 2]])
@@ -872,6 +899,16 @@ def test_means_of_rewards_are_of_double_precision():
     assert generation.average.dtype == generation.top1.dtype == torch.float64
     assert generation.average.item() == 8.03125
     assert generation.top1.item() == 8.0625
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_rewards_of_answers_are_in_the_dtype_of_the_reward(dtype):
+    reward = TinyReward(50)
+    score = reward.score
+    reward.score = lambda prompts, responses: score(prompts, responses).to(dtype)
+    generation, _ = observed(reward=reward)
+    assert generation.rewards.dtype == dtype
+    assert generation.top1.dtype == generation.average.dtype == torch.float64
 
 
 def test_of_equal_rewards_the_first_is_the_best():

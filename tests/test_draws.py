@@ -153,6 +153,15 @@ def test_the_sorted_nucleus_is_that_of_the_definition(logits, top_p):
     torch.testing.assert_close(cut.sum(1), torch.ones(len(q), dtype=cut.dtype), atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("cut", [nucleus, _sorted_nucleus])
+def test_masses_are_compared_in_float32_whose_tokens_they_are(cut):
+    """0.5 + 0.2 is 0.7 there, and a little more where what is rounded off counts."""
+    q = torch.tensor([[0.5, 0.2, 0.1, 0.2]])
+    assert q[0, :2].double().sum() > 0.7
+    assert (cut(q, 0.7) > 0).tolist() == [[True, True, False, True]]
+    assert (cut(q.double() / q.double().sum(), 0.699) > 0).tolist() == [[True, True, False, False]]
+
+
 def test_of_equals_the_lower_ids_are_in_the_sorted_nucleus():
     """In a row so long that an unstable sort would mix them."""
     q = torch.full((2, 5000), 1 / 5000, dtype=torch.bfloat16)
@@ -249,6 +258,11 @@ def test_seeds_steps_and_keys_may_be_numpys(as_users_run_it, kind, recwarn):
         found.at(kind(3), rows, positions).order(), expected.at(3, rows, positions).order()
     )
     assert not recwarn
+
+
+def test_a_seed_may_have_each_of_64_bits():
+    ends = (-(2**63), -1, 0, 2**63 - 1)
+    assert len({KeyedDraws.of(seed, [7], 1).rows.item() for seed in ends}) == 4
 
 
 def test_a_key_beyond_64_bits_is_refused():

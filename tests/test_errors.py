@@ -1,6 +1,7 @@
 """Eq. 8: E and D trade one for one. And the records of an observer."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from entrgi_ref import (
     discreteness_error,
     interpolate,
 )
+from entrgi_ref.errors import stacked
 
 
 @given(soft_hard_weight())
@@ -35,6 +37,21 @@ def test_expectation_has_no_E_and_aps_no_D(case):
     soft, hard, w = case
     assert approximation_error(interpolate(soft, hard, 0 * w), soft).max() == 0
     assert discreteness_error(interpolate(soft, hard, 0 * w + 1), hard).max() < 1e-12
+
+
+def test_the_entropy_of_a_record_has_no_epsilon():
+    """That of the weight is the method's, this one is what is observed."""
+    psi = torch.tensor([[0.0, -torch.inf], [0.0, 0.0]], dtype=torch.float64)
+    some = torch.zeros(2, 3, dtype=torch.float64)
+    record = GradientRecord.of(4, psi, psi.new_ones(2), some, some, psi.new_zeros(1))
+    assert record.gradient_step == 4
+    assert record.entropy[0] == 0
+    assert record.entropy[1].item() == pytest.approx(math.log(2), rel=1e-14)
+
+
+def test_what_is_recorded_of_no_gradient_steps_has_the_shape_of_some():
+    shapes = [tuple(rows.shape) for rows in stacked([], 3, 5, torch.device("cpu"))]
+    assert shapes == [(0, 3)] * 4 + [(0, 5)]
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,15 @@ def random_problem(seed=0, n=3, V=6, d=4):
     return logits, Reward(embeddings, lambda mixed: torch.tanh(mixed * slope).sum())
 
 
+def in_two_parts(logits, reward, *, draw, **settings):
+    """`guide_in_parts`, called as `guide` is."""
+    parts = [Part(slice(0, 1), draw), Part(slice(1, None), draw)]
+    return guide_in_parts(logits, reward, parts=parts, **settings)
+
+
+both = pytest.mark.parametrize("climb", [guide, in_two_parts])
+
+
 @given(arrays())
 def test_no_steps_return_the_logits(logits):
     reward = Reward(torch.zeros(logits.shape[1], 2), None)
@@ -283,30 +292,34 @@ def test_no_masked_positions_are_nothing_to_do():
         ({"temperature": 0}, "temperature: got 0"),
         ({"top_p": 1.5}, r"top_p: got 1.5, expected a number in \(0, 1\]"),
         ({"weight": "entrgi"}, "weight: got 'entrgi', expected a function"),
-        ({"weight": lambda logits: logits}, r"weight: got shape \[3, 6\], expected \[n\]"),
+        ({"weight": lambda logits: logits}, r"weight: got shape \[[13], 6\], expected \[n\]"),
         ({"weight": lambda logits: 0.5}, "weight: got 0.5, expected a tensor"),
         ({"trajectories": 2}, r"reward: got shape \[1\], expected \[S\], .* = \[2\]"),
+        ({"draw": lambda q, m: torch.zeros(2).long()}, r"draw: got shape \[2\], expected \[n\]"),
+        ({"optimiser": "adamw"}, "optimiser: got 'adamw'"),
     ],
 )
-def test_wrong_settings_are_refused(as_users_run_it, change, message):
+@both
+def test_wrong_settings_are_refused(as_users_run_it, climb, change, message):
     logits, reward = random_problem()
     with pytest.raises(ValueError, match=message):
-        guide(logits, reward, **{**SETTINGS, "draw": draw_first, **change})
+        climb(logits, reward, **{**SETTINGS, "draw": draw_first, **change})
 
 
-def test_wrong_tensors_are_refused(as_users_run_it):
+@both
+def test_wrong_tensors_are_refused(as_users_run_it, climb):
     logits, reward = random_problem()
     with pytest.raises(ValueError, match=r"logits: got shape \[6\], expected \[n, V\]"):
-        guide(logits[0], reward, **SETTINGS, draw=draw_first)
+        climb(logits[0], reward, **SETTINGS, draw=draw_first)
     with pytest.raises(ValueError, match=r"logits: got torch.int64, expected a floating-point"):
-        guide(logits.long(), reward, **SETTINGS, draw=draw_first)
+        climb(logits.long(), reward, **SETTINGS, draw=draw_first)
     whole = Reward(reward.embeddings.long(), reward.function)
     with pytest.raises(ValueError, match=r"reward.embeddings: got torch.int64, expected a float"):
-        guide(logits, whole, **SETTINGS, draw=draw_first)
+        climb(logits, whole, **SETTINGS, draw=draw_first)
     with pytest.raises(
         ValueError, match=r"reward.embeddings: got shape \[6, 4\], expected .* \[5, any\]"
     ):
-        guide(logits[:, :5], reward, **SETTINGS, draw=draw_first)
+        climb(logits[:, :5], reward, **SETTINGS, draw=draw_first)
 
 
 @pytest.mark.parametrize("shape", [(), (1, 1)])
@@ -329,7 +342,8 @@ def test_rewards_that_cannot_be_differentiated_are_refused():
         guide(logits, reward, **SETTINGS, draw=draw_first)
 
 
-def test_a_weight_that_writes_into_the_logits_is_refused():
+@both
+def test_a_weight_that_writes_into_the_logits_is_refused(climb):
     """It would make another method of it, without a word."""
     logits, reward = random_problem()
 
@@ -339,7 +353,7 @@ def test_a_weight_that_writes_into_the_logits_is_refused():
 
     message = "weight: it wrote into what it was given, which it may only read"
     with pytest.raises(ValueError, match=message):
-        guide(logits, reward, **SETTINGS | {"weight": in_place}, draw=draw_first)
+        climb(logits, reward, **SETTINGS | {"weight": in_place}, draw=draw_first)
     with torch.inference_mode():
         guide(logits.clone(), reward, **SETTINGS, draw=draw_first)
 
@@ -401,10 +415,11 @@ def test_a_reward_is_told_the_likeliest_tokens_of_the_moved_logits():
 def test_neither_the_weight_function_nor_the_observer_is_given_a_graph():
     logits, reward = random_problem()
     records: list[GradientRecord] = []
+    trained = torch.ones((), dtype=torch.float64, requires_grad=True)
 
     def weight(psi):
         assert not psi.requires_grad
-        return WEIGHTS["entrgi"](psi)
+        return WEIGHTS["entrgi"](psi) * trained
 
     guide(logits, reward, **SETTINGS | {"weight": weight}, draw=draw_first, observe=records.append)
     for record in records:
@@ -467,20 +482,22 @@ def test_draws_of_the_wrong_shape_are_refused(as_users_run_it):
 # Precision
 
 
-def test_float16_is_refused_where_adam_would_divide_by_zero(as_users_run_it):
+@both
+def test_float16_is_refused_where_adam_would_divide_by_zero(as_users_run_it, climb):
     """Adam's epsilon of 1e-8 is 0 in float16, and 0 / 0 is not a number."""
     logits, reward = random_problem()
     half = Reward(reward.embeddings.half(), lambda mixed: mixed.sum())
     with pytest.raises(ValueError, match=r"logits: got torch.float16, expected float32.*epsilon"):
-        guide(logits.half(), half, **SETTINGS, draw=draw_first)
+        climb(logits.half(), half, **SETTINGS, draw=draw_first)
     assert half.seen == []
-    unguided = guide(logits.half(), half, **SETTINGS | {"steps": 0}, draw=draw_first)
+    unguided = climb(logits.half(), half, **SETTINGS | {"steps": 0}, draw=draw_first)
     assert torch.equal(unguided, logits.half())
 
 
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_logits_that_the_last_step_makes_bad_are_named(steps, bad):
+@both
+def test_logits_that_the_last_step_makes_bad_are_named(climb, steps, bad):
     """What comes after the last gradient is nobody's input but the answer's."""
     logits, reward = random_problem()
 
@@ -492,12 +509,12 @@ def test_logits_that_the_last_step_makes_bad_are_named(steps, bad):
             self.taken += 1
             if self.taken == steps:
                 with torch.no_grad():
-                    self.param_groups[0]["params"][0][1, 2] = bad
+                    self.param_groups[0]["params"][0][-1, 2] = bad
 
     settings = SETTINGS | {"steps": steps, "optimiser": Breaks}
     with pytest.raises(GuidanceError, match="guided logits are not finite") as error:
-        guide(logits, reward, **settings, draw=draw_first)
-    assert error.value.where.tolist() == [False, True, False]
+        climb(logits, reward, **settings, draw=draw_first)
+    assert error.value.where.tolist() == [climb is in_two_parts, False, True]  # in each optimiser
 
 
 @pytest.mark.parametrize("w", [1e-4, 1e-3, 0.003, 0.02, 0.5, 0.999])
@@ -539,12 +556,13 @@ def test_a_reward_that_does_not_read_its_embeddings_is_one_clear_line(in_parts, 
         (guide_in_parts if in_parts else guide)(logits, deaf, **SETTINGS, **how)
 
 
-def test_a_reward_made_under_inference_mode_is_one_clear_line():
+@both
+def test_a_reward_made_under_inference_mode_is_one_clear_line(climb):
     logits, reward = random_problem()
     with torch.inference_mode():
         reward.embeddings = reward.embeddings.clone()
     with pytest.raises(ValueError, match=r"reward.embeddings: .*torch.inference_mode"):
-        guide(logits, reward, **SETTINGS, draw=draw_first)
+        climb(logits, reward, **SETTINGS, draw=draw_first)
 
 
 # Optimisers
@@ -601,11 +619,15 @@ def test_weight_decay_leaves_banned_ids_banned(kind):
 
 @pytest.mark.parametrize("kind", ["Muon", "Adafactor", "SparseAdam"])
 def test_an_optimiser_in_which_positions_are_mixed_is_refused(as_users_run_it, kind):
+    """And one that is made of it."""
     if kind == "Muon" and not hasattr(torch.optim, "Muon"):
         pytest.skip("torch has it since 2.9")
     logits, reward = random_problem()
     with pytest.raises(ValueError, match=rf"optimiser: got one of {kind}, .*for each number"):
         guide(logits, reward, **SETTINGS, optimiser=getattr(torch.optim, kind), draw=draw_first)
+    own = type("Own", (getattr(torch.optim, kind),), {})
+    with pytest.raises(ValueError, match=r"optimiser: got one of Own, .*for each number"):
+        guide(logits, reward, **SETTINGS, optimiser=own, draw=draw_first)
 
 
 def test_a_reward_that_reads_nothing_of_mixed_is_refused(as_users_run_it):

@@ -15,16 +15,25 @@ from hypothesis import strategies as st
 
 from checkpoints import DREAM, LONG, REWARD, SHORT, causal, response_tokens
 from entrgi_ref import (
+    ORDERS,
+    Candidates,
+    commit,
+    draw_candidates,
     entropy_weight,
     guide,
+    hard_embedding,
+    how_many,
     interpolate,
     nucleus,
+    rank,
+    schedule,
     soft_embedding,
     token_distribution,
 )
 from entrgi_ref.draws import KeyedDraws, inverse_cdf
+from entrgi_ref.errors import GradientRecord, stacked
 from entrgi_ref.models import SumOfRewards, examine_reward, load_denoiser
-from entrgi_ref.orders import plackett_luce
+from entrgi_ref.orders import ORIGIN, plackett_luce
 from entrgi_ref.relaxation import WEIGHTS
 from entrgi_ref.rivals.smc import survivors
 from properties import tried
@@ -157,6 +166,37 @@ def test_the_sum_over_a_real_vocabulary_is_that_of_float64(rows, of_q, of_w, dty
     below = exact.amax(-1, keepdim=True) - exact
     bound = PARTS[dtype] * (4 + 3 * below) + 2**-24 * REAL / of_q
     assert bool(((q - exact_q).abs() <= bound * exact_q).all())
+
+
+# Devices
+
+
+def test_what_is_made_is_made_where_its_tensors_are():
+    """On torch's device without numbers, beside which a tensor of the CPU is refused or seen."""
+    meta, (S, N, V, d) = torch.device("meta"), (4, 3, 6, 2)
+    n = S * N
+    tokens, logits = torch.zeros(n, dtype=torch.long, device=meta), torch.zeros(n, V, device=meta)
+    soft, E = torch.zeros(n, d, device=meta), torch.zeros(V, d, device=meta)
+    masked = torch.ones(S, N, dtype=torch.bool, device=meta)
+    draws = KeyedDraws.of(0, [7, 8], S // 2, meta)
+    chance, step = draws.at(1, tokens, tokens), schedule(2, N)[1]
+    drawn = draw_candidates(logits, logits, chance.candidates, 0.7, 0.9)
+    made = [
+        *(weight(logits) for weight in WEIGHTS.values()),
+        soft_embedding(token_distribution(logits, 0.7), E),
+        chance.hard(logits, 2),
+        inverse_cdf(torch.zeros(n, 5000, device=meta), chance.origin()),
+        *(rank(drawn, chance, order) for order in (*ORDERS, ORIGIN)),
+        *(rank(drawn, chance, order, 0.5) for order in ORDERS),
+        *(how_many(step, masked, chance, order) for order in ("entropy", ORIGIN)),
+        survivors(torch.zeros(S, device=meta), draws, 1, 2),
+        *stacked([], n, S, meta),
+    ]
+    record = GradientRecord.of(0, logits, made[0], soft, hard_embedding(tokens, E), soft[:S, 0])
+    quota = torch.ones(S, dtype=torch.long, device=meta)
+    made += [record.entropy, record.E, record.D, commit(tokens, made[0], quota, masked, 2)]
+    assert isinstance(drawn, Candidates)
+    assert {one.device for one in made} == {meta}
 
 
 # Samplers

@@ -32,6 +32,16 @@ def test_entropy_ranks_by_the_unguided_distribution_at_the_temperature():
     assert ORDERS["entropy"](CANDIDATES).tolist() == pytest.approx([-first, -math.log(3)])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_entropy_of_a_small_temperature_does_not_overflow(dtype):
+    """30 / 1e-4 is more than float16 can hold, and 1e35 / 1e-4 than float32."""
+    logits = torch.tensor([[30.0, 1.0, 0.0], [0.0, 0.0, 0.0]], dtype=dtype)
+    if dtype == torch.float32:
+        logits *= 1e34
+    drawn = Candidates(torch.tensor([0, 0]), logits, logits, logits, 1e-4)
+    assert ORDERS["entropy"](drawn).tolist() == pytest.approx([0, -math.log(3)], abs=1e-3)
+
+
 def test_maskgit_plus_ranks_by_the_candidates_probability_in_the_nucleus():
     z = math.exp(0.6) + math.exp(0.2) + math.exp(4)
     kept = (math.exp(4) + math.exp(0.6)) / z  # 0.97: the third token stays too

@@ -64,6 +64,21 @@ def test_rows_of_different_lengths_are_filled_up(filler, mask_id, eos_id, more):
     assert found.given.tolist() == [[False, True, False, False], [False, True, True, True]]
 
 
+@pytest.mark.parametrize("padding", [{}, {"pad_id": PAD}])
+def test_a_reward_is_told_what_is_given_and_what_is_padding(padding):
+    """Each prompt's trajectories side by side, and even where nothing is padding or given."""
+    told = SimpleNamespace(infilling=lambda *sides: [side.tolist() for side in sides])
+    reward = SimpleNamespace(bind=lambda prompts, trajectories: told)
+    found = template([[3, MASK, PAD], [MASK, 2, 4]], **padding).bind(reward, ["a", "b"], 2)
+    there = not padding
+    assert found == [
+        [[True, False, there]] * 2 + [[False, True, True]] * 2,
+        [[True, True, there]] * 2 + [[True] * 3] * 2,
+    ]
+    blanks = Template.of(None, (1, 2), denoiser()).bind(reward, ["a"], 1)
+    assert blanks == [[[False] * 2], [[True] * 2]]
+
+
 @pytest.mark.parametrize("shape", [(2, 3), (1, 4), (2, 5)])
 def test_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"start: got shape \[2, 4\], expected \[P, N\] = "):

@@ -218,6 +218,17 @@ def test_methods_are_weight_functions():
     assert WEIGHTS["expectation"](logits).tolist() == [0, 0, 0]
     assert WEIGHTS["aps"](logits).tolist() == [1, 1, 1]
     assert torch.equal(WEIGHTS["entrgi"](logits), entropy(logits) / math.log(5))
+    assert {weight(logits).dtype for weight in WEIGHTS.values()} == {torch.float64}
+
+
+@pytest.mark.parametrize("gap", [20, 60, 120, 300, 600])
+def test_the_entropy_of_a_nearly_certain_position_keeps_its_digits(gap):
+    """Of two tokens of which one is less likely by exp(-gap): (gap + 1) exp(-gap) nats."""
+    logits = torch.tensor([[0.0, -gap]], dtype=torch.float64)
+    # The 1 is lost where 1 + exp(-gap) rounds to 1.
+    assert entropy(logits).item() == pytest.approx(
+        (gap + 0.5) * math.exp(-gap), rel=0.6 / gap, abs=0
+    )
 
 
 # Eq. 5

@@ -47,6 +47,21 @@ class Table:
         return torch.tensor([self.rewards[one] for one in asked], dtype=torch.float64)
 
 
+class Guiding(Table):
+    """What `generate` takes, and does not ask where nothing is guided."""
+
+    embeddings = torch.zeros(V, 2, dtype=torch.float64)
+
+    def bind(self, prompts, trajectories):
+        return self
+
+    def at(self, response, masked):
+        return self
+
+    def __call__(self, mixed, likeliest):
+        raise AssertionError
+
+
 class Dependent(TinyDenoiser):
     """A mask predictor that says something else after each other token."""
 
@@ -194,18 +209,6 @@ def test_at_a_large_beta_answers_are_those_without_guidance(rival, steps, change
     config = replace(configured(3, steps=steps, top_p=0.9), **changes)
     options = {"candidates": V} if rival is lookahead else {}
 
-    class Guiding(Table):
-        embeddings = torch.zeros(V, 2, dtype=torch.float64)
-
-        def bind(self, prompts, trajectories):
-            return self
-
-        def at(self, response, masked):
-            return self
-
-        def __call__(self, mixed, likeliest):
-            raise AssertionError
-
     reward = Guiding()
     if config.write_every_id:  # then masks may be left in the text
         reward.rewards = defaultdict(float, reward.rewards)
@@ -332,6 +335,49 @@ def test_an_answer_is_that_of_its_prompt_alone(rival):
         assert torch.equal(alone.tokens[0], together.tokens[p])
 
 
+def test_rewards_are_asked_of_texts_with_the_likeliest_tokens_where_nothing_is_written():
+    """And with what has been written, in the same step too."""
+    config, reward, asked, records = configured(2), Guiding(), [], []
+    score = reward.score
+
+    def scored(prompts, responses):
+        asked.append(torch.tensor([[int(word) for word in text.split()] for text in responses]))
+        return score(prompts, responses)
+
+    reward.score = scored
+    networks = Dependent(6, V), reward
+    generate(*networks, PROMPTS, config.guided(steps=0), observe=records.append)
+    first, last = records
+    assert last.masked.sum(1).tolist() == [2] * 4
+    asked.clear()
+    smc(*networks, PROMPTS, config)
+    likeliest = last.tokens.masked_scatter(last.masked, last.logits.argmax(-1))
+    promised = torch.where(last.masked, likeliest, first.tokens)
+    assert torch.equal(asked[0], promised)
+
+    asked.clear()
+    found = lookahead(*networks, PROMPTS, config, candidates=V, beta=0.1)
+    one, *_, third, finished = (texts.view(4, -1, N) for texts in asked)
+    likeliest = first.tokens.masked_scatter(first.masked, first.logits.argmax(-1))
+    assert ((one == likeliest[:, None]) | first.committed[:, None]).all()
+    answers = found.tokens.view(4, 1, N)
+    written = (third == answers).all(1)  # in all texts but at the place that is asked about
+    assert written.sum(1).tolist() == [N - 1] * 4
+    assert torch.equal(finished, answers)
+
+
+@pytest.mark.parametrize("rival", [smc, lookahead])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_all_rewards_have_in_common_changes_nothing(rival, dtype):
+    """A thousand million, beside which float32 knows no differences."""
+    config = replace(configured(12), guidance=GuidanceConfig(steps=0, dtype=dtype))
+    reward, higher = Table(), Table()
+    higher.score = lambda *asked: reward.score(*asked) + 1e9
+    found = rival(TinyDenoiser(4, V), reward, PROMPTS, config, beta=0.3)
+    again = rival(TinyDenoiser(4, V), higher, PROMPTS, config, beta=0.3)
+    assert torch.equal(found.tokens, again.tokens)
+
+
 @pytest.mark.parametrize(
     ("rival", "options", "message"),
     [
@@ -420,7 +466,7 @@ def test_logits_that_are_not_finite_are_refused(rival, value):
 
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
 def test_a_denoiser_that_is_none_is_refused(rival):
-    """A row too few, or a mask that may be written."""
+    """A row or a text too few, or a mask that may be written."""
 
     class Short(TinyDenoiser):
         def __call__(self, tokens, valid, masked):
@@ -433,6 +479,10 @@ def test_a_denoiser_that_is_none_is_refused(rival):
     with pytest.raises(ValueError, match="writable: got True at the mask token"):
         rival(denoiser, Table(), PROMPTS, configured(2))
     assert denoiser.calls == 0
+    denoiser = TinyDenoiser(4, V)
+    denoiser.decode = lambda response: ["0 0 0"]
+    with pytest.raises(ValueError, match=r"denoiser.decode: got .* a list of \d+ strings"):
+        rival(denoiser, Table(), PROMPTS, configured(2))
 
 
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
