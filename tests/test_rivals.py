@@ -14,8 +14,9 @@ from entrgi_ref import GuidanceConfig, KeyedDraws, SamplingConfig, generate, pro
 from entrgi_ref.draws import KeyedStepDraws
 from entrgi_ref.rivals import damped, lookahead, self_smc, smc
 from entrgi_ref.rivals.boards import Boards
+from entrgi_ref.rivals.confidence import confidence
 from entrgi_ref.rivals.lookahead import queue
-from entrgi_ref.rivals.smc import rows_at, survivors
+from entrgi_ref.rivals.smc import Written, rows_at, survivors
 from properties import tried
 from tiny import TinyDenoiser, TinyReward, Trainable
 
@@ -171,6 +172,15 @@ def test_many_self_rewarding_particles_are_drawn_by_their_confidence(steps, tau)
     assert reward.calls == found.rewards.numel()  # the finished ones alone
 
 
+def test_confidence_in_16_bits_is_summed_in_more():
+    logits = (4 * torch.randn(3, 50, generator=torch.Generator().manual_seed(0))).bfloat16()
+    masked = torch.tensor([[True, False], [True, True]])
+    committed = torch.tensor([[True, False], [False, True]])
+    written = Written(logits, torch.tensor([7, 8, 9]), masked, committed, logits[1:2])
+    expected = logits.double().log_softmax(1)[[0, 2], [7, 9]]
+    torch.testing.assert_close(confidence(written), expected, rtol=1e-6, atol=0)
+
+
 def test_what_particles_promise_on_the_way_moves_no_weight_in_the_end():
     """Rewards of unfinished texts are wrong on purpose; the weights of finished ones are not."""
     denoiser, beta = TinyDenoiser(2, V), 1.0
@@ -286,6 +296,15 @@ def test_a_last_rung_that_rounds_to_one_is_the_last_particle(monkeypatch):
     monkeypatch.setattr(KeyedStepDraws, "uniform", lambda *_: last)
     chosen = survivors(torch.zeros(4, dtype=torch.float64), KeyedDraws.of(0, [7], 4), 0, 1)
     assert chosen[-1] == 3
+
+
+def test_a_last_rung_that_rounds_to_one_is_no_particle_without_weight(monkeypatch):
+    last = torch.tensor([1 - 2**-53], dtype=torch.float64)
+    monkeypatch.setattr(KeyedStepDraws, "uniform", lambda *_: last)
+    weights = torch.tensor([0.3, 0.0, -math.inf, -math.inf], dtype=torch.float64)
+    for K in (2, 3, 4):
+        chosen = survivors(weights[:K], KeyedDraws.of(0, [7], K), 0, 1)
+        assert chosen[-1] == 1
 
 
 def test_a_first_rung_of_zero_is_no_particle_without_weight(monkeypatch):

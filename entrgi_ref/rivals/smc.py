@@ -114,7 +114,9 @@ def survivors(
     uniform = KeyedStepDraws(step, row, torch.zeros_like(row)).uniform(Purpose.RESAMPLE)
     rungs = (uniform[:, None] + torch.arange(K, device=row.device)) / K
     reached = weights.cumsum(1)
-    chosen = torch.searchsorted(reached / reached[:, -1:], rungs, right=True).clamp_max(K - 1)
+    chosen = torch.searchsorted(reached / reached[:, -1:], rungs, right=True)
+    # The last rung may round to 1: it is that of the last particle of any weight.
+    chosen = chosen.minimum(torch.searchsorted(reached, reached[:, -1:].contiguous()))
     return (chosen + K * torch.arange(prompts, device=row.device)[:, None]).flatten()
 
 
