@@ -13,23 +13,103 @@ import numbers
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
+from functools import cache, wraps
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 from unicodedata import category
 
 import torch
+from jaxtyping import AbstractArray, jaxtyped
 from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+MISFITS = (AttributeError, LookupError, OverflowError, RuntimeError, TypeError)
+"""What Python and torch raise for arguments that a function cannot work with."""
+
+
+def explained(function: Function) -> Function:
+    """`function`, which raises a `ValueError` that names the argument, where it fails and one is of
+    another kind, dtype or shape than its annotation says. As long as all is well nobody looks.
+    """
+
+    @wraps(function)
+    def explaining(*given: Any, **options: Any) -> Any:
+        try:
+            return function(*given, **options)
+        except MISFITS as error:
+            if said := _misfit(function, given, options):
+                raise ValueError(said) from error
+            raise
+
+    return cast(Function, explaining)
+
+
+def _misfit(function: Any, given: Any, options: Any) -> str | None:
+    """What to say of the first argument that does not fit."""
+    try:
+        arguments = inspect.signature(function).bind(*given, **options).arguments
+        hints = get_type_hints(function)
+    except (TypeError, NameError):  # one is missing, or there is no such name
+        return None
+    shapes: list[str] = []
+    with jaxtyped("context"):  # in which each letter has one size
+        for name, value in arguments.items():
+            if not _fits(value, hints.get(name, Any)):
+                beside = f" beside {', '.join(shapes)}" if shapes else ""
+                wanted = function.__annotations__[name]
+                if not isinstance(wanted, str):
+                    wanted = inspect.formatannotation(wanted)
+                return f"{name}: got {shown(value)}, expected {wanted}{beside}"
+            if isinstance(value, Tensor):
+                shapes.append(f"{name} {list(value.shape)}")
+    return None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is what an annotation says, as far as that can be told at once."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is Callable:
+        return callable(value)
+    if origin is not None and issubclass(origin, Iterable):
+        several = isinstance(value, origin) and not isinstance(value, str)
+        return several and (not inner or all(_fits(one, inner[0]) for one in value))
+    if hint is Any or not isinstance(hint, type):
+        return True
+    if getattr(hint, "_is_protocol", False):  # by isinstance, a wrapper with `__getattr__` is none
+        names = [name for name in vars(hint) if name == "__call__" or not name.startswith("_")]
+        return all(hasattr(value, name) for name in names)
+    if issubclass(hint, AbstractArray):
+        plain = isinstance(value, Tensor) and value.layout == torch.strided
+        small = plain and (value.is_quantized or "float8" in str(value.dtype))
+        empty = plain and value.ndim == 2 and not value.shape[1]
+        return plain and not small and not empty and isinstance(value, hint)
+    if hint in (int, float) and not isinstance(value, bool):
+        return isinstance(value, numbers.Integral if hint is int else numbers.Real)
+    return isinstance(value, hint)
+
+
+def shown(value: object, most: int = 200) -> str:
+    """A value in one line of a message, cut where it is long."""
+    if isinstance(value, Tensor) and value.ndim:
+        return f"{value.dtype} of shape {list(value.shape)}"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # some integers have too many digits for Python
+        text = f"one of {type(value).__name__}"
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def integer(name: str, value: object, minimum: int, below: int = 2**63) -> int:
     """`value` as Python's own; `ValueError` unless it is an integer in [minimum, below)."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not (whole and value >= minimum):  # type: ignore[operator]
-        raise ValueError(f"{name}: got {value!r}, expected an integer of at least {minimum}")
+        raise ValueError(f"{name}: got {shown(value)}, expected an integer of at least {minimum}")
     if value >= below:  # type: ignore[operator]
         power = below.bit_length() - 1
         end = f"2^{power}" if below == 2**power else str(below)
-        raise ValueError(f"{name}: got {value!r}, expected an integer below {end}")
+        raise ValueError(f"{name}: got {shown(value)}, expected an integer below {end}")
     return int(value)  # type: ignore[call-overload]
 
 
@@ -43,7 +123,7 @@ def number(
     inside = real and (low < value <= high or (low_allowed and value == low))  # type: ignore[operator]
     if not inside:  # nan never is
         interval = f"{'[' if low_allowed else '('}{low:g}, {high:g}]"
-        raise ValueError(f"{name}: got {value!r}, expected a number in {interval}")
+        raise ValueError(f"{name}: got {shown(value)}, expected a number in {interval}")
     return value if type(value) in (int, float) else float(value)  # type: ignore
 
 
@@ -72,7 +152,7 @@ def _zero_or(name: str, value: object, low: float, high: float) -> int | float:
         return number(name, value, low, high, low_allowed=True)
     except ValueError:
         raise ValueError(
-            f"{name}: got {value!r}, expected 0 or a number in [{low:g}, {high:g}]"
+            f"{name}: got {shown(value)}, expected 0 or a number in [{low:g}, {high:g}]"
         ) from None
 
 
@@ -80,10 +160,10 @@ def choice(name: str, value: object, allowed: Iterable[str]) -> None:
     """Raise `ValueError` unless `value` is one of `allowed`; the message suggests the nearest."""
     allowed = list(allowed)
     if not (isinstance(value, str) and value in allowed):  # an array answers with an array
-        near = difflib.get_close_matches(str(value), allowed, n=1)
+        near = difflib.get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
         hint = "".join(f"; did you mean {one!r}?" for one in near)
         names = ", ".join(map(repr, allowed))
-        raise ValueError(f"{name}: got {value!r}, expected one of {names}{hint}")
+        raise ValueError(f"{name}: got {shown(value)}, expected one of {names}{hint}")
 
 
 class DoubleKeyError(ValueError):
@@ -102,7 +182,7 @@ def without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 def function(name: str, value: object) -> None:
     """Raise `ValueError` unless `value` can be called."""
     if not callable(value):
-        raise ValueError(f"{name}: got {value!r}, expected a function")
+        raise ValueError(f"{name}: got {shown(value)}, expected a function")
 
 
 def arguments(
@@ -158,14 +238,14 @@ def choice_or_function(name: str, value: object, allowed: Iterable[str]) -> None
 def boolean(name: str, value: object) -> bool:
     """`value` as Python's own; `ValueError` unless it is True or False."""
     if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):  # numpy's
-        raise ValueError(f"{name}: got {value!r}, expected True or False")
+        raise ValueError(f"{name}: got {shown(value)}, expected True or False")
     return bool(value)
 
 
 def shape(name: str, value: object, expected: tuple[int | None, ...], meaning: str) -> None:
     """Raise `ValueError` unless `value` is a tensor of the expected shape; None is any size."""
     if not isinstance(value, Tensor):
-        raise ValueError(f"{name}: got {value!r:.60}, expected a tensor of shape {meaning}")
+        raise ValueError(f"{name}: got {shown(value, 60)}, expected a tensor of shape {meaning}")
     fits = len(value.shape) == len(expected) and all(
         size in (None, given) for given, size in zip(value.shape, expected, strict=True)
     )
@@ -181,14 +261,15 @@ def choices(logits: Tensor) -> None:
         raise ValueError(f"logits: got a vocabulary of {vocabulary}, expected 2 or more: log 1 = 0")
 
 
-def prompts(value: object) -> None:
+def prompts(value: object, name: str = "prompts") -> None:
     """Raise `ValueError` unless `value` is a list of at least one string."""
-    unordered = isinstance(value, str | Set | Mapping)
-    several = isinstance(value, Iterable) and isinstance(value, Sized) and len(value) > 0
-    if unordered or not several or not all(isinstance(v, str) for v in value):  # type: ignore[attr-defined]
-        raise ValueError(f"prompts: got {value!r}, expected a list of at least one string")
+    unordered = isinstance(value, str | Set | Mapping | Tensor)
+    several = isinstance(value, Iterable) and isinstance(value, Sized)
+    texts = several and not unordered and all(isinstance(v, str) for v in value)  # type: ignore
+    if not texts or not len(value):  # type: ignore[arg-type]
+        raise ValueError(f"{name}: got {shown(value)}, expected a list of at least one string")
     for prompt in value:  # type: ignore[attr-defined]
-        text("prompts", prompt)
+        text(name, prompt)
 
 
 LONGEST = 2**20
@@ -204,7 +285,7 @@ def text(name: str, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{name}: got {value!r:.60}, which is not valid text") from None
+        raise ValueError(f"{name}: got {shown(value, 60)}, which is not valid text") from None
 
 
 @cache
@@ -235,7 +316,7 @@ def keys(value: Iterable[int], prompts: int | None = None, *, beside: object = N
     found = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
     if len(found) != prompts if prompts else not found:
         raise ValueError(
-            f"keys: got {value!r:.60}, expected {prompts or 'some'} integers, one per prompt"
+            f"keys: got {shown(value, 60)}, expected {prompts or 'some'} integers, one per prompt"
         )
     return [integer("keys", key, minimum=-(2**63)) for key in found]
 
@@ -286,7 +367,7 @@ def texts(value: Any, expected: int) -> Any:
     several = isinstance(value, list | tuple) and len(value) == expected
     if not several or not all(isinstance(text, str) for text in value):
         raise ValueError(
-            f"denoiser.decode: got {value!r:.60}, expected a list of {expected} strings"
+            f"denoiser.decode: got {shown(value, 60)}, expected a list of {expected} strings"
         )
     return value
 
@@ -294,7 +375,7 @@ def texts(value: Any, expected: int) -> Any:
 def writable(value: object, mask_id: int) -> int:
     """V. `ValueError` unless `value` says which tokens may be written, and not the mask."""
     if not isinstance(value, Tensor) or value.dtype != torch.bool or value.ndim != 1:
-        raise ValueError(f"denoiser.writable: got {value!r:.60}, expected a bool tensor [V]")
+        raise ValueError(f"denoiser.writable: got {shown(value, 60)}, expected a bool tensor [V]")
     if value[integer("denoiser.mask_id", mask_id, minimum=0, below=len(value))]:
         raise ValueError("denoiser.writable: got True at the mask token, expected False")
     return len(value)
@@ -305,12 +386,12 @@ def vocabulary(may_be_written: object, mask_id: int, embeddings: object) -> None
     shape("reward.embeddings", embeddings, (writable(may_be_written, mask_id), None), "[V, d]")
 
 
-def logits(value: object, rows: int | None, vocabulary_: int) -> None:
-    """Raise `ValueError` unless a denoiser has returned floating-point numbers [n, V]."""
+def logits(value: Any, rows: int | None, vocabulary_: int) -> Any:
+    """`value`; `ValueError` unless a denoiser has returned floating-point numbers [n, V]."""
     shape("the denoiser's logits", value, (rows, vocabulary_), "[n, V]")
-    assert isinstance(value, Tensor)
     if not value.is_floating_point():
         raise ValueError(f"the denoiser's logits: got {value.dtype}, expected floating point")
+    return value
 
 
 def precision(dtype: torch.dtype | None) -> None:
@@ -394,12 +475,13 @@ def rewards(value: Any, trajectories: int | None) -> Any:
 UNUSED = "reward: got rewards without a gradient, expected a function of `mixed`"
 
 
-def scores(value: Any, prompts: Sequence[str], trajectories: int) -> None:
-    """Raise `ValueError` unless `value` is a finite number for each finished answer."""
+def scores(value: Any, prompts: Sequence[str], trajectories: int) -> Any:
+    """`value`; `ValueError` unless it is a finite number for each finished answer."""
     shape("reward.score", value, (len(prompts) * trajectories,), "[S], one number per response")
     if not value.isfinite().all():
         listing = named((~value.isfinite()).nonzero(), prompts, trajectories)
         raise ValueError(f"the reward of the finished answer is not finite, for prompt {listing}")
+    return value
 
 
 class GuidanceError(ValueError):

@@ -127,7 +127,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.guidance, GuidanceConfig) and not callable(self.guidance):
             raise ValueError(
-                f"guidance: got {self.guidance!r}, expected a GuidanceConfig or a function"
+                f"guidance: got {checks.shown(self.guidance)}, expected a GuidanceConfig or a "
+                "function"
             )
         for name, minimum, below in (
             ("trajectories", 1, MANY_ANSWERS),
@@ -155,7 +156,7 @@ class SamplingConfig:
         found = self.guidance(step)
         if not isinstance(found, GuidanceConfig):
             raise ValueError(
-                f"guidance: got {found!r} for denoising step {step.index}, expected a "
+                f"guidance: got {checks.shown(found)} for denoising step {step.index}, expected a "
                 "GuidanceConfig"
             )
         return found
@@ -201,7 +202,7 @@ class SamplingConfig:
         """The guidance, if it is the same at every denoising step. `ValueError` if it is not."""
         if isinstance(self.guidance, GuidanceConfig):
             return self.guidance
-        raise ValueError(f"guidance: got {self.guidance!r}, expected a GuidanceConfig")
+        raise ValueError(f"guidance: got {checks.shown(self.guidance)}, expected a GuidanceConfig")
 
     def guided(self, **changes: Any) -> SamplingConfig:
         """These settings, with changes of the guidance at every denoising step: see its `but`.
@@ -259,7 +260,7 @@ def _set(config: object, name: str, value: object) -> None:
 def _known(cls: type, settings: object) -> dict[str, Any]:
     """Keyword arguments of the dataclass `cls`; `ValueError` for what is not a field of it."""
     if not isinstance(settings, Mapping):
-        raise ValueError(f"{cls.__name__}: got {settings!r}, expected a JSON object")
+        raise ValueError(f"{cls.__name__}: got {checks.shown(settings)}, expected a JSON object")
     for key in settings:
         checks.choice(f"{cls.__name__} setting", key, [f.name for f in fields(cls)])
     return dict(settings)

@@ -75,8 +75,7 @@ def generate(
     checks.rows_at_a_time("vocabulary_batch", vocabulary_batch)
     observe = observe and checks.only_reads("observe", observe)
 
-    encoded = denoiser.encode(prompts)
-    checks.encoded(encoded, len(prompts))
+    encoded = checks.encoded(denoiser.encode(prompts), len(prompts))
     prompt = encoded.tokens.repeat_interleave(K, 0)
     valid = torch.cat([encoded.valid, template.present.to(prompt.device)], 1)
     valid = valid.repeat_interleave(K, 0)
@@ -160,6 +159,7 @@ class Generation:
         return [answers[k] for answers, k in zip(self.responses, best, strict=True)]
 
 
+@checks.explained
 def predict(
     denoiser: Denoiser,
     tokens: Int[Tensor, "S L"],
@@ -175,12 +175,12 @@ def predict(
     its part of the soft embedding and the entropy, and its gradient are 0. With `every_id` nothing
     is banned. `n` is how many rows to insist on. Source: authors' code; the ban: ours.
     """
-    logits = denoiser(tokens, valid, masked)
-    checks.logits(logits, n, len(denoiser.writable))
+    logits = checks.logits(denoiser(tokens, valid, masked), n, len(denoiser.writable))
     logits = logits.to(dtype or logits.dtype)
     return logits if every_id else logits.masked_fill(~denoiser.writable, -torch.inf)
 
 
+@checks.explained
 def draw_candidates(
     logits: Float[Tensor, "n V"],
     guided_logits: Float[Tensor, "n V"],
@@ -201,8 +201,7 @@ def _scored(
 ) -> Generation:
     P, K = len(prompts), config.trajectories
     checks.texts(texts, P * K)
-    rewards = reward.score([prompt for prompt in prompts for _ in range(K)], texts)
-    checks.scores(rewards, prompts, K)
+    rewards = checks.scores(reward.score([p for p in prompts for _ in range(K)], texts), prompts, K)
     answers = [texts[p * K : (p + 1) * K] for p in range(P)]
     tokens, rewards = ids.unflatten(0, (P, K)), rewards.unflatten(0, (P, K))
     return Generation(tuple(prompts), tokens, answers, rewards, config)

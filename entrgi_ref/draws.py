@@ -108,6 +108,7 @@ class KeyedDraws:
     """A hash of (seed, prompt key, trajectory) for each trajectory."""
 
     @classmethod
+    @checks.explained
     def of(
         cls, seed: int, keys: Iterable[int], trajectories: int, device: torch.device | None = None
     ) -> KeyedDraws:
@@ -116,10 +117,14 @@ class KeyedDraws:
         """
         seed = checks.integer("seed", seed, minimum=-(2**63), below=2**63)
         found = torch.tensor(checks.keys(keys))[:, None]
+        trajectories = checks.integer("trajectories", trajectories, minimum=1)
         prompts = absorb(absorb(torch.zeros_like(found), seed), found)
         return cls(absorb(prompts, torch.arange(trajectories)).flatten().to(device))
 
+    @checks.explained
     def at(self, step: int, row: Int[Tensor, "n"], position: Int[Tensor, "n"]) -> KeyedStepDraws:
+        step = checks.integer("step", step, minimum=0)
+        checks.shape("position", position, tuple(row.shape), "[n], as many as rows")
         return KeyedStepDraws(step, self.rows[row], position)
 
 
@@ -135,6 +140,7 @@ class KeyedStepDraws:
 
     def uniform(self, purpose: Purpose, gradient_step: int = 0) -> Float[Tensor, "n"]:
         """One number in [0, 1) for each masked position."""
+        gradient_step = checks.integer("gradient_step", gradient_step, minimum=0)
         state = absorb(absorb(absorb(self.state, int(purpose)), self.step), gradient_step)
         return unit_interval(absorb(state, self.position))
 
@@ -161,7 +167,7 @@ def nucleus(probabilities: Float[Tensor, "n V"], top_p: float) -> Float[Tensor, 
     hard token of Eq. 3 and the committed one of Eq. 7 are drawn from the nucleus; the soft
     embedding of Eq. 2 is not cut. Source: authors' code; what comes first among equals: ours.
     """
-    checks.number("top_p", top_p, 0, 1)
+    top_p = checks.number("top_p", top_p, 0, 1)
     if top_p == 1:
         return probabilities
     if fast_nucleus.applies(probabilities):
@@ -190,7 +196,10 @@ def inverse_cdf(
     Never a token of probability 0. Rows need not sum to 1 exactly, the number is scaled to their
     sum. Source: ours.
     """
+    checks.shape("probabilities", probabilities, (None, None), "[n, V]")
     checks.shape("uniform", uniform, probabilities.shape[:1], "[n], one number per row")
+    if not probabilities.shape[1]:
+        raise ValueError("probabilities: got none, expected those of one token or more")
     if fast_draw.applies(probabilities):
         return fast_draw.inverse_cdf(probabilities, uniform)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from . import checks
+
 
 @dataclass(frozen=True)
 class Equation:
@@ -72,12 +74,14 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def equation(id: str) -> Callable[[Function], Function]:
-    """Mark the decorated function as the code of an equation. `KeyError` for an unknown id."""
+    """Mark the decorated function as the code of an equation, whose errors name what does not fit
+    (`checks.explained`). `KeyError` for an unknown id.
+    """
     if id not in EQUATIONS:
         raise KeyError(f"{id!r} is not a known equation id: add it to EQUATIONS")
 
     def mark(function: Function) -> Function:
         IMPLEMENTATIONS[id] = f"{function.__module__}:{function.__qualname__}"
-        return function
+        return checks.explained(function)
 
     return mark

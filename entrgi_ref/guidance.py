@@ -98,7 +98,7 @@ def guide(
         w = weight(psi)  # Eq. 4
         mixed = interpolate(soft, hard, w)  # Eq. 5
         rewards = checks.rewards(reward(mixed, argmax(psi)), trajectories)
-        if observe:
+        if observe is not None:
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))
         (slope,) = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)
         conditions.require_step(m, w, rewards, slope)

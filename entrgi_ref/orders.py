@@ -35,6 +35,7 @@ class Candidates:
     """tau."""
 
     def __post_init__(self) -> None:
+        checks.shape("probabilities", self.probabilities, (None, None), "[n, V]")
         expected = "[n], one token per masked position"
         checks.shape("draw", self.tokens, self.probabilities.shape[:1], expected)
 
@@ -111,6 +112,7 @@ def plackett_luce(
     return confidence.to(uniform) / order_temperature - torch.log(-torch.log(uniform))
 
 
+@checks.explained
 def rank(
     candidates: Candidates,
     chance: StepDraws,
@@ -123,6 +125,7 @@ def rank(
     (see `plackett_luce`), or `origin`. `GuidanceError` where an order of yours returns nan.
     """
     checks.choice_or_function("order", order, [*ORDERS, ORIGIN])
+    order_temperature = checks.order_temperature(order_temperature)
     if order == ORIGIN:
         if order_temperature:
             raise ValueError(
@@ -155,6 +158,8 @@ def commit(
     an answer, come after all others. Among equals the earlier position comes first, and confidence
     that is nan is the least. Source: authors' code; the order of equals is ours.
     """
+    if put_last is not None:
+        checks.integer("put_last", put_last, minimum=0)
     checks.shape("quota", quota, masked.shape[:1], "[S], one number per trajectory")
     checks.shape("confidence", confidence, tokens.shape, "[n], one number per candidate")
     confidence = confidence.nan_to_num(-torch.inf, torch.inf, -torch.inf)

@@ -103,7 +103,7 @@ def guide_in_parts(
         soft, hard, w = (torch.cat(some) for some in zip(*found, strict=True))
         mixed = interpolate(soft.requires_grad_(), hard, w)
         rewards = checks.rewards(reward(mixed, argmax(psi)), trajectories)
-        if observe:
+        if observe is not None:
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))
         (slope,) = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)
         conditions.require_step(m, w, rewards, slope)

@@ -39,6 +39,7 @@ class Prompts:
     """One stable integer per prompt, which fixes its random numbers: see `prompt_key`."""
 
 
+@checks.explained
 def prompt_key(prompt: str) -> int:
     """A 64-bit hash of the prompt's text: the same in every process, and on every machine.
 

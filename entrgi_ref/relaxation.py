@@ -47,7 +47,7 @@ def token_distribution(logits: Float[Tensor, "n V"], temperature: float) -> Floa
     Rows sum to 1. A logit of -inf gives probability 0. `temperature` is tau, in [1e-6, 1e6] or else
     `ValueError`; a small one is greedy, a large one uniform. Source: seed.
     """
-    checks.temperature(temperature)
+    temperature = checks.temperature(temperature)
     return tempered(logits, temperature).softmax(-1)
 
 
@@ -91,7 +91,7 @@ def entropy(logits: Float[Tensor, "n V"], *, epsilon: float = 0.0) -> Float[Tens
     authors' code adds 1e-10, which lets H fall below 0 by as much; 0 or in [1e-30, 1e-3], or
     else `ValueError`. Source: seed; epsilon: authors' code.
     """
-    checks.epsilon(epsilon)
+    epsilon = checks.epsilon(epsilon)
     log_q = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     q = log_q.exp()
     # A finite floor in place of log 0 = -inf makes 0 log 0 = 0, in the gradient too.
@@ -114,7 +114,7 @@ def entropy_weight(
     At tau < 1 the entropy, and so the weight, is smaller. `temperature` and `epsilon` have
     the ranges of `token_distribution` and `entropy`. Source: seed; temperature: authors' code.
     """
-    checks.temperature(temperature)
+    temperature = checks.temperature(temperature)
     checks.choices(logits)
     psi = logits.detach()
     h = entropy(psi if temperature == 1 else tempered(psi, temperature), epsilon=epsilon)
@@ -134,6 +134,7 @@ def interpolate(
     A `weight` of another shape than [n] raises `ValueError`. Source: page, authors' code.
     """
     checks.shape("weight", weight, soft.shape[:1], "[n], one number per masked position")
+    checks.shape("hard", hard, tuple(soft.shape), "[n, d], that of soft")
     return soft + (weight.to(soft.dtype)[:, None] * (hard - soft)).detach()
 
 

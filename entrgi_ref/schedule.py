@@ -12,7 +12,7 @@ from torch import Tensor
 from . import checks
 from .draws import StepDraws
 from .equations import equation
-from .orders import ORIGIN, OrderFunction
+from .orders import ORDERS, ORIGIN, OrderFunction
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def floor_share(n: Int[Tensor, "*shape"], fraction: float) -> Int[Tensor, "*shap
     return (n.float() * fraction).floor().long()
 
 
+@checks.explained
 def how_many(
     step: Step, masked: Bool[Tensor, "S N"], chance: StepDraws, order: str | OrderFunction
 ) -> Int[Tensor, "S"]:
@@ -72,6 +73,9 @@ def how_many(
     Under `origin` chance decides: each masked token is counted with that fraction as its
     probability. `rank` puts the counted ones first.
     """
+    checks.choice_or_function("order", order, [*ORDERS, ORIGIN])
+    if masked.dtype != torch.bool:
+        raise ValueError(f"masked: got {masked.dtype}, expected torch.bool")
     if order == ORIGIN:
         return (
             torch.zeros_like(masked).masked_scatter(masked, chance.origin() < step.fraction).sum(1)

@@ -110,7 +110,7 @@ def test_shapes():
         message = f"x: got shape {list(size)}, expected [a, b] = [{words}]"
         refused(message, checks.shape, "x", torch.zeros(size), expected, "[a, b]")
     wrong = list(range(100))
-    message = f"x: got {wrong!r:.60}, expected a tensor of shape [a]"
+    message = f"x: got {wrong!r:.60} ..., expected a tensor of shape [a]"
     refused(message, checks.shape, "x", wrong, (None,), "[a]")
 
 
@@ -130,7 +130,7 @@ def test_prompts():
     message = f"prompts: got {2**20 + 1} characters, expected at most {2**20}"
     refused(message, checks.prompts, ["a", "a" * (2**20 + 1)])
     wrong = "\ud800" * 100
-    message = f"prompts: got {wrong!r:.60}, which is not valid text"
+    message = f"prompts: got {wrong!r:.60} ..., which is not valid text"
     refused(message, checks.prompts, [wrong])
 
 
@@ -230,7 +230,7 @@ def test_a_vocabulary_of_both_networks():
     writable = torch.tensor([True, True, False])
     checks.vocabulary(writable, 2, torch.zeros(3, 4))
     for wrong in ([True], torch.zeros(3), torch.ones(1, 3, dtype=torch.bool)):
-        message = f"denoiser.writable: got {wrong!r:.60}, expected a bool tensor [V]"
+        message = f"denoiser.writable: got {checks.shown(wrong, 60)}, expected a bool tensor [V]"
         refused(message, checks.vocabulary, wrong, 2, torch.zeros(3, 4))
     message = "reward.embeddings: got shape [2, 4], expected [V, d] = [3, any]"
     refused(message, checks.vocabulary, writable, 2, torch.zeros(2, 4))

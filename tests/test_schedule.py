@@ -90,7 +90,7 @@ def test_how_many_of_each_trajectory(as_users_run_it):
     step = schedule(4, 6)[2]
     expected = [math.floor(n * step.fraction) for n in (6, 3, 0)]
     assert how_many(step, masked, SimpleNamespace(), "entropy").tolist() == expected
-    assert how_many(schedule(1, 6)[0], masked, SimpleNamespace(), "margin").tolist() == [6, 3, 0]
+    assert how_many(schedule(1, 6)[0], masked, SimpleNamespace(), "anchor").tolist() == [6, 3, 0]
 
 
 def test_chance_says_how_many_under_origin(as_users_run_it):

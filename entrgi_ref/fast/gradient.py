@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .. import checks
 from ..equations import equation
 
 TOKENS = {"cpu": 2**12, "cuda": 2**15}
@@ -30,6 +31,7 @@ def logit_gradient(
     the more the likelier the token is. autograd computes the same, but would keep tables of [n, V]
     for it. The gradient takes the place of `probabilities`. Source: ours.
     """
+    temperature = checks.temperature(temperature)
     size = TOKENS.get(probabilities.device.type, TOKENS["cpu"])
     parts = list(zip(probabilities.split(size, 1), embeddings.split(size), strict=True))
     if embeddings.dtype == probabilities.dtype:

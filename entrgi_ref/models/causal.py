@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
+from .. import checks
 from . import checkpoints
 from .checkpoints import Network
 from .reading import Responses, backbone_of, read_prefix, rows_of
@@ -99,6 +100,8 @@ class CausalReward(ABC):
         """Tokenise the prompts. The network reads each of them once, when it is first asked:
         without guidance never.
         """
+        checks.prompts(prompts)
+        checks.integer("trajectories", trajectories, minimum=1)
         warn_of_special(self.tokenizer, prompts)
         around = [around_response(self.tokenizer, prompt) for prompt in prompts]
         suffixes = {suffix for _, suffix in around}
@@ -115,6 +118,10 @@ class CausalReward(ABC):
         The text of the whole conversation is tokenised afresh, so this is not quite the input that
         guidance saw. Source: authors' code.
         """
+        checks.prompts(prompts)
+        checks.prompts(responses, "responses")
+        if len(prompts) != len(responses):
+            raise ValueError(f"responses: got {len(responses)}, expected one for each prompt")
         pairs = list(zip(prompts, responses, strict=True))
         rewards = []
         for start in range(0, len(pairs), SCORE_BATCH):
@@ -148,6 +155,7 @@ class BoundCausalReward:
     present: Bool[Tensor, "S N"] | None = None
     """In infilling, False at the padding behind a shorter template, if there is one."""
 
+    @checks.explained
     def infilling(
         self, given: Bool[Tensor, "S N"], present: Bool[Tensor, "S N"]
     ) -> BoundCausalReward:
@@ -208,6 +216,7 @@ class BoundCausalReward:
             )
         return torch.cat(parts)
 
+    @checks.explained
     def at(self, response: Int[Tensor, "S N"], masked: Bool[Tensor, "S N"]) -> CausalStepReward:
         """Fix the tokens at the positions that are not masked.
 
@@ -244,6 +253,7 @@ class CausalStepReward:
         """The embedding table in the diffusion vocabulary's order."""
         return self.responses.embeddings
 
+    @checks.explained
     def __call__(
         self, mixed: Float[Tensor, "n d"], likeliest: Int[Tensor, "n"]
     ) -> Float[Tensor, "S"]:

@@ -34,7 +34,9 @@ DATA = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 def expanded(path: str | Path) -> Path:
     """A path whose `~` is the home folder. `ValueError` if it is that of a user who has none."""
     if not isinstance(path, str | Path):
-        raise ValueError(f"checkpoint: got {path!r:.60}, expected a folder or an id on the hub")
+        raise ValueError(
+            f"checkpoint: got {checks.shown(path, 60)}, expected a folder or an id on the hub"
+        )
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -531,7 +533,7 @@ def device_of(device: str | torch.device, field: str = "device") -> torch.device
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"{field}: got {device!r}, expected auto, cpu, cuda, cuda:1, ..."
+            f"{field}: got {checks.shown(device)}, expected auto, cpu, cuda, cuda:1, ..."
         ) from error
     if found.type == "mps":
         raise ValueError(

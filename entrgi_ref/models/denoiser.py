@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from .. import checks
 from ..protocols import Prompts, prompt_key
 from . import checkpoints
 from .checkpoints import Network
@@ -120,6 +121,7 @@ class DenoiserCheckpoint:
         )
 
 
+@checks.explained
 def load_denoiser(
     path: str | Path,
     *,
@@ -175,6 +177,7 @@ class DiffusionLM:
 
     def encode(self, prompts: Sequence[str]) -> Prompts:
         """The prompts in the chat template, up to where the answer begins, padded on the left."""
+        checks.prompts(prompts)
         options = self.family.template
         warn_of_special(self.tokenizer, prompts)
         texts = [conversation(self.tokenizer, prompt, **options) for prompt in prompts]
@@ -185,6 +188,7 @@ class DiffusionLM:
             raise ValueError("checkpoint: its chat template makes nothing of a prompt")
         return Prompts(tokens, valid, keys=tuple(map(prompt_key, prompts)))
 
+    @checks.explained
     def __call__(
         self, tokens: Int[Tensor, "S L"], valid: Bool[Tensor, "S L"], masked: Bool[Tensor, "S N"]
     ) -> Float[Tensor, "n V"]:
@@ -203,10 +207,12 @@ class DiffusionLM:
         end = length - 1 if self.family.shifted else length
         return self.network.lm_head(hidden[:, end - new_tokens : end][masked])
 
+    @checks.explained
     def template(self, text: str) -> Int[Tensor, "N"]:
         """A response with blanks, for `start` of `generate`: see `tokenizers.with_blanks`."""
         return with_blanks(self.tokenizer, text, self.mask_id)
 
+    @checks.explained
     def decode(self, response: Int[Tensor, "S N"]) -> list[str]:
         """The text of each response: all its tokens, without the special ones.
 

@@ -115,7 +115,7 @@ class RewardCheckpoint:
         """Load the weights; see `SequenceReward.from_pretrained`."""
         # Not by isinstance: from Python 3.12 on, that refuses a wrapper with a `__getattr__`.
         if not all(hasattr(denoiser, name) for name in ("encode", "decode", "writable")):
-            raise ValueError(f"denoiser: got {denoiser!r:.60}, expected a Denoiser")
+            raise ValueError(f"denoiser: got {checks.shown(denoiser, 60)}, expected a Denoiser")
         home = denoiser.writable.device
         loading = Loading.of(
             dtype,
@@ -201,6 +201,7 @@ class SequenceReward(CausalReward):
     again: ClassVar[int] = 0
 
     @classmethod
+    @checks.explained
     def from_pretrained(
         cls,
         path: str | Path,

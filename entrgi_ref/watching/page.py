@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import checks
 
+
+@checks.explained
 def trace_page(prompt: str, panels: list[dict[str, Any]]) -> str:
     """The page's HTML: one panel per trajectory, side by side, in one file that needs no network.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import checks
 from ..errors import DenoisingRecord
 from ..protocols import Denoiser
 from ..relaxation import entropy, entropy_weight
@@ -55,6 +56,7 @@ class Recorder:
         `positions`; weight, entropy, E and D are those of the last gradient step. `rewards` has one
         number per gradient step, and `mean_E`, `mean_D` too, or none where nothing is masked.
         """
+        trajectory = checks.integer("trajectory", trajectory, minimum=0)
         frames = []
         for step in self.steps:
             mine = step["row"] == trajectory

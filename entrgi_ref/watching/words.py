@@ -5,9 +5,11 @@ from __future__ import annotations
 from jaxtyping import Int
 from torch import Tensor
 
+from .. import checks
 from ..protocols import Denoiser
 
 
+@checks.explained
 def words(denoiser: Denoiser, tokens: Int[Tensor, "N"]) -> list[str]:
     """The text of each token by itself, with signs for what would not be seen."""
     ids, texts = tokens.tolist(), denoiser.decode(tokens[:, None])
@@ -17,6 +19,7 @@ def words(denoiser: Denoiser, tokens: Int[Tensor, "N"]) -> list[str]:
     ]
 
 
+@checks.explained
 def printable(text: str) -> str:
     """`text` in one line, without the characters that would command a terminal."""
     text = text.replace("\n", "⏎").replace("\t", "⇥")

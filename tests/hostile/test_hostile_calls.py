@@ -1,0 +1,187 @@
+"""Public functions, called with arguments of other kinds, dtypes and shapes than they say."""
+
+import fractions
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import entrgi_ref as e
+from checkpoints import DREAM, REWARD, SHORT, pair
+from corpus import refusal
+from entrgi_ref import checks
+from entrgi_ref.models import SequenceReward, load_denoiser
+from entrgi_ref.watching import printable, trace_page, words
+
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
+LOGITS = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+Q, TABLE = LOGITS.softmax(-1), LOGITS[:, :4].new_ones(5, 4)
+SOFT, TOKENS = Q @ TABLE, torch.tensor([0, 1, 2])
+MASKED = torch.tensor([[True, True, True, False]])
+DRAWS = e.KeyedDraws.of(0, [1], 1)
+STEP = DRAWS.at(0, torch.zeros(3, dtype=torch.long), TOKENS)
+CANDIDATES = e.Candidates(TOKENS, Q, LOGITS, LOGITS, 0.7)
+ARGUMENTS = (
+    *(None, True, 5, -1, 10**5000, 1.5, math.nan, math.inf, 1j, fractions.Fraction(1, 2)),
+    *("", "abc", b"x", [], [1.0, 2.0], [[1.0]], ["a"], [None], {}, {"a"}, object()),
+    *(np.ones((3, 5)), np.float32(0.5), np.int64(2)),
+    *(torch.tensor(1.0), torch.tensor(2), torch.rand(5), torch.rand(2, 3, 5)),
+    *(torch.zeros(3, 5, dtype=kind) for kind in (torch.int64, torch.bool)),
+    *(LOGITS.to(kind) for kind in (torch.float16, torch.float8_e4m3fn)),
+    *(LOGITS.to("meta"), LOGITS.to_sparse(), torch.rand(0, 5), torch.rand(3, 0), torch.rand(3, 1)),
+    *(torch.rand(5, 3).T, torch.rand(1, 5).expand(3, 5), LOGITS.clone().requires_grad_()),
+    *(torch.full((3, 5), bad) for bad in (math.nan, math.inf, -math.inf)),
+    *(torch.rand(4, 5), torch.rand(3, 6), TOKENS, TOKENS.int(), TOKENS == 1, torch.rand(3)),
+)
+"""What stands where something else is expected."""
+CALLS = {
+    e.token_distribution: {"logits": LOGITS, "temperature": 0.7},
+    e.soft_embedding: {"probabilities": Q, "embeddings": TABLE},
+    e.entropy: {"logits": LOGITS, "epsilon": 0.0},
+    e.entropy_weight: {"logits": LOGITS, "temperature": 1.0, "epsilon": 0.0},
+    e.interpolate: {"soft": SOFT, "hard": SOFT, "weight": torch.rand(3)},
+    e.nucleus: {"probabilities": Q, "top_p": 0.9},
+    e.inverse_cdf: {"probabilities": Q, "uniform": torch.rand(3)},
+    e.approximation_error: {"mixed": SOFT, "soft": SOFT},
+    e.discreteness_error: {"mixed": SOFT, "hard": SOFT},
+    e.commit: {
+        "tokens": TOKENS,
+        "confidence": torch.rand(3),
+        "quota": torch.tensor([2]),
+        "masked": MASKED,
+        "put_last": 4,
+    },
+    e.rank: {"candidates": CANDIDATES, "chance": STEP, "order": "anchor", "order_temperature": 0.0},
+    e.how_many: {"step": e.schedule(4, 4)[1], "masked": MASKED, "chance": STEP, "order": "anchor"},
+    e.schedule: {"denoising_steps": 4, "new_tokens": 4},
+    e.prompt_key: {"prompt": "a"},
+    e.KeyedDraws.of: {"seed": 0, "keys": [1], "trajectories": 1},
+    e.draw_candidates: {
+        "logits": LOGITS,
+        "guided_logits": LOGITS,
+        "draw": STEP.candidates,
+        "temperature": 0.7,
+        "top_p": 0.9,
+    },
+    e.GuidanceConfig: {"weight": "aps", "steps": 1, "step_size": 1.0, "dtype": "float32"},
+    e.SamplingConfig: {"guidance": e.GuidanceConfig(), "new_tokens": 4, "top_p": 0.9, "seed": 1},
+    STEP.hard: {"probabilities": Q, "gradient_step": 0},
+    printable: {"text": "x"},
+}
+
+
+def refused(call, arguments):
+    """One line that names one of the arguments, or a result."""
+    said = refusal(lambda: call(**arguments))
+    inner = ("draw", "probabilities", "uniform", "template", "reward", "the denoiser's logits")
+    allowed = (*arguments, *inner, "checkpoint: the tokenizer of Dream does not work")
+    assert said is None or said.startswith(allowed), said
+    assert len(said or "") < 1000
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: getattr(call, "__qualname__", str(call)))
+def test_any_argument_is_taken_or_named(call):
+    fitting = CALLS[call]
+    call(**fitting)
+    for name in fitting:
+        for value in ARGUMENTS:
+            refused(call, fitting | {name: value})
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return pair("float32")
+
+
+def test_any_argument_of_the_networks_is_taken_or_named(networks):
+    denoiser, reward = networks
+    encoded, bound = denoiser.encode([SHORT]), reward.bind([SHORT], 1)
+    response, masked = torch.full((1, 3), denoiser.mask_id), torch.ones(1, 3, dtype=torch.bool)
+    tokens = torch.cat([encoded.tokens, response], 1)
+    step = bound.at(response, masked)
+    logits = torch.randn(3, len(denoiser.writable))
+    settings = {"steps": 1, "step_size": 0.5, "temperature": 0.7, "top_p": 0.9}
+    calls = {
+        denoiser.encode: {"prompts": ["a"]},
+        denoiser.template: {"text": "a __"},
+        denoiser.decode: {"response": response},
+        denoiser: {
+            "tokens": tokens,
+            "valid": torch.ones_like(tokens, dtype=torch.bool),
+            "masked": masked,
+        },
+        reward.bind: {"prompts": ["a"], "trajectories": 1},
+        reward.score: {"prompts": ["a"], "responses": ["b"]},
+        bound.at: {"response": response, "masked": masked},
+        bound.infilling: {"given": masked, "present": masked},
+        e.guide: {
+            "logits": logits,
+            "reward": step,
+            "weight": e.WEIGHTS["aps"],
+            "draw": STEP.hard,
+            "optimiser": "adam",
+            "observe": None,
+            **settings,
+        },
+        words: {"denoiser": denoiser, "tokens": TOKENS},
+    }
+    for call, fitting in calls.items():
+        for name in fitting:
+            for value in ARGUMENTS:
+                refused(call, fitting | {name: value})
+
+
+def test_what_is_loaded_is_named(networks):
+    denoiser, _ = networks
+    for name, value in (("family", 5), ("compiled", LOGITS), ("path", 5), ("device", [1])):
+        options = {"path": DREAM, "device": "cpu", name: value}
+        assert refusal(lambda options=options: load_denoiser(**options))
+    for name, value in (("tokens", 5), ("denoiser", None), ("device", {})):
+        options = {"path": REWARD, "denoiser": denoiser, name: value}
+        assert refusal(lambda options=options: SequenceReward.from_pretrained(**options))
+
+
+def test_a_page_of_what_is_no_json_is_refused():
+    assert refusal(lambda: trace_page(LOGITS, [])).startswith("prompt: got torch.float32 of shape")
+
+
+def test_a_text_is_no_list_of_prompts(networks):
+    """It would be taken for as many prompts as it has letters."""
+    denoiser, reward = networks
+    for read in (denoiser.encode, lambda text: reward.bind(text, 1)):
+        assert refusal(lambda read=read: read(SHORT)).startswith("prompts: got 'explain")
+    said = refusal(lambda: reward.score(["a"], ["b", "c"]))
+    assert said == "responses: got 2, expected one for each prompt"
+
+
+def test_what_does_not_fit_is_said_beside_what_does():
+    said = refusal(lambda: e.soft_embedding(Q, TABLE[:4]))
+    assert said.replace('"', "'") == (
+        "embeddings: got torch.float32 of shape [4, 4], expected Float[Tensor, 'V d'] beside "
+        "probabilities [3, 5]"
+    )
+
+
+def test_an_error_of_another_kind_stays_what_it_is():
+    @checks.explained
+    def function(number: int, of: "Unknown" = None):
+        raise KeyError(number)
+
+    @checks.explained
+    def other(number: float, *, of: list[int]):
+        raise KeyError(number)
+
+    for call in (lambda: function("x"), lambda: other(1, of=[2])):
+        with pytest.raises(KeyError):
+            call()
+    with pytest.raises(TypeError, match="missing"):
+        other(1)
+    assert refusal(lambda: other(True, of=[2])) == "number: got True, expected float"
+    assert refusal(lambda: other(1, of=["x"])).startswith("of: got ['x'], expected list[int]")
+
+
+def test_a_value_is_shown_in_one_short_line():
+    assert checks.shown(np.ones((2, 2))) == "array([[1., 1.], [1., 1.]])"
+    assert checks.shown("x" * 1000) == f"'{'x' * 199} ..."
+    assert checks.shown(10**5000) == "one of int"
