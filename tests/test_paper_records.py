@@ -901,11 +901,16 @@ def test_who_may_write_the_files_of_a_run_is_by_the_umask(tmp_path):
     assert [path.stat().st_mode & 0o777 for path in (file, claim)] == [0o666, 0o666]
 
 
-def test_lines_end_where_json_lines_do():
-    assert list(lines_of(b"a\n\nb")) == [(1, b"a", True), (2, b"", True), (3, b"b", False)]
-    assert list(lines_of(b"a\r\x0b\n")) == [(1, b"a\r\x0b", True)]
-    assert list(lines_of(b"\n")) == [(1, b"", True)]
-    assert list(lines_of(b"")) == []
+def test_lines_end_where_json_lines_do(tmp_path):
+    for data, start, expected in (
+        (b"a\n\nb", 0, [(1, b"a", True), (2, b"", True), (3, b"b", False)]),
+        (b"a\n\nb", 2, [(1, b"", True), (2, b"b", False)]),
+        (b"a\r\x0b\n", 0, [(1, b"a\r\x0b", True)]),
+        (b"\n", 0, [(1, b"", True)]),
+        (b"", 0, []),
+    ):
+        (tmp_path / "a").write_bytes(data)
+        assert list(lines_of(tmp_path / "a", start)) == expected
     assert line_of({"é": 1}) == b'{"\\u00e9": 1}\n'
 
 

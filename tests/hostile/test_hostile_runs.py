@@ -224,6 +224,31 @@ def test_records_that_are_no_folder_are_refused(made, tmp_path, without_figures)
         assert (code, "records is no folder" in error) == (2, True), one
 
 
+@pytest.mark.parametrize("name", NO_FILES)
+def test_lines_are_not_dropped_into_what_is_no_file(name, made, tmp_path):
+    folder = write(tmp_path / "in" / "run", *made)
+    with (folder / "records" / "a.jsonl").open("a") as file:
+        file.write("{}\n")
+    (folder / "dropped" / "records").mkdir(parents=True)
+    NO_FILES[name](folder / "dropped" / "records" / "a.jsonl")
+    before = (folder / "records" / "a.jsonl").read_bytes()
+    code, _, error = command(main, "repair", folder)
+    assert (code, "a.jsonl is " in error) == (2, True)
+    assert (folder / "records" / "a.jsonl").read_bytes() == before
+
+
+def test_a_line_without_end_is_not_read_to_its_end(made, tmp_path, without_figures):
+    """Of a file with a hole, which takes no disk: all of it would not fit the memory."""
+    folder = write(tmp_path / "in" / "run", *made)
+    with (folder / "records" / "a.jsonl").open("ab") as file:
+        file.truncate(2**36)
+    for one in ("report", "browse", "export", "repair"):
+        code, _, error = command(main, one, folder)
+        assert (code, "a.jsonl has a line of more than 134217728 bytes" in error) == (2, True), one
+    code, said, _ = command(main, "list", folder)
+    assert (code, "a line of more than" in said) == (0, True)
+
+
 @pytest.mark.deep
 def test_a_line_of_a_gigabyte(made, tmp_path, without_figures):
     folder = write(tmp_path / "in" / "run", *made)
@@ -234,4 +259,4 @@ def test_a_line_of_a_gigabyte(made, tmp_path, without_figures):
         file.write(b'"}\n')
     code, _, error = command(main, "report", folder)
     assert code == 2
-    assert "line 5: it has no experiment" in error
+    assert "a.jsonl has a line of more than 134217728 bytes" in error

@@ -98,20 +98,19 @@ class RunFolder:
         twice: set[Key] = set()
         for file in files_of(self.path):
             size, count = self._read.get(file, (0, 0))
-            with file.open("rb") as lines:
-                lines.seek(size)
-                data = lines.read()
-            complete = data[: data.rfind(b"\n") + 1]
-            for number, line, _ in lines_of(complete):
+            for _, line, whole in lines_of(file, size):
+                if not whole:
+                    break
+                size, count = size + len(line) + 1, count + 1
                 try:
                     key, record = parsed(line, self.fingerprint, self._require)
                 except ValueError as error:
-                    raise bad_line(file, count + number, error) from error
+                    raise bad_line(file, count, error) from error
                 if key in self.done and record["status"] == "ok":
                     twice.add(key)
                 if not (forget_failed and record["status"] == "failed"):
                     self.done.add(key)
-            self._read[file] = (size + len(complete), count + complete.count(b"\n"))
+            self._read[file] = (size, count)
         return twice
 
     def write(self, record: Record) -> None:
@@ -141,13 +140,14 @@ class RunFolder:
                 fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            data = lines.read()
-            end = data.rfind(b"\n") + 1
-            rest = data[end:]
+            end, rest = 0, b""
+            for _, line, whole in lines_of(file):
+                end, rest = (end + len(line) + 1, b"") if whole else (end, line)
             if not rest:
                 return
             try:
                 parsed(rest, None, self._require)
+                lines.seek(0, os.SEEK_END)
                 lines.write(b"\n")
             except ValueError:
                 warnings.warn(f"{file}: dropped a half-written last line", stacklevel=4)
@@ -275,7 +275,7 @@ def _makers(path: Path, declaration: Mapping[str, Any]) -> list[dict[str, str]]:
         return list(declaration.get("made_with", []))
     found: list[dict[str, str]] = []
     for file in files_of(path):
-        for _, line, _ in lines_of(file.read_bytes()):
+        for _, line, _ in lines_of(file):
             try:
                 record = json.loads(line)
                 versions = {k: v for k, v in record["versions"].items() if k != "python"}
@@ -357,7 +357,7 @@ def _repaired(
                 f"out: a process is still writing to {file}; repair the run when it has ended"
             ) from error
         kept, dropped = [], []
-        for number, line, _ in lines_of(lines.read()):
+        for number, line, _ in lines_of(file):
             try:
                 parsed(line, expected, require)
                 if (file, number) in twice:
@@ -368,6 +368,8 @@ def _repaired(
                 yield f"{file.relative_to(run)}, line {number}: {error}"
         if dropped:
             aside = _dropped(run, file)
+            if aside.exists() and not aside.is_file():  # a pipe would be waited for without end
+                raise ValueError(f"out: {aside} is no file; move it elsewhere")
             with aside.open("ab") as rest:
                 rest.write(b"".join(line + b"\n" for line in dropped))
                 rest.flush()

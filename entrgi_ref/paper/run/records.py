@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -138,7 +139,7 @@ def read_by_key(
     found: dict[Key, Record] = {}
     twice: set[Key] = set()
     for file in files_of(path):
-        for number, line, whole in lines_of(file.read_bytes()):
+        for number, line, whole in lines_of(file):
             try:
                 key, record = parsed(line, expected, require)
             except ValueError as error:
@@ -174,7 +175,7 @@ def differing(
     """
     first: dict[Key, tuple[Path, int, str]] = {}
     for file in files_of(path):
-        for number, line, _ in lines_of(file.read_bytes()):
+        for number, line, _ in lines_of(file):
             try:
                 key, record = parsed(line, expected, require)
             except ValueError:
@@ -221,15 +222,29 @@ def require_no_link(run: Path, below: str | Path) -> None:
             raise ValueError(f"out: {folder} is a link, expected a folder of the run itself")
 
 
-def lines_of(data: bytes) -> Iterator[tuple[int, bytes, bool]]:
-    """The lines of a file: number, contents, and whether it ends with a newline.
+LONGEST_RECORD = 2**27
+"""Bytes of a line: many times as many as the longest answers take."""
+
+
+def lines_of(file: Path, start: int = 0) -> Iterator[tuple[int, bytes, bool]]:
+    """The lines of a file from a byte on, one after another: number, contents, and whether it ends
+    with a newline.
 
     They end where JSON's do and nowhere else, so that a stray byte spoils one line only.
+    `ValueError` for one that is longer than a record: it may have no end.
     """
-    lines = data.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if line or number < len(lines):
-            yield number, line, number < len(lines)
+    with file.open("rb") as lines:
+        lines.seek(start)
+        for number in itertools.count(1):
+            line = lines.readline(LONGEST_RECORD + 1)
+            if not line:
+                return
+            if len(line) > LONGEST_RECORD:
+                raise ValueError(
+                    f"out: {file} has a line of more than {LONGEST_RECORD} bytes, which is no "
+                    "record; move the file elsewhere"
+                )
+            yield number, line.removesuffix(b"\n"), line.endswith(b"\n")
 
 
 def read_declaration(path: Path) -> dict[str, Any]:
