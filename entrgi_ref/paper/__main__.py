@@ -436,9 +436,10 @@ def report(
     """The table (Markdown, LaTeX, CSV and JSON) and the figures (SVG and PNG) of a run, finished or
     not, beside the published numbers.
     """
+    from .run.records import own_folder
     from .shown.report import write
 
-    _, files = write(out, to or out / "report", typer.echo)
+    _, files = write(out, to or own_folder(out, "report"), typer.echo)
     typer.echo("Written:")
     for file in files:
         typer.echo(f"  {file}")
@@ -476,9 +477,10 @@ def export(
     ] = False,
 ) -> None:
     """Write a run as the authors' result files: their layout, their names."""
+    from .run.records import own_folder
     from .shown.export import write
 
-    for file in write(out, to or out / "export", aggregation_names):
+    for file in write(out, to or own_folder(out, "export"), aggregation_names):
         typer.echo(file)
 
 

@@ -125,6 +125,19 @@ def test_no_file_is_written_outside_by_a_name(made, tmp_path, without_figures):
         )
 
 
+@pytest.mark.parametrize("name", ["report", "export"])
+def test_no_file_is_written_outside_by_a_link(name, made, tmp_path, without_figures):
+    """But where `--to` says so."""
+    folder = write(tmp_path / "in" / "run", *made)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    code, _, error = command(main, name, folder)
+    assert (code, f"{name} is a link, expected a folder of the run" in error) == (2, True)
+    assert not tree(tmp_path / "elsewhere")
+    assert command(main, name, folder, "--to", folder / name)[0] == 0
+    assert tree(tmp_path / "elsewhere")
+
+
 HOSTILE = {
     "another reward": {"variant": {"reward": "none"}},
     "numbers and texts": {"variant": {"gradient_steps": "three"}},

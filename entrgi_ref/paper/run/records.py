@@ -226,6 +226,14 @@ LONGEST_RECORD = 2**27
 """Bytes of a line: many times as many as the longest answers take."""
 
 
+def own_folder(run: Path, name: str) -> Path:
+    """The folder of that name in that of a run. `ValueError` if it is a link: what is made of a run
+    is written elsewhere only where somebody says so.
+    """
+    require_no_link(run, name)
+    return run / name
+
+
 def lines_of(file: Path, start: int = 0) -> Iterator[tuple[int, bytes, bool]]:
     """The lines of a file from a byte on, one after another: number, contents, and whether it ends
     with a newline.
