@@ -222,6 +222,8 @@ def only_reads(name: str, value: Callable[[Any], Any]) -> Callable[[Any], Any]:
         tensors = [one for one in of if isinstance(one, Tensor) and not one.is_inference()]
         before = [tensor._version for tensor in tensors]
         found = value(given)
+        if isinstance(found, Tensor) and found.is_complex():
+            raise ValueError(f"{name}: got {found.dtype}, expected real numbers")
         if [tensor._version for tensor in tensors] != before:
             raise ValueError(f"{name}: it wrote into what it was given, which it may only read")
         return found
@@ -391,6 +393,8 @@ def logits(value: Any, rows: int | None, vocabulary_: int) -> Any:
     shape("the denoiser's logits", value, (rows, vocabulary_), "[n, V]")
     if not value.is_floating_point():
         raise ValueError(f"the denoiser's logits: got {value.dtype}, expected floating point")
+    if value.layout != torch.strided or value.is_meta:
+        raise ValueError(f"the denoiser's logits: got {value.layout} on {value.device}")
     return value
 
 
@@ -467,6 +471,8 @@ gradients of another kind."""
 def rewards(value: Any, trajectories: int | None) -> Any:
     """`value`; `ValueError` unless it is one number per trajectory, with a gradient."""
     shape("reward", value, (trajectories,), "[S], one number per trajectory")
+    if value.is_complex():
+        raise ValueError(f"reward: got {value.dtype}, expected real numbers")
     if not value.requires_grad:
         raise ValueError(UNUSED)
     return value
@@ -478,6 +484,8 @@ UNUSED = "reward: got rewards without a gradient, expected a function of `mixed`
 def scores(value: Any, prompts: Sequence[str], trajectories: int) -> Any:
     """`value`; `ValueError` unless it is a finite number for each finished answer."""
     shape("reward.score", value, (len(prompts) * trajectories,), "[S], one number per response")
+    if value.is_complex() or value.dtype == torch.bool:
+        raise ValueError(f"reward.score: got {value.dtype}, expected real numbers")
     if not value.isfinite().all():
         listing = named((~value.isfinite()).nonzero(), prompts, trajectories)
         raise ValueError(f"the reward of the finished answer is not finite, for prompt {listing}")

@@ -1,5 +1,6 @@
 """Public functions, called with arguments of other kinds, dtypes and shapes than they say."""
 
+import dataclasses
 import fractions
 import math
 
@@ -130,6 +131,50 @@ def test_any_argument_of_the_networks_is_taken_or_named(networks):
         for name in fitting:
             for value in ARGUMENTS:
                 refused(call, fitting | {name: value})
+
+
+class Changed:
+    """A network of which one method returns something else."""
+
+    def __init__(self, network, **changed):
+        self.__dict__.update(changed)
+        self.network = network
+
+    def __getattr__(self, name):
+        return getattr(self.network, name)
+
+    def __call__(self, *given):
+        return self.predicted(self.network(*given))
+
+
+@pytest.mark.parametrize(
+    "predicted",
+    [
+        *(lambda x: x * math.nan, lambda x: x + math.inf, lambda x: x.long(), lambda x: x + 0j),
+        *(lambda x: x.T, lambda x: x.to("meta"), lambda x: x.to_sparse(), lambda x: x.numpy()),
+    ],
+)
+def test_what_a_denoiser_may_not_return_is_named(predicted, networks):
+    denoiser, reward = networks
+    config = e.SamplingConfig(e.GuidanceConfig(steps=1), 1, 2, 2)
+    changed = Changed(denoiser, predicted=predicted)
+    assert "denoiser's logits" in refusal(lambda: e.generate(changed, reward, [SHORT], config))
+
+
+def test_numbers_that_are_not_real_are_named(networks):
+    denoiser, reward = networks
+    config = e.SamplingConfig(e.GuidanceConfig(steps=1), 1, 2, 2)
+    for kind in (torch.complex64, torch.bool):
+        score = Changed(reward, score=lambda *_, kind=kind: torch.zeros(1, dtype=kind))
+        said = refusal(lambda score=score: e.generate(denoiser, score, [SHORT], config))
+        assert said == f"reward.score: got {kind}, expected real numbers"
+    weight = config.guided(weight=lambda logits: logits[:, 0] * 0j)
+    order = dataclasses.replace(config, order=lambda candidates: candidates.logits[:, 0] * 0j)
+    for name, own in (("weight", weight), ("order", order)):
+        said = refusal(lambda own=own: e.generate(denoiser, reward, [SHORT], own))
+        assert said == f"{name}: got torch.complex64, expected real numbers"
+    said = refusal(lambda: checks.rewards(torch.zeros(1, dtype=torch.complex64), 1))
+    assert said == "reward: got torch.complex64, expected real numbers"
 
 
 def test_what_is_loaded_is_named(networks):
