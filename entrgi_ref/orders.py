@@ -158,8 +158,6 @@ def commit(
     an answer, come after all others. Among equals the earlier position comes first, and confidence
     that is nan is the least. Source: authors' code; the order of equals is ours.
     """
-    if put_last is not None:
-        checks.integer("put_last", put_last, minimum=0)
     checks.shape("quota", quota, masked.shape[:1], "[S], one number per trajectory")
     checks.shape("confidence", confidence, tokens.shape, "[n], one number per candidate")
     confidence = confidence.nan_to_num(-torch.inf, torch.inf, -torch.inf)
@@ -170,6 +168,7 @@ def commit(
     )
     group = torch.where(masked, 0, 2)  # 1 is for what comes last among the masked
     if put_last is not None:
+        put_last = checks.integer("put_last", put_last, minimum=0)
         group = group.masked_scatter(masked, (tokens == put_last).long())
     # A stable sort by group keeps the order of confidence within each group.
     queue = falling.gather(1, group.gather(1, falling).argsort(dim=1, stable=True))
