@@ -1225,8 +1225,9 @@ def test_a_testbed_says_how_many_positions_are_guided_at_a_time(tmp_path, monkey
         return generate_(*given, **options)
 
     monkeypatch.setattr(methods, "generate", noted)
-    tiny_run(tmp_path, TinyTestbed(vocabulary_batch=rows), prompts=1)
+    tiny_run(tmp_path, TinyTestbed(vocabulary_batch=rows, device=f"a GPU, {rows}"), prompts=1)
     assert asked == [rows, rows]
+    assert [record["device"] for record in lines(tmp_path)] == [f"a GPU, {rows}"] * 2
 
 
 def test_a_failure_without_words_is_called_by_its_kind():

@@ -1473,6 +1473,35 @@ def test_what_is_selected_and_compared_of_a_run():
     assert run_of([], asked=[]).prompts == run_of([]).prompts == 0
 
 
+def test_of_what_is_not_there_nothing_is_said():
+    """No row of a variant that a benchmark lacks, and no note on a benchmark without records."""
+    declared = {"experiment": "gradient-steps", "benchmarks": {"rm-bench": OF_THE_HUB, "own": ""}}
+    more = [record("own", "entrgi", 1, 0, [1.0], {"reward": "4B", "gradient_steps": 2})]
+    run = run_of([*VARIED, *more], **declared)
+    own = [table for table in report.tables(run) if table.title == "own"]
+    assert [table.rows for table in own] == [(("EntRGi", "4B", "2", "1.00", "1.00"),)]
+    assert [values for _, values in numbers.cells(run, "own")] == [
+        {"reward": "4B", "gradient_steps": 2}
+    ]
+    assert not any("NOTHING IS COMPARED" in note for note in notes(run_of(VARIED, **declared)))
+
+
+def test_bars_are_over_the_seeds_that_are_compared():
+    """Of the second seed one method has no answer."""
+    records = [one for one in MAIN if (one["seed"], one["method"]) != (2, "bon")]
+    assert figures.bars(run_of(MAIN)) == "Bars: one standard error over 2 seeds."
+    assert figures.bars(run_of(records)) == "One seed: no standard errors."
+
+
+def test_figures_of_errors_are_drawn_if_any_record_has_them():
+    """Both, whichever of the two experiments has seen them."""
+    seen = record("own", "entrgi", 1, 0, [1.0], errors={"steps": []})
+    for experiment in ("error-by-step", "error-vs-entropy"):
+        run = run_of([MAIN[-2] | {"errors": None}, seen], experiment=experiment)
+        assert figures.of(run) == ["error-by-step", "error-vs-entropy"]
+        assert figures.of(run_of(MAIN, experiment=experiment)) == [experiment]
+
+
 def test_most_prompts_are_those_of_any_request():
     """A run may be given more of them later, or fewer."""
     for counts in ([1, 64], [64, 1]):
