@@ -462,6 +462,16 @@ def test_each_gpu_has_an_actor_if_nothing_else_is_said(monkeypatch, gpus, wanted
     assert expected == {**plan.declaration(testbed), "made_with": {"commit": "c0ffee"}}
 
 
+def test_an_actor_must_have_the_drivers_weight_functions_too():
+    plan = plan_of()
+    own = {"half": {"module": "m", "function": "half", "source": "ab"}}
+    with_own = SimpleNamespace(
+        own_weights=own, declared_weights=own, declaration=lambda testbed: {"a": 1}
+    )
+    assert cluster._declared(with_own, None)["own_weights"] == own
+    assert "own_weights" not in cluster._declared(plan, SimpleNamespace(declaration={}))
+
+
 def test_nodes_that_join_later_have_actors_too(monkeypatch):
     ray = Noted(monkeypatch, connected=True, gpus=1)
     with actors_of(Cluster()) as actors:

@@ -302,6 +302,20 @@ def test_a_record_is_of_its_run():
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *("new_tokens", "denoising_steps", "temperature", "top_p", "order", "order_temperature"),
+        *("eos_last", "write_every_id", "skip_empty_steps"),
+    ],
+)
+def test_a_setting_that_all_share_is_the_runs(name):
+    own = {**RECORD, "experiment": "main", "settings": {**RECORD["settings"], name: "mine"}}
+    shared = {**DECLARATION, "settings": {**RECORD["settings"], name: "theirs"}}
+    with pytest.raises(ValueError, match=f"^its {name} is 'mine', but that of the run 'theirs'$"):
+        required.require_own(shared, own)
+
+
+@pytest.mark.parametrize(
     ("method", "path", "value", "message"),
     [
         ("entrgi", "guidance.steps", 2, "its guidance.steps is 2, expected 3"),
