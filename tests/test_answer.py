@@ -224,6 +224,18 @@ def test_weighted_sums_of_rewards(likelihood, tmp_path):
     assert [one["weight"] for one in equal["checkpoints"]["rewards"]] == [1, 1]
 
 
+def test_the_weight_of_a_single_reward_counts(tmp_path):
+    """One below 0 turns the reward round, which decides what is the best."""
+    words = ["--method", "bon", "--reward-weight", "-2", "--unmatched", "zero"]
+    invoke(SHORT, *FEW, *words, "--out", tmp_path)
+    plain = generate(*pair("float64"), [SHORT], config("bon"))
+    written = read(tmp_path)
+    assert written["responses"] == plain.responses[0]
+    assert written["rewards"] == pytest.approx([-2 * r for r in plain.rewards[0].tolist()])
+    assert written["checkpoints"]["rewards"][0]["weight"] == -2
+    assert written["checkpoints"]["unmatched"] == "zero"
+
+
 def test_what_the_reward_lacks_is_weighed_by_the_mask_predictor():
     output = invoke(SHORT, *FEW)
     denoiser, reward = pair("float64")
@@ -293,6 +305,7 @@ CLOSED = object()
         ),
         (["x", "--vocabulary-batch", str(2**63)], None, "vocabulary_batch: got .* below 2.63"),
         (["x", "--table", "/proc/none/t.csv"], None, "out: cannot write to /proc/none"),
+        (["x", "-"], "cake " * 2**15, "prompt: .*positions"),
     ],
 )
 def test_what_does_not_fit_is_one_line_before_weights_are_loaded(
