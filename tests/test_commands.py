@@ -915,6 +915,29 @@ def test_one_prompt_by_one_method_is_shown_and_written(tiny, tmp_path, capsys):
     assert page.index('"Unguided"') < page.index('"Guided: aps"')
 
 
+@pytest.mark.parametrize(("method", "steps", "runs"), [("bon", 0, 1), ("aps", 2, 2)])
+def test_a_page_brings_the_unguided_run_beside_a_guided_one(
+    method, steps, runs, tiny, tmp_path, capsys, monkeypatch
+):
+    """In parts as large, and not watched."""
+    batches, original = [], entrgi_ref.denoising.generate
+
+    def noted(*networks, **options):
+        batches.append(options["vocabulary_batch"])
+        return original(*networks, **options)
+
+    monkeypatch.setattr(entrgi_ref.denoising, "generate", noted)
+    run = answering([Case("12", None, None, {method: config(steps)})], out=tmp_path)
+    run.watch, run.vocabulary_batch = True, 5
+    run.run(tiny)
+    assert batches == [5] * runs
+    page = (tmp_path / "trace.html").read_text(encoding="utf-8")
+    assert page.count('"title":') == runs
+    watched = [line for line in capsys.readouterr().out.splitlines() if "  t " in line]
+    assert len(watched) == 2
+    assert all(line.endswith("unguided") == (steps == 0) for line in watched)
+
+
 def test_prompts_by_methods_are_shown_one_after_another(tiny, tmp_path, capsys, monkeypatch):
     """On a terminal each says how far it is, and is not watched."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
