@@ -848,6 +848,7 @@ def tiny():
         ("o", [], "nothing new has been written"),
         (None, ["t.csv"], "t.csv is written"),
         ("o", ["o/answers.json"], "o/answers.json is written, the page is not"),
+        ("o", ["t.csv", "o/a.json"], "t.csv, o/a.json is written, the page is not"),
         ("o", ["t.csv", "o/a.json", "o/trace.html"], "t.csv, o/a.json, o/trace.html is written"),
     ],
 )

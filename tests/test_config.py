@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrgi_ref import GuidanceConfig, SamplingConfig, entropy_weight
+from entrgi_ref import GuidanceConfig, SamplingConfig, entropy_weight, schedule
 
 
 def test_defaults_are_the_papers():
@@ -235,6 +235,15 @@ def test_numbers_of_numpy_are_as_good_as_pythons(as_users_run_it):
     values = [getattr(config, f.name) for f in fields(config) if f.name != "guidance"]
     values += [getattr(config.guidance, f.name) for f in fields(config.guidance)]
     assert {type(value) for value in values} <= {int, float, bool, str}
+
+
+def test_changes_are_of_the_guidance_of_each_step():
+    config = SamplingConfig(lambda step: GuidanceConfig(steps=step.index), 1, 4, 4)
+    for step in schedule(4, 4):
+        changed = config.guided(step_size=2.0).guidance_at(step)
+        assert changed == GuidanceConfig(steps=step.index, step_size=2.0)
+        theirs = config.authors().guidance_at(step)
+        assert theirs == GuidanceConfig(steps=step.index).authors()
 
 
 def test_guidance_by_step_is_asked_once_for_each_step():

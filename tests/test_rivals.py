@@ -340,6 +340,8 @@ def test_the_queue_goes_through_the_committed_positions_by_confidence():
     committed = torch.tensor([[False, False, True, True], [False, True, False, True]])
     turns = [tuple(part.tolist() for part in turn) for turn in queue(confidence, committed, masked)]
     assert turns == [([0, 1], [2, 1], [1, 4]), ([0, 1], [3, 3], [2, 6])]
+    near = confidence.double() * 0 + 1 + 1e-12 * torch.arange(7)  # in float32 all are 1
+    assert next(queue(near, committed, masked))[1].tolist() == [3, 3]
     committed[0, 2] = False  # one trajectory is done before the other
     turns = [tuple(part.tolist() for part in turn) for turn in queue(confidence, committed, masked)]
     assert turns == [([0, 1], [3, 1], [2, 4]), ([1], [3], [6])]
