@@ -176,7 +176,7 @@ def test_confidence_in_16_bits_is_summed_in_more():
     logits = (4 * torch.randn(3, 50, generator=torch.Generator().manual_seed(0))).bfloat16()
     masked = torch.tensor([[True, False], [True, True]])
     committed = torch.tensor([[True, False], [False, True]])
-    written = Written(logits, torch.tensor([7, 8, 9]), masked, committed, logits[1:2])
+    written = Written(logits, torch.tensor([7, 8, 9]), masked, committed, logits[1:2], last=False)
     expected = logits.double().log_softmax(1)[[0, 2], [7, 9]]
     torch.testing.assert_close(confidence(written), expected, rtol=1e-6, atol=0)
 
