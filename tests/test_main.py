@@ -601,8 +601,13 @@ def test_a_rank_that_is_no_number_is_named(monkeypatch, rank):
 
 def test_only_a_plan_has_the_options_of_a_dry_one(monkeypatch, declared):
     """And it says what it has estimated."""
-    monkeypatch.setattr(estimate, "estimate", lambda plan, testbed, out: f"{plan.prompts} {out}")
-    assert said("plan", "main", "--device", "cpu", "--prompts", 2) == "2 results/main\n"
+    def estimated(plan, testbed, out, *, retry_failed):
+        return f"{plan.prompts} {out} {retry_failed}"
+
+    monkeypatch.setattr(estimate, "estimate", estimated)
+    words = ("plan", "main", "--device", "cpu", "--prompts", 2)
+    assert said(*words) == "2 results/main False\n"
+    assert said(*words, "--retry-failed") == "2 results/main True\n"
     commands = typer.main.get_command(paper.app).commands
     options = {name: {p.name for p in commands[name].params} for name in ("plan", "run")}
     assert options["plan"] - options["run"] == {*paper.DRY}

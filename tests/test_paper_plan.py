@@ -517,6 +517,19 @@ def test_what_is_done_is_not_in_an_estimate(monkeypatch, tmp_path):
         )
 
 
+def test_what_has_failed_is_left_if_it_is_tried_again(monkeypatch, tmp_path):
+    """As by a run with the same options."""
+    dislikes = TinyTestbed(judge=FailingReward(2, dislikes=("22",)))
+    tiny_run(tmp_path, dislikes, prompts=5, batch_size=1, methods=["bon"])
+    monkeypatch.setattr(estimate.Calibration, "seconds", lambda self, work: ([*work], 1.0))
+    plan = Plan.of("main", TINY_BASE, [1], 5, 1, ["bon"])
+    found = [
+        estimate.estimate(plan, TinyTestbed(), tmp_path, **options).splitlines()[0]
+        for options in ({}, {"retry_failed": False}, {"retry_failed": True})
+    ]
+    assert found == [*[f"nothing is left to do in {tmp_path}"] * 2, "1 cell, 1 prompt in 1 batch"]
+
+
 # Without networks
 
 

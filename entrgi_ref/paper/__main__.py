@@ -300,7 +300,7 @@ def plan_(plan: Plan, testbed: DreamTestbed, out: Path, options: dict[str, Any])
     """
     from .run.estimate import estimate
 
-    typer.echo(estimate(plan, testbed, out))
+    typer.echo(estimate(plan, testbed, out, retry_failed=options["retry_failed"]))
 
 
 @app.command("run")

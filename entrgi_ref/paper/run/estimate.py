@@ -22,14 +22,14 @@ from .folder import require_same_weights
 from .records import key_of, read_declaration, read_records, require_same
 
 
-def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:
+def estimate(plan: Plan, testbed: Testbed, out: Path, *, retry_failed: bool = False) -> str:
     """What is left of a run takes how long, from a calibration of a few denoising steps of some
     batches, with and without guidance: the largest, the shortest, the longest, and one of the
     fewest trajectories.
 
     Time is taken to be affine in trajectories and in positions, which a batch has by its longest
     prompt. The calibration has the reward model that is used where nothing else is said, and the
-    settings of the run.
+    settings of the run. With `retry_failed`, what has failed is left too.
     """
     testbed.examine(plan.base.new_tokens)
     done = set()
@@ -37,7 +37,8 @@ def estimate(plan: Plan, testbed: Testbed, out: Path) -> str:
         require_same(out, plan.declaration(testbed))
         asked = read_declaration(out).get("asked", [])
         require_same_weights(out, asked, plan.asked(testbed))
-        done = {key_of(record) for record in read_records(out)}
+        there = read_records(out)
+        done = {key_of(r) for r in there if not (retry_failed and r["status"] == "failed")}
     todo = [batch for batch in batches(plan, testbed) if not done.issuperset(batch.keys)]
     if not todo:
         return f"nothing is left to do in {out}"
