@@ -454,6 +454,34 @@ def test_notes_say_what_is_missing_and_what_is_compared(records, changes, expect
     assert found == expected
 
 
+def test_notes_are_of_all_benchmarks_and_of_those_that_have_been_reached():
+    """The first has one method alone and the last nothing; one prompt was answered by one method
+    alone, under a seed and a number that another benchmark has too.
+    """
+    records = [
+        *(record("own", "bon", seed, 0, [1.0]) for seed in (1, 2)),
+        *(record("rm-bench", name, seed, 0, [1.0]) for name in ("bon", "aps") for seed in (1, 2)),
+        record("rm-bench", "bon", 1, 1, [1.0]),
+    ]
+    of = {"own": "ab", "rm-bench": OF_THE_HUB, "judge-bench": "ab"}
+    assert notes(run_of(records, benchmarks=of, testbed="toy", asked=[])) == [
+        HOW.replace("2 prompts", "0 prompts").format("mean ± standard error over 2 seeds (1, 2)"),
+        LESS.format("Best-of-N"),
+        (
+            "Methods are compared on the prompts that all of them have answered, 4 of 5: 1 answers "
+            "to the others do not count."
+        ),
+        MADE,
+        TOY,
+    ]
+
+
+def test_a_seed_of_which_all_has_failed_is_no_seed_that_a_method_lacks():
+    records = [record("own", name, 1, 0, [1.0]) for name in ("bon", "aps")]
+    gone = [failed("own", name, 2, 0) for name in ("bon", "aps")]
+    assert list(report._fewer_seeds(run_of(records, gone=gone))) == []
+
+
 def test_a_note_says_which_versions_made_the_records():
     old = record("own", "bon", 1, 0, [1.0])
     old = {name: old[name] for name in old if name not in ("commit", "versions")}
@@ -526,6 +554,14 @@ def test_a_note_says_how_many_answers_are_not_judged():
     )
 
 
+def test_an_answer_whose_judgement_has_failed_is_not_judged():
+    records = [record("own", "bon", 1, idx, [1.0]) for idx in range(3)]
+    judge = replace(judged_by("j", {key_of(records[0]): 3.0}), judged=2)
+    assert (
+        "2 answers are not judged and are left out of j: by it methods are compared on 1 prompt."
+    ) in notes(run_of(records, [judge]))
+
+
 def test_a_run_that_is_the_papers_is_comparable():
     of = [record("rm-bench", "bon", seed, idx, [1.0]) for seed in (1, 2, 3) for idx in range(64)]
     run = run_of(of, benchmarks={"rm-bench": OF_THE_HUB})
@@ -536,6 +572,9 @@ def test_a_run_that_is_the_papers_is_comparable():
     assert {row["comparable"] for row in numbers.rows(run)} == {True}
     fewer = list(comparable.differences(run_of(of[:-1], benchmarks={"rm-bench": OF_THE_HUB})))
     assert fewer == ["63 to 64 prompts instead of 64"]
+    longer = OF_THE_HUB.replace("@", "-2@")
+    other = list(comparable.differences(run_of(of, benchmarks={"rm-bench": longer})))
+    assert other == [f"benchmark rm-bench ({longer})"]
     others = [one | {"seed": one["seed"] + 1} for one in of]
     assert list(comparable.differences(run_of(others, benchmarks={"rm-bench": OF_THE_HUB}))) == [
         "seeds 2, 3, 4 instead of 1, 2, 3"
@@ -818,6 +857,13 @@ def test_the_numbers_of_what_is_varied_and_of_gold():
         **measured("gold", "points", 7.0, 0.0, 2, 2),
         **less("gold", "points", 0.0, None, None, 1),
     }
+
+
+def test_the_number_of_answers_is_that_of_the_variant():
+    records = [one | {"rewards": [1.0] * one["variant"]["gradient_steps"]} for one in VARIED]
+    found = numbers.rows(run_of(records, benchmarks={"rm-bench": OF_THE_HUB}))
+    fields = ("gradient_steps", "answers_min", "answers_max")
+    assert {tuple(row[name] for name in fields) for row in found} == {(2, 2, 2), (8, 8, 8)}
 
 
 def test_columns_say_what_they_hold():
