@@ -1294,6 +1294,19 @@ def test_a_page_of_a_toy_names_no_network():
     assert found["variants"] == [variants[i] for i in (4, 3, 1, 2, 0)]
 
 
+def test_a_page_has_the_methods_in_the_order_of_the_tables_and_all_steps_of_all_answers():
+    """Gold scores of 0 are scores; more steps than the settings say are seen, whose answer it is."""
+    wrote = {"words": [["a", "b"], ["a"]], "steps": [[0, 1], [6]]}
+    few = {"settings": {"denoising_steps": 4}, "written": wrote, "gold": [0.0, 0.0]}
+    records = [record("own", name, 1, 0, [1.0, 2.0], **few) for name in ("aps", "expectation")]
+    found = browse.contents(run_of(records, fingerprint="f"))
+    assert found["methods"] == [["expectation", "Expectation"], ["aps", "APS"]]
+    assert [(one["method"], one["of"], one["gold"]) for one in found["records"]] == [
+        (1, 7, [0.0, 0.0]),
+        (0, 7, [0.0, 0.0]),
+    ]
+
+
 def test_a_page_is_written_of_failed_records_but_not_of_none(tmp_path):
     none = folder_of(tmp_path / "none", [])
     with pytest.raises(ValueError, match=r"none has no records yet$"):
