@@ -775,6 +775,23 @@ def test_figures_2_and_3_keep_benchmarks_apart():
         assert image.get_array().filled(0).tolist() == np.transpose(counts).tolist()
 
 
+def test_all_panels_of_figure_3_have_one_scale():
+    """Of the largest count of any, wherever it is; no panel ends below the largest error of any."""
+    few, many = [[1, 0], [0, 0]], [[0, 0], [100, 0]]  # [entropy, E]
+    one = [(1.0, 1.0, 1)]
+    declaration = PAPER | {"experiment": "error-by-step", "fingerprint": "f"}
+    declaration |= {"benchmarks": {"rm-bench": "", "own": ""}}
+    for counts, bins in (((many, few), 1), ((few, many), 1), (([[0, 1], [0, 0]], many), 2)):
+        pairs = zip(declaration["benchmarks"], counts, strict=True)
+        records = [observed(name, "aps", 1, one, found) for name, found in pairs]
+        figure = figures.error_vs_entropy(Run(declaration, records, [], []))
+        edges = records[0]["errors"]["histogram"]["error_edges"]
+        for axis in [axis for axis in figure.axes if axis.get_title()]:
+            (image,) = [c for c in axis.collections if hasattr(c, "get_coordinates")]
+            assert (image.norm.vmin, image.norm.vmax) == (1, 100)
+            assert axis.get_ylim() == (0, edges[bins])
+
+
 @draws
 def test_gold_is_that_of_the_answer_with_the_largest_reward(tmp_path):
     folder = written(tmp_path, declaration=PAPER | {"testbed": "toy"}, names=HUB[:1])
