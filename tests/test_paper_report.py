@@ -718,6 +718,19 @@ def test_a_change_of_figure_5_needs_the_answers_with_one_step(tmp_path):
         assert {label for label, *_ in bars_of(axis)} == {"EntRGi"}
 
 
+def test_a_point_of_figure_5_needs_the_answers_by_all_reward_models(tmp_path):
+    """A mean over fewer of them would stand beside one over all."""
+    variants = [{"reward": r, "gradient_steps": M} for r in ("0.6B", "4B") for M in (1, 2)]
+    declaration = PAPER | {"experiment": "gradient-steps", "benchmarks": OF_HUB[1]}
+    of = {"names": HUB[:1], "methods": ("aps", "entrgi"), "prompts": 1}
+    run = Run.read(written(tmp_path, declaration=declaration, variants=variants, **of))
+    gone = ("aps", {"reward": "4B", "gradient_steps": 2})
+    left = [r for r in run.records if (r["method"], r["variant"]) != gone]
+    for axis in panels_of(figures.gradient_steps(Run(run.declaration, left, [], []))).flat:
+        found = {(label, M) for label, M, *_ in bars_of(axis)}
+        assert found == {("APS", 1), ("EntRGi", 1), ("EntRGi", 2)}
+
+
 def observed(benchmark, method, seed, steps, counts):
     """A record of what an observer saw: (E, entropy, n) at each step."""
     edges = {"entropy_edges": [0.0, 1.0, 2.0], "error_edges": [0.0, 3.0, 6.0]}

@@ -1529,6 +1529,8 @@ def test_what_is_selected_and_compared_of_a_run():
     varied = run_of(VARIED)
     assert varied.variants("reward") == ["0.6B", "4B"]
     assert varied.variants("gradient_steps") == [2, 8]
+    more = [record("own", "aps", 1, 0, [1.0], {"gradient_steps": M}) for M in (12, 1, 8)]
+    assert run_of(more).variants("gradient_steps") == [1, 8, 12]
     assert run_of([], asked=[]).prompts == run_of([]).prompts == 0
 
 
