@@ -1466,11 +1466,29 @@ def test_a_run_and_its_judges_are_read(tmp_path):
         }
 
 
+@pytest.mark.parametrize("model", [published.LMUNIT.rsplit("/")[-1], f"b/{published.LMUNIT}"])
+def test_what_is_called_like_the_papers_judge_is_not_it(tmp_path, model):
+    """Such as a folder, which may hold anything."""
+    folder = folder_of(tmp_path, [record("own", "bon", 1, 0, [1.0])])
+    judge_of(folder, "one", [], model={"name": model}, unit_tests=list(UNIT_TESTS))
+    (judge,) = Run.read(folder).judges
+    assert (judge.name, judge.is_the_papers) == (published.LMUNIT.rsplit("/")[-1], False)
+
+
+def test_a_criterion_that_counts_twice_is_none_of_the_papers():
+    judge = judged_by("LMUnit", {}, tests=(*UNIT_TESTS, UNIT_TESTS[0]))
+    assert not judge.is_the_papers
+
+
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"variant": {"reward": "9B"}}, "its reward model is '9B', none of the run's"),
+        (
+            {"experiment": "reward-size", "status": "failed", "rewards": [], "responses": []},
+            "it is of the experiment 'reward-size'",
+        ),
         (
             {"settings": SETTINGS | {"top_p": 0.5, "reward": "9B"}},
             "its top_p is 0.5, but that of the run 0.95",
