@@ -100,6 +100,14 @@ def test_several_methods_are_a_row_for_each_and_the_best_of_the_best_in_full():
     ]
 
 
+def test_of_several_that_are_as_good_the_first_is_the_best():
+    """Of methods as of answers."""
+    some = [answered([1.0, 2.0, 2.0], ["a", f"b{n}", "c"], f"method{n}") for n in (1, 2)]
+    lines = side_by_side(some)
+    assert [line for line in lines if "*" in line] == ["method1   +2.00*  +1.67  b1"]
+    assert lines[-3:] == ["the best of method1:", "", "b1"]
+
+
 def test_means_are_over_prompts_and_a_template_makes_another():
     again = answered([3.0, 4.0], ["c", "d"], "bon", "how")
     other = answered([5.0, 3.0], ["c", "d"], "entrgi_tempered", "how", template="a _")
