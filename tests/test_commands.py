@@ -264,6 +264,24 @@ def test_a_new_file_has_the_modes_that_the_system_gives(umask, tmp_path):
     assert [file.name for file in (tmp_path / "a" / "b").iterdir()] == ["new"]
 
 
+def test_what_a_file_holds_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """It is written beside it: a name can be moved in one step only within a file system."""
+    synced, replace = {}, os.replace
+
+    def sync(descriptor):
+        synced[os.readlink(f"/proc/self/fd/{descriptor}")] = os.fstat(descriptor).st_size
+
+    def checked(source, target):
+        assert synced == {str(source): 4}
+        assert source.parent == target.parent
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", checked)
+    files.write_text(tmp_path / "file", "text")
+    assert str(tmp_path) in synced
+
+
 def test_no_folder_or_pipe_is_replaced_by_a_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path, tmp_path / "pipe"):
@@ -974,6 +992,28 @@ def test_prompts_by_methods_are_shown_one_after_another(tiny, tmp_path, capsys, 
         *(("12", "bon"), ("12", "aps"), ("407", "bon"), ("407", "aps")),
     ]
     assert '"Guided: aps"' in (tmp_path / "trace.html").read_text(encoding="utf-8")
+
+
+def test_of_several_guided_methods_a_page_shows_these_alone(tiny, tmp_path):
+    """And each answer has the template of its own prompt, from the first that is written on."""
+    configs = {"aps": config(), "entrgi": config()}
+    some = [Case("12", None, None, {"aps": config()}), Case("407", "_" * 4, None, configs)]
+    run, written = answering(some, out=tmp_path), []
+
+    def noted(file, text, write=run._write):
+        write(file, text)
+        written.append(json.loads(text) if file.suffix == ".json" else text)
+
+    run._write = noted
+    run.run(tiny)
+    answers, page = written[2:]
+    assert [one["template"] for one in answers["answers"]] == [None, "_" * 4, "_" * 4]
+    assert [row["template"] for one in run.answered for row in one.rows()[:1]] == [
+        *(None, "_" * 4, "_" * 4)
+    ]
+    assert written[0] == {"answers": answers["answers"][:1]}  # one of several is no other file
+    assert page.count('"Unguided"') == 1  # of the first prompt, which has one method
+    assert page.count('"Guided: aps"') == 2
 
 
 @pytest.mark.parametrize("on_terminal", [False, True])
