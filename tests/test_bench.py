@@ -202,6 +202,22 @@ def test_the_slow_reference_answers_the_same_prompt():
     assert bench.reference() is None
 
 
+def test_the_bare_networks_score_each_answer_with_its_own_prompt(monkeypatch):
+    bench = Bench.of(SMALL, torch.device("cpu"))  # of two prompts, each answered twice
+    asked = []
+    score = type(bench.reward).score
+
+    def noted(self, prompts, responses):
+        asked.append((list(prompts), list(responses)))
+        return score(self, prompts, responses)
+
+    monkeypatch.setattr(type(bench.reward), "score", noted)
+    bench.ours()
+    bench.bare()
+    assert asked[0] == asked[1]
+    assert asked[0][0] == [prompt for prompt in bench.prompts for _ in range(2)]
+
+
 # What is timed, and how often it counts
 
 CPU, CUDA = torch.device("cpu"), SimpleNamespace(type="cuda")

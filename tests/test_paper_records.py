@@ -1062,6 +1062,15 @@ def test_a_weight_function_of_yours_stays_what_it_was(tmp_path, change, how):
     opened(tmp_path, asked={"own_weights": {"other": own | change}})
 
 
+def test_a_weight_function_of_a_later_request_stays_what_it_was(tmp_path):
+    """A folder may have been given it beside methods that it had before."""
+    own = {"module": "a", "function": "half", "source": "1"}
+    for asked in ({"seeds": [1]}, {"own_weights": {"half": own}}, {"seeds": [1, 2]}):
+        opened(tmp_path, asked=asked)
+    with pytest.raises(ValueError, match=r"source 1 there, 2 here"):
+        opened(tmp_path, asked={"own_weights": {"half": own | {"source": "2"}}})
+
+
 def test_a_judge_of_another_run_is_taken_out_under_a_name_of_its_own(tmp_path):
     """However often, and whatever comes before it."""
     write(tmp_path, record(0))
