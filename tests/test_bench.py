@@ -602,12 +602,14 @@ LINE = {
 def test_the_command_writes_what_it_prints(everything, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(command, "bench", lambda *words: asked.append(words) or {**FOUND})
-    monkeypatch.setattr(command, "scaling", lambda *words: [LINE])
-    monkeypatch.setattr(command, "switched", lambda *words: {"adam": 1.5})
-    monkeypatch.setattr(Bench, "of", lambda *words: None)
+    monkeypatch.setattr(command, "scaling", lambda *words: asked.append(words) or [LINE])
+    monkeypatch.setattr(command, "switched", lambda *words: asked.append(words) or {"adam": 1.5})
+    monkeypatch.setattr(Bench, "of", lambda *words: words)
     more = {"scaled": True, "switches": True, "vocabulary_batch": 7} if everything else {}
-    text = command.run("tiny", tmp_path / "b.json", 3, CPU, **more)
-    assert asked == [(SHAPES["tiny"], CPU, 3, False, more.get("vocabulary_batch"))]
+    text = command.run("tiny", tmp_path / "b.json", 4, CPU, **more)
+    assert asked.pop(0) == (SHAPES["tiny"], CPU, 4, False, more.get("vocabulary_batch"))
+    tiny = SHAPES["tiny"], CPU
+    assert asked == ([(*tiny, 4), (tiny, CPU, 4)] if everything else [])  # as often as the others
     lines = [
         "size     values                    seconds                  slope: expected, measured",
         "S        4, 8, 16                  0.100, 0.200, 0.400      0.99, 1.01",
@@ -620,14 +622,14 @@ def test_the_command_writes_what_it_prints(everything, monkeypatch, tmp_path):
     assert written == json.dumps(found, indent=1) + "\n"
     options = " --vocabulary-batch 7 --scaling --switches" if everything else ""
     assert found["command"] == (
-        f"python -m entrgi_ref.paper bench --shape tiny --rounds 3{options}"
+        f"python -m entrgi_ref.paper bench --shape tiny --rounds 4{options}"
     )
     assert found["testbed"] == "random networks of the shape tiny"
     assert found["machine"].endswith(", 2 threads of a CPU, cpu")
     assert FOUND.items() <= found.items()
     assert found.get("scaling") == ([LINE] if everything else None)
     assert found.get("without") == ({"adam": 1.5} if everything else None)
-    assert command.run("tiny", None, 3, CPU) == "\n".join(expected[:2])
+    assert command.run("tiny", None, 4, CPU) == "\n".join(expected[:2])
 
 
 def test_without_a_trick_over_with_all_by_medians(made, monkeypatch):
