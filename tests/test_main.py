@@ -601,6 +601,7 @@ def test_a_rank_that_is_no_number_is_named(monkeypatch, rank):
 
 def test_only_a_plan_has_the_options_of_a_dry_one(monkeypatch, declared):
     """And it says what it has estimated."""
+
     def estimated(plan, testbed, out, *, retry_failed):
         return f"{plan.prompts} {out} {retry_failed}"
 

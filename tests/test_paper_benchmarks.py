@@ -334,6 +334,31 @@ def test_a_table_that_is_the_output_layer_too_costs_what_an_output_layer_costs()
         assert testbed.costs("a", ["x"], 6).denoiser == 10 * parameters
 
 
+@pytest.mark.parametrize(
+    ("gpu", "dtype", "declared"),
+    [
+        (False, "auto", "float32"),
+        (True, "auto", "bfloat16"),
+        (True, "float32", "float32"),
+        (False, "bfloat16", "bfloat16"),
+    ],
+)
+def test_a_run_declares_the_precision_that_auto_stands_for(monkeypatch, gpu, dtype, declared):
+    """On another device it is another run."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(models.checkpoints, "identity", lambda path: {"name": path})
+    testbed = DreamTestbed("dream", {"1.7B": "b"}, [], dtype, unmatched="zero")
+    assert testbed.declaration == {
+        "testbed": "dream",
+        "denoiser": {"name": "dream"},
+        "rewards": {"1.7B": {"name": "b"}},
+        "main_reward": "1.7B",
+        "dtype": declared,
+        "unmatched": "zero",
+        "benchmarks": {},
+    }
+
+
 def test_a_testbed_of_dream_is_loaded_as_it_is_unless_something_is_said():
     testbed = DreamTestbed("dream", {"0.6B": "a", "1.7B": "b"}, [])
     assert testbed.__getstate__() == {

@@ -1295,7 +1295,7 @@ def test_a_page_of_a_toy_names_no_network():
 
 
 def test_a_page_has_the_methods_in_the_order_of_the_tables_and_all_steps_of_all_answers():
-    """Gold scores of 0 are scores; more steps than the settings say are seen, whose answer it is."""
+    """Gold scores of 0 are scores; more steps than the settings say are seen, in each answer."""
     wrote = {"words": [["a", "b"], ["a"]], "steps": [[0, 1], [6]]}
     few = {"settings": {"denoising_steps": 4}, "written": wrote, "gold": [0.0, 0.0]}
     records = [record("own", name, 1, 0, [1.0, 2.0], **few) for name in ("aps", "expectation")]
