@@ -325,6 +325,18 @@ def test_costs_are_tokens_times_parameters():
     assert found == Costs(length * (7 + 50), 6 * judged, length * judged)
 
 
+def test_costs_are_those_of_the_reward_model_that_is_asked_about(monkeypatch):
+    """Whichever is the main one, and whichever is held."""
+    load = lambda self, name: SimpleNamespace(network=networks[name])  # noqa: E731
+    networks = {"1.7B": Network(2), "4B": Network(4)}
+    monkeypatch.setattr(DreamTestbed, "_loaded", load)
+    testbed = DreamTestbed("dream", {"1.7B": "x", "4B": "y"}, [])
+    encode = lambda prompts: SimpleNamespace(valid=torch.ones(1, 4).bool())  # noqa: E731
+    testbed._denoiser = SimpleNamespace(network=Network(1), encode=encode)
+    found = [testbed.costs(name, ["x"], 1).reward for name in ("4B", "1.7B", "4B")]
+    assert found == [7 + 4 * 5, 7 + 2 * 5, 7 + 4 * 5]
+
+
 def test_a_table_that_is_the_output_layer_too_costs_what_an_output_layer_costs():
     testbed = DreamTestbed("dream", {"a": "b"}, [])
     encode = lambda prompts: SimpleNamespace(valid=torch.ones(1, 4).bool())  # noqa: E731
