@@ -16,6 +16,7 @@ from transformers import (
 from checkpoints import DREAM, LONG, PARITY, REWARD, SHORT, causal, weights_in
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import LikelihoodReward, SequenceReward, load_denoiser
+from entrgi_ref.models import causal as causal_rewards
 from entrgi_ref.models.likelihood import LikelihoodCheckpoint
 from entrgi_ref.models.tokenizers import around_response, conversation
 
@@ -61,6 +62,17 @@ def test_the_score_is_the_mean_log_likelihood_of_what_follows_the_prompt(reward)
         ids = ids_of(reward, conversation(reward.tokenizer, prompt, answer))
         start = len(ids_of(reward, around_response(reward.tokenizer, prompt)[0]))
         assert score == pytest.approx(slowly(reward, ids, range(start, len(ids))), abs=1e-6)
+
+
+def test_answers_of_a_later_batch_begin_behind_their_own_prompts(reward, monkeypatch):
+    monkeypatch.setattr(causal_rewards, "SCORE_BATCH", 2)
+    prompts = [SHORT, SHORT, LONG, SHORT, LONG]
+    answers = ["a river", "the way home", "a river", "home", ""]
+    found = reward.score(prompts, answers)
+    alone = [
+        reward.score([prompt], [answer]) for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    torch.testing.assert_close(found, torch.cat(alone), rtol=0, atol=1e-9)
 
 
 def test_likelihoods_of_a_network_in_16_bits_are_added_in_32(folder):

@@ -449,9 +449,14 @@ def test_the_score_is_at_the_true_last_token_where_nothing_follows_an_answer(
     torch.testing.assert_close(found[1], plain.score(hidden)[0], atol=2e-5, rtol=0)
 
 
-def test_the_score_is_at_the_prompt_where_nothing_else_is_seen(tmp_path):
-    """An answer that ends at once, and nothing after it: with and without the cache."""
-    folder = changed(REWARD, tmp_path, tokenizer={"chat_template": OPEN_ENDED})
+@pytest.mark.parametrize("end", ["", "<|im_end|>"])
+def test_the_score_is_at_the_prompt_where_nothing_else_is_seen(tmp_path, end):
+    """An answer that ends at once, and nothing after it but what the network knows as padding: with
+    and without the cache.
+    """
+    template = {"chat_template": OPEN_ENDED + "{{ '" + end + "' }}"}
+    padding = AutoTokenizer.from_pretrained(REWARD).convert_tokens_to_ids("<|im_end|>")
+    folder = changed(REWARD, tmp_path, {"pad_token_id": padding}, template)
     denoiser, reward = pair("float64", reward=folder)
     response = response_tokens(denoiser, 2, 4)
     response[:, 0] = denoiser.eos_id
