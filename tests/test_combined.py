@@ -170,6 +170,21 @@ def test_a_sum_fills_in_templates_of_different_lengths(real):
         generate(TinyDenoiser(0), blind, PROMPTS, CONFIG, start=rows)
 
 
+def test_each_part_of_a_sum_is_told_of_the_template():
+    told = []
+
+    class Told(TinyReward):
+        def bind(self, prompts, trajectories):
+            bound = super().bind(prompts, trajectories)
+            bound.infilling = lambda *sides: told.append((self, *sides)) or bound
+            return bound
+
+    parts = [Told(0), Told(1), Told(2)]
+    sides = torch.tensor([[True, False]]), torch.tensor([[True, True]])
+    SumOfRewards.of(parts, (1, 1, 1)).bind(PROMPTS[:1], 1).infilling(*sides)
+    assert told == [(part, *sides) for part in parts]
+
+
 @pytest.mark.parametrize(
     ("parts", "weights", "message"),
     [

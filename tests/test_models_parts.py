@@ -31,11 +31,15 @@ from transformers import (
 
 from checkpoints import DREAM, LONG, REWARD, SHORT, pair, response_tokens
 from entrgi_ref.models import (
+    DenoiserCheckpoint,
+    Dream,
+    SequenceReward,
     adapters,
     causal,
     checkpoints,
     families,
     likelihood,
+    load_denoiser,
     loading,
     reading,
     sequence,
@@ -1513,6 +1517,43 @@ def test_the_architecture_says_which_kind_of_reward_it_is(
     assert examine_reward(tmp_path, unmatched="zero", adapter="y") == expected
 
 
+@pytest.mark.parametrize(
+    "find",
+    [
+        examine_reward,
+        RewardCheckpoint.examine,
+        LikelihoodCheckpoint.examine,
+        DenoiserCheckpoint.examine,
+        load_denoiser,
+        Dream.from_pretrained,
+        partial(SequenceReward.from_pretrained, denoiser=None),
+        partial(likelihood.LikelihoodReward.from_pretrained, denoiser=None),
+    ],
+)
+def test_a_revision_is_asked_of_the_hub_wherever_it_is_given(find, monkeypatch):
+    import huggingface_hub
+
+    def silent(hub_id, *, revision, allow_patterns):
+        raise ConnectionError(f"no {revision}")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", silent)
+    for revision, at in (("v2", " at revision 'v2'"), (None, "")):
+        with refused(f"fetched{at} from the hub .ConnectionError: no {revision}.;"):
+            find("a/b", revision=revision)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_whether_the_output_layer_is_tied_is_said_of_the_text_part(tied, monkeypatch):
+    asked = []
+    monkeypatch.setattr(likelihood, "require_tied", lambda *args: asked.append(args))
+    monkeypatch.setattr(likelihood, "require_own_logits", lambda network: None)
+    text = types.SimpleNamespace(tie_word_embeddings=tied)
+    config = types.SimpleNamespace(get_text_config=lambda: text, tie_word_embeddings=not tied)
+    network = types.SimpleNamespace(get_input_embeddings=lambda: nn.Embedding(2, 2))
+    LikelihoodCheckpoint(Path("x"), config, None, None, "eos").require_own(network)
+    assert len(asked) == tied
+
+
 def test_weights_of_a_sum():
     require_weights(1, [-1e-300])
     require_weights(2, [1, 2.5])
@@ -1749,7 +1790,7 @@ def hub(monkeypatch, tmp_path):
     import huggingface_hub
 
     (tmp_path / "config.json").write_text('{"model_type": "x"}')
-    state = types.SimpleNamespace(asked=[], error=None, cached=None)
+    state = types.SimpleNamespace(asked=[], error=None, broken=None, cached=None)
     names = {"config.json": 18, "a.safetensors": 100, "b.safetensors": None, "code.py": 5}
     siblings = [types.SimpleNamespace(rfilename=name, size=size) for name, size in names.items()]
 
@@ -1761,6 +1802,8 @@ def hub(monkeypatch, tmp_path):
 
     def download(hub_id, file, **options):
         state.asked.append((hub_id, file, options))
+        if state.broken:
+            raise state.broken
         return str(tmp_path / file)
 
     def cached(hub_id, file, **options):
@@ -1800,6 +1843,26 @@ def test_without_a_hub_what_was_fetched_is_listed(hub):
     found = listing.listed("some/model")
     assert hub.asked[-1] == ("some/model", "config.json", {"revision": None})
     assert found == listing.Listed({"model_type": "x"}, {"config.json": 19}, False)
+
+
+def test_a_hub_that_goes_away_is_none_that_lacks_a_file(hub):
+    """huggingface_hub says then that the cache has none, by a kind of the error for a missing file."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    hub.broken = LocalEntryNotFoundError("no connection")
+    assert listing.listed("some/model@v2") is None
+    hub.cached = str(hub.folder / "config.json")
+    assert listing.listed("some/model@v2").on_hub is False
+    assert hub.asked[-1] == ("some/model", "config.json", {"revision": "v2"})
+
+
+def test_a_revision_that_the_hub_lacks_is_named(hub):
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    answer = types.SimpleNamespace(headers={}, request=None)
+    hub.error = RevisionNotFoundError("no such revision", response=answer)
+    with refused("^checkpoint: the hub has 'some/model', but no revision 'v2' of it$"):
+        listing.listed("some/model@v2")
 
 
 def test_what_the_hub_does_not_have_is_refused(hub):

@@ -32,7 +32,7 @@ def listed(path: str | Path) -> Listed | None:
     """A checkpoint in a folder or on the hub. Of the hub config.json alone is fetched.
 
     If the hub does not answer, what has been fetched before, or else None. Raises `ValueError` if
-    there is no such folder, or if the hub has no such checkpoint.
+    there is no such folder, or if the hub has no such checkpoint or revision.
     """
     folder = checkpoints.expanded(path)
     if folder.is_dir():
@@ -41,16 +41,27 @@ def listed(path: str | Path) -> Listed | None:
     if not checkpoints.is_hub_id(hub_id):
         raise ValueError(f"checkpoint: there is no folder {str(path)!r}")
     from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         found = HfApi().model_info(
             hub_id, revision=revision or None, files_metadata=True, timeout=10
         )
         config = hf_hub_download(hub_id, "config.json", revision=found.sha)
-    except (RepositoryNotFoundError, EntryNotFoundError) as error:
-        raise ValueError(f"checkpoint: the hub has no {hub_id!r} with a config.json") from error
-    except Exception:  # of many kinds, for a network that is not there
+    except RevisionNotFoundError as error:
+        raise ValueError(
+            f"checkpoint: the hub has {hub_id!r}, but no revision {revision!r} of it"
+        ) from error
+    except Exception as error:  # of many kinds, for a network that is not there
+        absent = isinstance(error, RepositoryNotFoundError | EntryNotFoundError)
+        # The last says that a network is not there, too: only the cache lacks the file.
+        if absent and not isinstance(error, LocalEntryNotFoundError):
+            raise ValueError(f"checkpoint: the hub has no {hub_id!r} with a config.json") from error
         cached = try_to_load_from_cache(hub_id, "config.json", revision=revision or None)
         return _of_folder(Path(cached).parent) if isinstance(cached, str) else None
     files = {file.rfilename: file.size or 0 for file in found.siblings or []}
