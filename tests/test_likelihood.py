@@ -13,12 +13,22 @@ from transformers import (
     Qwen2Config,
 )
 
-from checkpoints import DREAM, LONG, PARITY, REWARD, SHORT, causal, weights_in
+from checkpoints import (
+    DREAM,
+    LONG,
+    PARITY,
+    REMOVED,
+    REWARD,
+    SHORT,
+    causal,
+    changed,
+    weights_in,
+)
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate
 from entrgi_ref.models import LikelihoodReward, SequenceReward, load_denoiser
 from entrgi_ref.models import causal as causal_rewards
 from entrgi_ref.models.likelihood import LikelihoodCheckpoint
-from entrgi_ref.models.tokenizers import around_response, conversation
+from entrgi_ref.models.tokenizers import around_response, conversation, load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +219,15 @@ def test_the_prompt_is_read_once_or_at_every_step_alike(reward, denoiser, micro_
         assert torch.allclose(one, other, rtol=0, atol=1e-12)
 
 
-def test_a_mask_predictor_has_no_likelihood(denoiser):
-    """Its configuration is that of an ordinary causal model."""
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_mask_predictor_has_no_likelihood(denoiser, declared, tmp_path):
+    """Its configuration is that of an ordinary causal model, and its tokenizer need not say which
+    token is the mask.
+    """
     folder = PARITY.parent / "parity-models" / "open-dcoder-tiny"
+    if not declared:
+        folder = changed(folder, tmp_path, tokenizer={"mask_token": REMOVED})
+        assert load_tokenizer(folder).mask_token is None
     with pytest.raises(ValueError, match="mask token '<M>' of open-dcoder, which is no causal"):
         LikelihoodReward.from_pretrained(folder, denoiser, dtype="float64")
 

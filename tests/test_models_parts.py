@@ -1480,6 +1480,44 @@ def test_strings_are_those_of_the_denoiser():
             require_all(["a"] * count, given)
 
 
+def test_padding_is_that_of_the_text_part():
+    text = types.SimpleNamespace(pad_token_id=3)
+    config = types.SimpleNamespace(get_text_config=lambda: text, pad_token_id=5)
+    parts = types.SimpleNamespace(config=config), None, None, None, None, None
+    tokens = torch.tensor([[3, 4], [5, 3]])
+    assert SequenceReward(*parts).counting(tokens).tolist() == [[False, True], [True, False]]
+    text.pad_token_id = None
+    assert SequenceReward(*parts).counting(tokens).all()
+
+
+@pytest.mark.parametrize(
+    ("place", "fields", "said"),
+    [
+        ("written", {"rope_scaling": {"type": "dynamic"}}, "rope_type: got 'dynamic'"),
+        ("text", {"rope_parameters": {"rope_type": "longrope"}}, "rope_type: got 'longrope'"),
+        ("whole", {"sliding_window": 16}, "sliding_window: got 16"),
+        ("text", {"sliding_window": 16}, "sliding_window: got 16"),
+        ("whole", {"alibi": True}, "alibi: got True"),
+        ("text", {"alibi": True}, "alibi: got True"),
+        (None, {}, None),
+    ],
+)
+def test_what_cannot_be_read_in_two_parts_is_refused_wherever_it_stands(
+    place, fields, said, monkeypatch
+):
+    """A network that sees pictures too has fields of its own beside those of its language model."""
+    parts = {name: fields if name == place else {} for name in ("written", "whole", "text")}
+    text = types.SimpleNamespace(**parts["text"], to_dict=lambda: parts["text"])
+    config = types.SimpleNamespace(**parts["whole"], get_text_config=lambda: text)
+    monkeypatch.setattr(checkpoints, "known_config", lambda folder, models, kind: config)
+    monkeypatch.setattr(checkpoints, "read_config", lambda folder: parts["written"])
+    if said is None:
+        assert sequence.readable_config(Path("x"), {}, "models") is config
+        return
+    with refused(f"^{said}"):
+        sequence.readable_config(Path("x"), {}, "models")
+
+
 def test_what_hides_tokens_is_refused_by_name():
     plain = {"layer_types": ["full_attention"], "use_sliding_window": False, "alibi": False}
     for good in ({}, {"layer_types": None}, {"use_sliding_window": None}, {"sliding_window": None}):
