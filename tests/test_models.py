@@ -410,6 +410,12 @@ THINKING = (
 )
 
 
+@pytest.mark.parametrize(("prompts", "answers"), [(2, 1), (1, 2)])
+def test_each_answer_is_scored_with_a_prompt(single, prompts, answers):
+    with pytest.raises(ValueError, match="zip"):
+        single[1].score([SHORT] * prompts, ["a river"] * answers)
+
+
 def test_prefix_and_suffix_are_the_templates(tmp_path):
     """With an empty think block before the last answer, as Qwen3's template writes it."""
     folder = changed(REWARD, tmp_path, tokenizer={"chat_template": THINKING})

@@ -606,10 +606,13 @@ def test_several_pairs_are_compared_in_turn(quick, monkeypatch):
     assert (rows[0].baseline, rows[0].size) == ("aps", table.Size(2, 1, 3))
     assert len(rows[0].by_pair["top1"]) == 3
 
-    own = dataclasses.replace(toy, reward=ClosedFormReward())
-    assert all(pair.reward is own.reward for pair in own.pairs(2))
-    with pytest.raises(ValueError, match="pairs: got 2 with a mask predictor of your own"):
-        compare(dataclasses.replace(toy, denoiser=None), methods, prompts, [1], pairs=2)
+    for reward in (ClosedFormReward(), ToyReward(quick.reward.network)):
+        own = dataclasses.replace(toy, reward=reward)
+        assert all(pair.reward is reward for pair in own.pairs(2))
+    for denoiser in (None, ToyDenoiser(quick.denoiser.network)):
+        own = dataclasses.replace(toy, denoiser=denoiser)
+        with pytest.raises(ValueError, match="pairs: got 2 with a mask predictor of your own"):
+            compare(own, methods, prompts, [1], pairs=2)
     compare(toy, methods, prompts, [1], pairs=40)  # as many as there may be
     for wrong, message in (
         ({"baseline": "bonn"}, "baseline: got 'bonn', expected one of 'entrgi', 'aps'"),

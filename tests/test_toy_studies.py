@@ -1310,8 +1310,9 @@ def test_the_mean_weight_has_a_seed_of_its_own(spread_out, monkeypatch, seeds, o
     monkeypatch.setattr(spread, "mean_weight", mean)
     spread_out(seeds=seeds, constants="mean")
     assert asked == [own] * 2
-    with pytest.raises(ValueError, match="constants: got mean with no gradient steps"):
-        spread_out(seeds=seeds, constants="mean", gradient_steps=0)
+    for constants in ("mean", "0.5,mean"):
+        with pytest.raises(ValueError, match="constants: got mean with no gradient steps"):
+            spread_out(seeds=seeds, constants=constants, gradient_steps=0)
 
 
 @pytest.mark.parametrize("constant", ["-0.01", "1.01", "means", "nan"])

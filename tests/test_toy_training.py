@@ -404,6 +404,20 @@ def test_log_likelihood_by_the_chain_rule(denoiser):
     assert found[0].item() == pytest.approx(total / 4, rel=1e-5)
 
 
+def test_log_likelihood_is_each_answers_own_in_any_company(denoiser):
+    """Answers that have ended are read no more, and each of the others is of its own prompt."""
+    prompts = ["sea castle gloomy", "forest sky plain", "farm city tiny"]
+    answers = ["the whale", EOS, "a goat finds the tram and the goat finds the tram"]
+    found = log_likelihood(denoiser, prompts, answers)
+    alone = [
+        log_likelihood(denoiser, [prompt], [answer])
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    torch.testing.assert_close(found, torch.cat(alone), rtol=1e-5, atol=1e-5)
+    swapped = log_likelihood(denoiser, prompts[::-1], answers)
+    assert (swapped - found).abs()[[0, 2]].min() > 1e-4
+
+
 def test_measures_read_decoded_responses():
     assert gold_score("sea castle gloomy", "the whale finds the knight") == 2
     assert valid("the whale finds the knight")
