@@ -245,6 +245,9 @@ def test_another_kind_of_diffusion_is_refused_with_its_reason(kind, tmp_path):
 def test_a_blockwise_model_is_refused_by_the_name_of_its_folder(tmp_path):
     shutil.copytree(OWN / "a2d-qwen3-tiny", tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1")
     refused(tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1", "bd3lm.*no whole answer")
+    fetched = tmp_path / "models--dllm-hub--Qwen3-0.6B-diffusion-bd3lm-v0.1" / "snapshots/abc"
+    shutil.copytree(OWN / "a2d-qwen3-tiny", fetched)
+    refused(fetched, "in dllm-hub/Qwen3-0.6B-diffusion-bd3lm-v0.1, which is.*no whole answer")
     first = {"_name_or_path": "someone/Qwen3-0.6B-diffusion-bd3lm-v0.1"}
     refused(changed_copy("a2d-qwen3-tiny", tmp_path / "copy", first), "no whole answer")
 
@@ -293,9 +296,9 @@ def test_room_is_for_the_prompt_as_its_familys_template_writes_it(tmp_path):
     length = load(name, "float32").encode([prompt]).tokens.shape[1]
     folder = changed_copy(name, tmp_path, {"max_position_embeddings": length + 3})
     checkpoint = DenoiserCheckpoint.examine(folder)
-    checkpoint.require_room([prompt], 3)
+    checkpoint.require_room([prompt, prompt], 3)
     with pytest.raises(ValueError, match=f"takes {length + 4} positions, A2D on Qwen3 has"):
-        checkpoint.require_room([prompt], 4)
+        checkpoint.require_room(["", prompt], 4)
 
 
 def test_a_mask_token_beyond_the_table(tmp_path):
