@@ -311,6 +311,22 @@ def test_what_is_no_layer_stays_on_the_device_and_the_last_layers_leave():
         spread(network, "cuda:1", torch.float32, rest - 1)
 
 
+def test_of_several_lists_of_layers_the_largest_leaves():
+    """Such as beside the many small ones of a part that sees pictures."""
+    network = nn.Module()
+    network.eyes = nn.ModuleList(nn.Linear(1, 1, bias=False) for _ in range(5))
+    network.model = nn.Module()
+    network.model.layers = nn.ModuleList(nn.Linear(10, 10, bias=False) for _ in range(2))
+    network.score = nn.Linear(3, 1, bias=False)
+    network.score.register_buffer("scale", torch.ones(1000))  # which is no weight
+    for room, there in ((8 + 100, 1), (8 + 200, 2)):
+        places = spread(network, "cuda", torch.float32, 4 * room)
+        assert places.pop("eyes") == places.pop("score") == "cuda"
+        assert places == {f"model.layers.{i}": "cuda" if i < there else "cpu" for i in range(2)}
+    with pytest.raises(ValueError, match="all but the layers takes"):
+        spread(network, "cuda", torch.float32, 4 * 8 - 1)
+
+
 @pytest.fixture
 def waiting(monkeypatch):
     """Networks of which the last layer waits on the disk: on a CPU, what waits for a GPU on one."""

@@ -1376,6 +1376,11 @@ def test_special_tokens_of_tokenizer_and_configuration_agree(recwarn):
         _check_special_tokens(Marked(), {"eos_token_id": 4}, 4, 5)
     with refused("^checkpoint: the pad token has the id 5"):
         _check_special_tokens(Marked(mask=1, pad=5), {}, 1, 5)
+    for declared in (None, 4):  # LLaDA's tokenizer does not say which token is the mask
+        with refused("^checkpoint: the token 4 is both the mask and the end of an answer$"):
+            _check_special_tokens(Marked(mask=declared, eos=4), {"mask_token_id": 4}, 4, 5)
+    with refused("^checkpoint: the mask token has the id 5, but vocab_size is 5$"):
+        _check_special_tokens(Marked(), {"mask_token_id": 5}, 5, 5)
     for name, ids in {"mask": (5, 4, 4), "eos": (1, 5, 4), "pad": (1, 4, 5)}.items():
         mask, eos, pad = ids
         with refused(f"^checkpoint: the {name} token has the id 5, but vocab_size is 5$"):
@@ -1807,6 +1812,22 @@ def test_trajectories_that_fit_are_read_together(both, monkeypatch):
         assert len(again) == parts
 
 
+@pytest.mark.parametrize("rotates", [True, False])
+def test_whether_positions_rotate_is_said_of_the_text_part(rotates, monkeypatch):
+    """A text may be longer than the positions of rotations, and not than the rows of a table."""
+    text = {"max_position_embeddings": 2} | ({"rope_theta": 1e4} if rotates else {})
+    whole = {} if rotates else {"rope_theta": 1e4}
+    parts = types.SimpleNamespace(get_text_config=lambda: types.SimpleNamespace(**text), **whole)
+    network = types.SimpleNamespace(config=parts)
+    embedded, visible = torch.zeros(1, 3, 2), torch.ones(1, 3).bool()
+    read = partial(reading.hidden_states, network, embedded, visible, backbone=lambda *_: embedded)
+    if rotates:
+        assert read() is embedded
+    else:
+        with refused("takes 3 positions, the reward model has 2;"):
+            read()
+
+
 def test_a_mask_is_handed_over_as_attention_takes_it():
     mask = torch.tensor([[True, False]])
     eager, sdpa = (
@@ -1817,6 +1838,13 @@ def test_a_mask_is_handed_over_as_attention_takes_it():
     added = reading.as_attended(eager, mask, torch.float16)
     assert added.dtype == torch.float16
     assert added.tolist() == [[0.0, torch.finfo(torch.float16).min]]
+    for text, whole in ((eager, "sdpa"), (sdpa, "eager")):  # the part that reads is the text's
+        parts = types.SimpleNamespace(
+            get_text_config=lambda text=text: text.config, _attn_implementation=whole
+        )
+        network = types.SimpleNamespace(config=parts)
+        found = reading.as_attended(network, mask, torch.float16)
+        assert (found is mask) == (text is sdpa)
 
 
 # --- what a checkpoint is, without its weights
