@@ -450,6 +450,24 @@ def test_a_tokenizer_of_ones_own_writes_the_text_of_a_conversation():
     assert found == f"user: hi assistant: ho {answered}"
 
 
+def test_a_template_may_trim_an_answer_and_what_it_leaves_out_is_put_between():
+    """Blanks around an answer are what the template makes of them, unless a part is left out."""
+
+    class Trims:
+        def apply_chat_template(self, turns, **options):
+            said = [turn["content"].split("</think>")[-1].strip() for turn in turns]
+            return "".join(f"<{text}>" for text in said)
+
+    for answer, text in (
+        (" ho \n", "<hi><ho>"),
+        ("", "<hi><>"),
+        (" so</think>ho \n", "<hi>< so</think>ho \n>"),
+        (" hi ", "<hi><hi>"),  # as in the prompt
+        (" so</think>hi", "<hi>< so</think>hi>"),
+    ):
+        assert tokenizers.answered(Trims(), "hi", answer) == text
+
+
 def test_a_template_knows_the_special_tokens_unless_an_option_has_their_name():
     tokenizer = tokenizers.load_tokenizer(DREAM, "Qwen2Tokenizer")
     tokenizer.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}{{ eos_token }}{{ mark }}"
