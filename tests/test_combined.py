@@ -1,5 +1,7 @@
 """Several rewards as one: the weighted sum, its gradient, and which kind a checkpoint is."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from paper_runs import invoke
@@ -171,18 +173,16 @@ def test_a_sum_fills_in_templates_of_different_lengths(real):
 
 
 def test_each_part_of_a_sum_is_told_of_the_template():
-    told = []
-
     class Told(TinyReward):
         def bind(self, prompts, trajectories):
             bound = super().bind(prompts, trajectories)
-            bound.infilling = lambda *sides: told.append((self, *sides)) or bound
+            bound.infilling = lambda *sides: SimpleNamespace(at=bound.at, told=(self, *sides))
             return bound
 
     parts = [Told(0), Told(1), Told(2)]
     sides = torch.tensor([[True, False]]), torch.tensor([[True, True]])
-    SumOfRewards.of(parts, (1, 1, 1)).bind(PROMPTS[:1], 1).infilling(*sides)
-    assert told == [(part, *sides) for part in parts]
+    bound = SumOfRewards.of(parts, (1, 1, 1)).bind(PROMPTS[:1], 1).infilling(*sides)
+    assert [part.told for part in bound.parts] == [(part, *sides) for part in parts]
 
 
 @pytest.mark.parametrize(

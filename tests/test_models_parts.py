@@ -1813,6 +1813,26 @@ def test_a_score_may_be_at_the_prompt_and_a_likelihood_never_is(both):
         assert bound.prefix.cache is not None
 
 
+def test_what_a_network_knows_as_padding_is_no_last_token_of_a_prompt(both, monkeypatch):
+    """It does not count, though it is read: an answer that ends at once may be scored there."""
+    reward = both[1]
+    plain = reward.bind([SHORT, LONG], 2)
+    last = int(plain.tokens[0, -1])
+    monkeypatch.setattr(reward.network.config, "pad_token_id", last)
+    found = reward.bind([SHORT, LONG], 2).prefix
+    assert torch.equal(found.counted, found.real & (found.tokens != last))
+    assert not found.counted[:, -1].any()
+    assert torch.equal(found.real, plain.prefix.real)
+
+
+def test_a_reward_knows_the_ends_and_the_padding_of_its_denoiser(both):
+    """By two names, of which Dream has one token."""
+    checkpoint = RewardCheckpoint.examine(REWARD)
+    for eos, pad in ((5, 6), (6, 5), (None, 5), (5, None)):
+        found = checkpoint.load(dataclasses.replace(both[0], eos_id=eos, pad_id=pad))
+        assert (found.eos_id, found.pad_id) == (eos, pad)
+
+
 def test_trajectories_that_fit_are_read_together(both, monkeypatch):
     """Nothing is read again for the backward pass, unless there are more of them."""
     denoiser, reward = both
