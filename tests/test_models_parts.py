@@ -630,6 +630,13 @@ def test_numbers_of_a_configuration_have_borders():
             checkpoints.require_numbers(written)
 
 
+def test_positions_are_those_of_the_text_part():
+    text = types.SimpleNamespace(max_position_embeddings=7)
+    for whole in ({}, {"max_position_embeddings": 9}):
+        config = types.SimpleNamespace(get_text_config=lambda: text, **whole)
+        assert checkpoints.positions_of(config) == 7
+
+
 def test_a_configuration_that_names_no_last_position_has_many():
     class Config:
         def __init__(self, **fields):
@@ -1950,7 +1957,7 @@ def test_without_a_hub_what_was_fetched_is_listed(hub):
 
 
 def test_a_hub_that_goes_away_is_none_that_lacks_a_file(hub):
-    """huggingface_hub says then that the cache has none, by a kind of the error for a missing file."""
+    """huggingface_hub then says of the cache that it has none, by an error for a missing file."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     hub.broken = LocalEntryNotFoundError("no connection")

@@ -789,6 +789,10 @@ def test_the_methods_of_the_demo():
         "aps": BASE.guided(weight="aps"),
         "entrgi": BASE,
     }
+    few = replace(BASE.guided(steps=1), trajectories=2)  # 46 for each of 2 buy 5.75
+    found = demo_module.methods_of(few, SimpleNamespace(costs=costs))
+    assert found["bon_equal_compute"] == replace(few.guided(steps=0), trajectories=6)
+    assert (found["bon"], found["entrgi"]) == (few.guided(steps=0), few)
 
 
 def test_a_comparison_is_of_one_pair_unless_more_are_asked_for():
