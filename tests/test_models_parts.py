@@ -1489,12 +1489,14 @@ def test_tokens_beyond_the_table_are_none_of_the_reward_models():
         def get_vocab(self):
             return {"a": 0, "b": 1, "c": 2, "d": 3}
 
-    config = Qwen3Config(vocab_size=3)
-    checkpoint = RewardCheckpoint(Path("x"), config, Tokens(), None, "eos")
-    with pytest.warns(UserWarning, match="it lacks 'd'$"):
-        found = checkpoint.vocabulary(list("abcd"))
-    assert found.ids.tolist() == [0, 1, 2, 0]
-    assert found.unmatched == ("d",)
+    plain = Qwen3Config(vocab_size=3)
+    seeing = types.SimpleNamespace(get_text_config=lambda: plain, vocab_size=4)
+    for config in (plain, seeing):
+        checkpoint = RewardCheckpoint(Path("x"), config, Tokens(), None, "eos")
+        with pytest.warns(UserWarning, match="it lacks 'd'$"):
+            found = checkpoint.vocabulary(list("abcd"))
+        assert found.ids.tolist() == [0, 1, 2, 0]
+        assert found.unmatched == ("d",)
 
 
 def test_strings_are_those_of_the_denoiser():
@@ -1649,6 +1651,9 @@ def test_tokens_on_which_networks_are_compared_are_no_padding(width, pad):
     plain = [(i * 7919) % width for i in range(1, 13)]
     assert found[0].tolist() == [(i + 1) % width if i == pad else i for i in plain]
     assert pad not in found[0].tolist()
+    whole = {"pad_token_id": plain[0], "max_position_embeddings": 3}  # of a network that sees
+    network.config = types.SimpleNamespace(get_text_config=lambda: config, **whole)
+    assert torch.equal(reading._probe(network), found)
     config.max_position_embeddings = 5
     assert reading._probe(network).shape == (1, 5)
 

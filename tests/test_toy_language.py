@@ -251,7 +251,10 @@ def test_prompts_are_split_once_and_for_all():
     assert len(held_out) == 96
     assert not set(train) & set(held_out)
     assert set(train) | set(held_out) == set(PROMPTS)
-    assert split_prompts() == (train, held_out)
+    assert split_prompts() == split_prompts(0, 96) == (train, held_out)
+    others = split_prompts(1, 10)
+    assert (len(others[0]), len(others[1])) == (310, 10)
+    assert others[1] != split_prompts(0, 10)[1] == held_out[:10]
     recorded = [answer["prompt"] for answer in records.read("shift")["answers"]]
     assert [str(prompt) for prompt in held_out[:3]] == recorded
 

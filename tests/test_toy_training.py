@@ -21,6 +21,7 @@ from toy.models import (
     ToyDenoiser,
     ToyReward,
     encode_prompts,
+    encode_words,
     words_of,
 )
 from toy.networks import MaskPredictor, RewardModel, Size, Transformer
@@ -106,10 +107,18 @@ def test_training_keeps_the_number_of_threads():
             seen.add(torch.get_num_threads())
             yield step
 
-    train(TINY_REWARD, track)
-    assert seen == {1}  # so that sums are added up in one order
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(1)
+    def interrupted(steps, label):
+        raise KeyboardInterrupt
+
+    try:
+        train(TINY_REWARD, track)
+        assert seen == {1}  # so that sums are added up in one order
+        assert torch.get_num_threads() == 2
+        with pytest.raises(KeyboardInterrupt):
+            train(TINY_REWARD, interrupted)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_training_lowers_the_loss():
@@ -372,6 +381,21 @@ def test_the_closed_form_by_hand():
         ["the whale finds the knight", "the oak finds the oak", "the whale finds the goat"],
     )
     assert scores.tolist() == [2, -2, 0]
+
+
+def test_the_closed_form_is_of_the_precision_of_its_table():
+    """Each trajectory beside the others of its prompt, with mixed embeddings or its own words."""
+    reward = ClosedFormReward(torch.eye(len(VOCABULARY), dtype=torch.float64))
+    prompts = ["sea castle gloomy", "farm city tiny"]
+    words = encode_words([words_of("the whale finds the knight")] * 4)
+    masked = torch.zeros_like(words, dtype=torch.bool)
+    masked[:, 1] = True
+    goats = reward.embeddings[[ID["goat"]] * 4] / 3
+    found = reward.bind(prompts, 2).at(words, masked)(goats, words[:, 1])
+    expected = torch.tensor([1 - 1 / 3, 1 - 1 / 3, 1 / 3 - 1, 1 / 3 - 1], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    scores = reward.score(prompts, ["the whale finds the knight"] * 2)
+    assert (scores.dtype, scores.tolist()) == (torch.float64, [2, -2])
 
 
 def test_networks_are_frozen(denoiser):
