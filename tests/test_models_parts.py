@@ -1070,6 +1070,12 @@ def test_devices_are_named_as_they_were_given(monkeypatch):
     assert checkpoints.device_of("auto").type == "cpu"
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.complex64, "float8"])
+def test_other_precisions_are_refused(dtype):
+    with refused(f"^dtype: got {dtype!r}, expected one of 'auto', 'float32', "):
+        checkpoints.dtype_of(dtype, torch.device("cpu"))
+
+
 def test_precisions_are_named_or_given():
     names = ("float32", "bfloat16", "float16", "float64")
     for name in names:
@@ -1446,6 +1452,10 @@ def test_an_adapter_that_cannot_be_merged_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(peft.PeftConfig, "from_pretrained", lambda folder: None)
     with refused(f"^adapter: {tmp_path} does not fit: RuntimeError: no merge$"):
         adapters.Adapter(tmp_path).merged(None)
+    adapted.merge_and_unload = lambda: nn.Sequential(nn.Linear(2, 2), nn.Dropout()).train()
+    merged = adapters.Adapter(tmp_path).merged(None)
+    assert not any(module.training for module in merged.modules())
+    assert not any(p.requires_grad for p in merged.parameters())
 
 
 def test_room_is_for_the_tokens_of_the_conversation_alone(monkeypatch):

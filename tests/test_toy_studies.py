@@ -758,6 +758,28 @@ def test_records_may_come_in_any_order():
     assert repr(table.summarise(alone[:6] + alone[:5:-1])) == repr(table.summarise(alone))
 
 
+def test_a_pair_counts_with_its_mean_over_prompts_and_seeds():
+    """Not with the middle one, which a few large differences do not move."""
+    pairs = {"first": 1, "second": 2}
+    records = [
+        answered(method, idx, seed, pair=pair, seconds=(1, 1, 7)[seed] * factor)
+        | {"gold": [(method == "entrgi") * (factor * idx**2 + seed**2)] * 4}
+        for pair, factor in pairs.items()
+        for method in ("bon", "entrgi")
+        for seed in (0, 1, 2)
+        for idx in (0, 1, 2)
+    ]
+    expected = [5 / 3 * factor + 5 / 3 for factor in pairs.values()]
+    _, row = table.summarise(records)
+    assert row.by_pair["gold_mean"] == pytest.approx(expected)
+    for found in (row.differences["gold_mean"], row.measures["gold_mean"]):
+        assert vars(found) == pytest.approx(vars(student(np.array(expected))))
+    assert row.seconds.mean == 4.5
+    _, alone = table.summarise(records[:18])
+    assert alone.by_pair["gold_mean"] == pytest.approx(expected[:1])
+    assert alone.seconds.mean == 3
+
+
 def test_times_are_compared_seed_by_seed():
     """The middle one of the ratios, which is not the ratio of the middle ones."""
     took = {"bon": (2, 8, 4), "entrgi": (1, 1, 4)}
