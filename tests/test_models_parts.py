@@ -1087,6 +1087,16 @@ def test_precisions_are_named_or_given():
         checkpoints.dtype_of(torch.int64, torch.device("cpu"))
 
 
+def test_what_transformers_says_is_heard_again_after_a_failure():
+    from transformers.utils import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    with pytest.raises(KeyError), checkpoints.quiet():
+        raise KeyError
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    assert before[0] != logging.CRITICAL
+
+
 def test_bars_that_were_off_stay_off():
     from transformers.utils import logging
 
@@ -1622,6 +1632,17 @@ def test_a_revision_is_asked_of_the_hub_wherever_it_is_given(find, monkeypatch):
             find("a/b", revision=revision)
 
 
+def test_a_mask_token_tells_mask_predictors_of_its_own_type_alone(monkeypatch):
+    vocabulary = Marked(vocabulary={"<M>": 3})
+    config = types.SimpleNamespace(model_type="qwen3")
+    found = RewardCheckpoint(Path("x"), config, vocabulary, None, "eos")
+    monkeypatch.setattr(RewardCheckpoint, "examine", classmethod(lambda *_, **options: found))
+    assert LikelihoodCheckpoint.examine("x") is found
+    config.model_type = "qwen2"
+    with refused("^checkpoint: x has the mask token '<M>' of open-dcoder"):
+        LikelihoodCheckpoint.examine("x")
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_whether_the_output_layer_is_tied_is_said_of_the_text_part(tied, monkeypatch):
     asked = []
@@ -1870,6 +1891,18 @@ def test_trajectories_that_fit_are_read_together(both, monkeypatch):
         step = dataclasses.replace(reward, micro_batch=size).bind([SHORT], 3).at(response, masked)
         step(mixed, response[masked])
         assert len(again) == parts
+
+
+def test_no_position_is_before_the_first():
+    """Of padding on the left either, which a table of positions would not have."""
+    config = types.SimpleNamespace(get_text_config=lambda: Qwen2Config())
+    network, embedded = types.SimpleNamespace(config=config), torch.zeros(1, 4, 2)
+    visible = torch.tensor([[False, False, True, True]])
+    asked = []
+    backbone = lambda embedded, mask, places: asked.append(places.tolist()) or embedded  # noqa: E731
+    for present in (None, visible):
+        reading.hidden_states(network, embedded, visible, present, backbone)
+    assert asked == [[[0, 0, 0, 1]]] * 2
 
 
 @pytest.mark.parametrize("rotates", [True, False])

@@ -802,15 +802,16 @@ def test_a_linear_reward_gives_every_weight_the_exact_gradient():
         assert agreement.bias.high < 1e-3
 
 
-def test_the_exact_gradient_is_that_of_the_expected_reward(quick):
+@pytest.mark.parametrize("tau", [BASE.temperature, 0.4])
+def test_the_exact_gradient_is_that_of_the_expected_reward(quick, tau):
     """Against finite differences of the enumerated expectation, for the trained reward."""
     states = exact.sample_states(quick, 2, BASE)
-    gradient = exact.exact_gradient(quick, states, 0.7)
+    gradient = exact.exact_gradient(quick, states, tau)
     assert (states.masked.sum(1) == 2).all()
     ids = quick.denoiser.writable.nonzero().flatten()
 
     def expected(psi):
-        q = (psi / 0.7).softmax(1)
+        q = (psi / tau).softmax(1)
         pairs = torch.cartesian_prod(ids, ids)
         response = states.response[:1].expand(len(pairs), -1).clone()
         response[states.masked[:1].expand_as(response)] = pairs.flatten()
@@ -905,10 +906,11 @@ def test_hard_tokens_are_drawn_from_the_nucleus_by_the_keys_of_the_prompts(untra
 
 def test_states_are_unguided_answers_with_two_words_masked_anywhere(untrained, monkeypatch):
     prompts = held_out_prompts(16)
-    states = exact.sample_states(untrained, 16, BASE)
-    unguided = replace(BASE.guided(steps=0), trajectories=1)
-    answers = generate(untrained.denoiser, untrained.reward, prompts, unguided).tokens[:, 0]
-    assert torch.equal(states.response[~states.masked], answers[~states.masked])
+    for base in (replace(BASE, seed=3, denoising_steps=4, temperature=1.3), BASE):
+        states = exact.sample_states(untrained, 16, base)
+        unguided = replace(base.guided(steps=0), trajectories=1)
+        answers = generate(untrained.denoiser, untrained.reward, prompts, unguided).tokens[:, 0]
+        assert torch.equal(states.response[~states.masked], answers[~states.masked])
     assert states.masked.sum(1).tolist() == [2] * 16
     assert len(set(states.masked.nonzero()[:, 1].tolist())) > 8
     monkeypatch.setattr(exact, "held_out_prompts", lambda count: prompts[::-1])
