@@ -73,7 +73,7 @@ def generate(
     checks.vocabulary(denoiser.writable, denoiser.mask_id, reward.embeddings)
     template = Template.of(start, (len(prompts), N), denoiser)
     checks.rows_at_a_time("vocabulary_batch", vocabulary_batch)
-    observe = observe and checks.only_reads("observe", observe)
+    observe = None if observe is None else checks.only_reads("observe", observe)
 
     encoded = checks.encoded(denoiser.encode(prompts), len(prompts))
     prompt = encoded.tokens.repeat_interleave(K, 0)
@@ -85,7 +85,8 @@ def generate(
     checks.precisions([guidance for _, guidance in steps], denoiser)
     response = template.tokens.to(prompt).repeat_interleave(K, 0)
     bound = template.bind(reward, prompts, K)
-    draws = draws or KeyedDraws.of(config.seed, keys or encoded.keys, K, prompt.device)
+    if draws is None:
+        draws = KeyedDraws.of(config.seed, keys or encoded.keys, K, prompt.device)
     put_last = denoiser.eos_id if config.eos_last and config.order != ORIGIN else None
 
     for step, guidance in steps:
@@ -126,8 +127,7 @@ def generate(
             observe(DenoisingRecord(step.index, step.t, masked, *inner, *outer))
         del logits, guided_logits, drawn, outer  # the next prediction needs the memory
 
-    texts = template.decode(denoiser, response)
-    return _scored(reward, prompts, response, texts, config)
+    return _scored(reward, prompts, response, template.decode(denoiser, response), config)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from .. import checks
 from ..config import GuidanceConfig, SamplingConfig
 from ..schedule import Step
 
@@ -22,6 +23,8 @@ def damped(config: SamplingConfig | None = None) -> SamplingConfig:
     record the name and the settings that they were made from. Source: the question, arXiv
     2606.02884, for continuous models, of which a public summary was read; the factor: ours.
     """
+    if config is not None:
+        checks.has("config", config, "a SamplingConfig", "guided_steps")
     settings = config or SamplingConfig()
 
     def at(step: Step) -> GuidanceConfig:
