@@ -32,6 +32,7 @@ from entrgi_ref import (
     schedule,
 )
 from entrgi_ref.draws import KeyedStepDraws
+from entrgi_ref.orders import ORDERS as ORDER_FUNCTIONS
 from entrgi_ref.orders import by_entropy
 from entrgi_ref.schedule import floor_share
 from properties import tried
@@ -297,6 +298,15 @@ def test_order_temperature_mixes_the_order_and_zero_does_not():
     assert len(orders[5.0]) > 3
 
 
+def test_order_temperature_mixes_an_order_of_your_own_too():
+    config = replace(SMALL, order="maskgit_plus", order_temperature=0.7, trajectories=4)
+    named, _ = observed(config)
+    own, _ = observed(replace(config, order=ORDER_FUNCTIONS["maskgit_plus"]))
+    still, _ = observed(replace(config, order_temperature=0.0))
+    assert torch.equal(own.tokens, named.tokens)
+    assert not torch.equal(named.tokens, still.tokens)
+
+
 def test_origin_commits_each_position_with_the_probability_of_the_step():
     config = SamplingConfig(
         replace(FLOAT64, steps=0), 64, 16, 4, order="origin", skip_empty_steps=False
@@ -421,6 +431,33 @@ def test_observing_changes_nothing():
     assert torch.equal(seen.rewards, unseen.rewards)
 
 
+class Noted(list):
+    """An observer, or draws, that are false as long as they have noted nothing."""
+
+    __call__ = list.append
+
+    def at(self, *where):
+        self.append(where)
+        return KeyedDraws.of(5, [1, 2], 2).at(*where)
+
+
+def test_an_observer_that_is_an_empty_list_observes():
+    seen = Noted()
+    generate(TinyDenoiser(0), TinyReward(50), PROMPTS, SMALL, observe=seen)
+    assert [record.step for record in seen] == [1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="observe: got 0, expected a function"):
+        generate(TinyDenoiser(0), TinyReward(50), PROMPTS, SMALL, observe=0)
+
+
+@pytest.mark.parametrize("vocabulary_batch", [None, 5])
+def test_draws_that_are_an_empty_list_are_drawn_from(vocabulary_batch):
+    networks, options = (TinyDenoiser(0), TinyReward(50)), {"vocabulary_batch": vocabulary_batch}
+    draws = KeyedDraws.of(5, [1, 2], 2)
+    expected = generate(*networks, PROMPTS, SMALL, draws=draws, **options)
+    found = generate(*networks, PROMPTS, SMALL, draws=Noted(), **options)
+    assert torch.equal(found.tokens, expected.tokens)
+
+
 def test_records_do_not_alias_what_changes_later():
     _, records = observed(SMALL)
     for earlier, later in itertools.pairwise(records):
@@ -483,10 +520,12 @@ def test_what_is_no_part_of_it_is_refused(as_users_run_it, name, value, expected
 
 
 def test_networks_must_share_a_vocabulary(as_users_run_it):
+    denoiser = TinyDenoiser(0)
     with pytest.raises(
         ValueError, match=r"reward.embeddings: got shape \[9, 6\], expected .* \[14, any\]"
     ):
-        generate(TinyDenoiser(0), TinyReward(0, vocabulary=9), PROMPTS, SMALL)
+        generate(denoiser, TinyReward(0, vocabulary=9), PROMPTS, SMALL)
+    assert denoiser.calls == 0
 
 
 def test_the_mask_is_not_writable(as_users_run_it):
@@ -494,6 +533,7 @@ def test_the_mask_is_not_writable(as_users_run_it):
     denoiser.writable = torch.ones(14, dtype=torch.bool)
     with pytest.raises(ValueError, match="writable: got True at the mask token"):
         generate(denoiser, TinyReward(0), PROMPTS, SMALL)
+    assert denoiser.calls == 0
 
 
 class Wrong:
@@ -1038,6 +1078,9 @@ def test_the_steps_of_the_loop_check_what_they_are_given(as_users_run_it):
         commit(tokens, confidence, torch.ones(2), masked)
     with pytest.raises(ValueError, match=r"confidence: got shape \[3\]"):
         commit(tokens, confidence[:3], torch.ones(1), masked)
+    for wrong in (True, 1.0, -1):
+        with pytest.raises(ValueError, match=rf"^put_last: got {wrong}, expected an integer"):
+            commit(tokens, confidence, torch.ones(1), masked, wrong)
     with pytest.raises(ValueError, match=r"denoising_steps: got 0"):
         schedule(0, 4)
     with pytest.raises(ValueError, match=r"new_tokens: got -1"):

@@ -389,11 +389,12 @@ def test_a_weight_out_of_range_is_named(bad):
 
 @pytest.mark.parametrize("row", [[math.nan, 0.0], [math.inf, 0.0], [-math.inf, -math.inf]])
 @pytest.mark.parametrize("steps", [0, 1])
-def test_logits_that_are_not_finite_are_named(row, steps):
+@both
+def test_logits_that_are_not_finite_are_named(climb, row, steps):
     logits = torch.tensor([[0.0, 1.0], row])
     reward = Reward(torch.ones(2, 3), lambda mixed: mixed.sum())
-    with pytest.raises(GuidanceError, match="logits are not finite") as error:
-        guide(logits, reward, **SETTINGS | {"steps": steps}, draw=draw_first)
+    with pytest.raises(GuidanceError, match=r"^the denoiser's logits are not finite") as error:
+        climb(logits, reward, **SETTINGS | {"steps": steps}, draw=draw_first)
     assert error.value.where.tolist() == [False, True]
 
 
@@ -410,6 +411,15 @@ def test_a_reward_is_told_the_likeliest_tokens_of_the_moved_logits():
     for (_, likeliest), expected in zip(reward.seen, likely, strict=True):
         assert torch.equal(likeliest, expected)
     assert not torch.equal(likely[0], likely[2])
+
+
+@both
+def test_the_likeliest_token_is_that_of_the_logits(climb):
+    """At a high temperature float32 gives both tokens the same probability."""
+    logits = torch.tensor([[1.0, 1.0 + 2**-23, 0.0]] * 2)
+    reward = Reward(torch.eye(3), lambda mixed: mixed.sum())
+    climb(logits, reward, **SETTINGS | {"steps": 1, "temperature": 10.0}, draw=draw_first)
+    assert reward.seen[0][1].tolist() == [1, 1]
 
 
 def test_neither_the_weight_function_nor_the_observer_is_given_a_graph():
@@ -615,6 +625,19 @@ def test_weight_decay_leaves_banned_ids_banned(kind):
     alone = Reward(reward.embeddings[without], reward.function)
     expected = guide(logits[:, without], alone, **settings, draw=draw_first)
     torch.testing.assert_close(guided[:, without], expected)
+
+
+@both
+def test_what_is_banned_at_one_position_is_banned_there_alone(climb):
+    logits, reward = random_problem()
+    logits[0, 2] = logits[2, 4] = -torch.inf
+
+    def decaying(rows, lr):
+        return torch.optim.RMSprop(rows, lr=lr, weight_decay=0.1)
+
+    guided = climb(logits, reward, **SETTINGS, optimiser=decaying, draw=draw_first)
+    assert torch.equal(guided == -torch.inf, logits == -torch.inf)
+    assert not guided.isnan().any()
 
 
 @pytest.mark.parametrize("kind", ["Muon", "Adafactor", "SparseAdam"])

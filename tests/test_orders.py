@@ -61,6 +61,14 @@ def test_the_lead_of_one_of_two_tokens():
     assert ORDERS["topk_margin"](two).tolist() == [0.5, 1.0]
 
 
+def test_candidates_are_drawn_from_a_table(as_users_run_it):
+    """With one token for each of its rows."""
+    p = torch.tensor([[0.75, 0.25], [1.0, 0.0]])
+    for tokens, wrong, name in (([0, 0], p[:, 0], "probabilities"), ([0], p, "draw")):
+        with pytest.raises(ValueError, match=rf"^{name}: got shape \[\d\], expected \[n"):
+            Candidates(torch.tensor(tokens), wrong, p, p, TAU)
+
+
 def test_anchor_ranks_by_the_guided_logit():
     assert ORDERS["anchor"](CANDIDATES).tolist() == [2.0, 0.0]
 

@@ -557,3 +557,10 @@ def test_damped_steps_grow_with_what_is_known():
     twice = damped(damped(config)).guided_steps()
     assert twice[0][1].step_size == pytest.approx(0.8 * (1 - levels[0]) ** 2, rel=1e-6)
     assert damped(config).trajectories == config.trajectories
+
+
+@pytest.mark.parametrize("wrong", [{}, 0, GuidanceConfig()])
+def test_damped_settings_are_made_of_settings(as_users_run_it, wrong):
+    """What is false does not stand for the default."""
+    with pytest.raises(ValueError, match=r"^config: got .*, expected a SamplingConfig, which has"):
+        damped(wrong)
