@@ -104,6 +104,9 @@ def test_prompt_keys_are_stable_and_differ():
     assert prompt_key("sea castle gloomy") == prompt_key("sea castle gloomy")
     assert prompt_key("") == -5426141060434712860  # another value would change every answer
     assert len({prompt_key(f"prompt {i}") for i in range(1000)}) == 1000
+    assert prompt_key("Ärger 海 ") == -8438725148448477366
+    texts = ("a", "A", " a", "a ", "a\n", "\ufeffa", "ä", "a\u0308")
+    assert len(set(map(prompt_key, texts))) == len(texts)
 
 
 # The nucleus
@@ -210,6 +213,25 @@ def test_inverse_cdf_wants_a_number_for_each_row(as_users_run_it, V):
 def test_a_seed_is_an_integer(as_users_run_it, seed):
     with pytest.raises(ValueError, match="seed: got"):
         KeyedDraws.of(seed, [1], 2)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, 1.0])
+def test_trajectories_and_steps_are_counted(as_users_run_it, wrong):
+    with pytest.raises(ValueError, match=f"^trajectories: got {wrong}, expected an integer"):
+        KeyedDraws.of(5, [1], wrong)
+    draws, place = KeyedDraws.of(5, [1], 2), torch.tensor([0, 1])
+    if wrong:
+        with pytest.raises(ValueError, match=f"^step: got {wrong}, expected an integer"):
+            draws.at(wrong, place, place)
+        with pytest.raises(ValueError, match=f"^gradient_step: got {wrong}, expected an integer"):
+            draws.at(0, place, place).hard(torch.full((2, 3), 1 / 3), wrong)
+
+
+@pytest.mark.parametrize("rows", [[1], [0, 1, 1], [[0, 1]]])
+def test_each_masked_position_has_a_row(as_users_run_it, rows):
+    """One row for all would be taken for the row of each."""
+    with pytest.raises(ValueError, match=r"^position: got shape \[2\], expected .*as many as rows"):
+        KeyedDraws.of(5, [1], 2).at(0, torch.tensor(rows), torch.tensor([0, 1]))
 
 
 def test_inverse_cdf_stays_in_the_vocabulary_for_nan():
