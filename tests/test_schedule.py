@@ -100,3 +100,13 @@ def test_chance_says_how_many_under_origin(as_users_run_it):
     drawn = torch.tensor([0.0, step.fraction, step.fraction / 2, 0.999], dtype=torch.float64)
     found = how_many(step, masked, SimpleNamespace(origin=lambda: drawn), "origin")
     assert found.tolist() == [1, 1]
+
+
+def test_what_is_no_mask_and_no_order_is_refused(as_users_run_it):
+    """Numbers would be added up in place of counted, and an order that is unknown asked nobody."""
+    masked, step = torch.tensor([[True, True, False]]), schedule(1, 3)[0]
+    with pytest.raises(ValueError, match=r"^masked: got torch.int64, expected torch.bool$"):
+        how_many(step, 3 * masked.long(), SimpleNamespace(), "entropy")
+    with pytest.raises(ValueError, match=r"^order: got 'orign', .*did you mean 'origin'\?$"):
+        how_many(step, masked, SimpleNamespace(), "orign")
+    assert how_many(step, masked, SimpleNamespace(), lambda candidates: None).tolist() == [2]
