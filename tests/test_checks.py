@@ -2,11 +2,16 @@
 
 import math
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from types import SimpleNamespace
+from typing import Any, Optional, Protocol
 
 import numpy as np
 import pytest
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from entrgi_ref import checks
 
@@ -61,11 +66,21 @@ def test_ranges(check, name, zero, low, high):
     for wrong in (below, above, -low, math.nan, False, "1", *(() if zero else (0, 0.0))):
         kinds = f"{'0 or ' if zero else ''}a number in [{low:g}, {high:g}]"
         refused(f"{name}: got {wrong!r}, expected {kinds}", check, wrong)
+    for taken in (np.float64(high), np.float32(0 if zero else 1e-3)):
+        assert type(check(taken)) is float
 
 
 def test_a_temperature_has_the_name_that_it_is_given():
     assert checks.temperature(2, "beta") == 2
     refused("beta: got 0, expected a number in [1e-06, 1e+06]", checks.temperature, 0, "beta")
+
+
+def test_a_text_is_cut_only_where_it_is_longer_than_most():
+    assert checks.shown("x" * 198) == f"'{'x' * 198}'"
+    assert checks.shown("x" * 199) == f"'{'x' * 199} ..."
+    assert checks.shown("abc", 5) == "'abc'"
+    assert checks.shown(torch.tensor(2.5)) == "tensor(2.5000)"
+    assert checks.shown(torch.zeros(2, 0).long()) == "torch.int64 of shape [2, 0]"
 
 
 def test_one_of_several():
@@ -297,6 +312,31 @@ def test_settings_of_guide():
             checks.climb(**right | {name: 0}, known=["adam"])
 
 
+PARTS = {
+    "denoiser": ("a Denoiser", ("mask_id", "eos_id", "writable", "encode", "decode")),
+    "reward": ("a Reward", ("embeddings", "bind", "score")),
+    "config": ("a SamplingConfig", ("guided_steps",)),
+    "draws": ("Draws", ("at",)),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_what_is_asked_of_the_parts_of_a_generation(name):
+    """What they have may be anything, also None; a class has it, but is none."""
+    right = {one: SimpleNamespace(**dict.fromkeys(has)) for one, (_, has) in PARTS.items()}
+    checks.arguments(**right)
+    checks.arguments(**right | {"config": None, "draws": None})
+    kind, members = PARTS[name]
+    for member in members:
+        wrong = SimpleNamespace(**dict.fromkeys(one for one in members if one != member))
+        message = f"{name}: got {wrong!r:.60}, expected {kind}, which has {member!r}"
+        refused(message, checks.arguments, **right | {name: wrong})
+    whole = type("Whole", (), dict.fromkeys(members))
+    message = f"{name}: got {whole!r:.60}, expected {kind}, which has {members[0]!r}"
+    refused(message, checks.arguments, **right | {name: whole})
+    checks.arguments(right["denoiser"], SimpleNamespace(score=1), None, asked=("score",))
+
+
 def test_a_function_that_may_only_read():
     """Whether it is given a tensor or a record of some; what it returns is passed on."""
     with pytest.raises(ValueError, match=r"^weight: got 'entropy', expected a function$"):
@@ -379,3 +419,85 @@ def test_prompts_are_named_by_row_or_by_position():
 
     assert message(True) == "denoising step 5: it went bad, for prompt 1 ('b')"
     assert message(False) == "denoising step 5: it went bad, for prompt 0 ('a')"
+
+
+class Named(Protocol):
+    """It has a name, and says it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self) -> str: ...
+
+
+def failing(hint, kind=RuntimeError):
+    """A function that cannot work with its argument, whatever it is."""
+
+    def function(x):
+        raise kind("inside")
+
+    function.__annotations__["x"] = hint
+    return checks.explained(function)
+
+
+@pytest.mark.parametrize(
+    ("hint", "fitting", "others"),
+    [
+        (int, [1, -1, np.int64(2), True], [1.0, "1", None, np.float32(1), torch.tensor(1)]),
+        (float, [1, 1.5, math.nan, np.float32(1), Fraction(1, 2)], ["1", None, 1j, True]),
+        (str, ["", "a"], [b"a", 1, None, ["a"]]),
+        (int | None, [None, 2], ["2", 1.5, []]),
+        (Optional[str], [None, "a"], [2, ["a"]]),  # noqa: UP045, as older code writes it
+        (Callable[[int], str], [print, int, lambda: 1], ["print", None]),
+        (Sequence[str], [[], ["a"], ("a", "b")], ["a", "", b"a", {"a"}, ["a", 1], None]),
+        (Iterable[int], [[], {1, 2}, range(3)], ["12", [1, "a"], 3, None]),
+        (Mapping[str, int], [{}, {"a": 1}], [{1: 1}, ["a"], "a"]),
+        (list[Any], [[], [1, None]], [(), "a"]),
+        (Any, [None, 1, "a"], []),
+        (Tensor, [torch.zeros(2)], [[0.0], np.zeros(2)]),
+        (Float[Tensor, "n V"], [torch.zeros(2, 3), torch.zeros(0, 3)], [torch.zeros(2, 0)]),
+        (Float[Tensor, "n V"], [], [torch.zeros(2), torch.zeros(2, 3).long(), np.zeros((2, 3))]),
+        (Float[Tensor, "n V"], [], [torch.zeros(2, 3).to_sparse(), [[1.0]], None]),
+        (Float[Tensor, "n V"], [], [torch.zeros(2, 3).to(torch.float8_e5m2)]),
+        (Int[Tensor, "n"], [torch.zeros(2).int(), torch.zeros(0).long()], [torch.zeros(2)]),
+        (Bool[Tensor, "n"], [torch.zeros(2).bool()], [torch.zeros(2).long()]),
+    ],
+)
+def test_an_argument_of_another_kind_is_named_where_it_fails(hint, fitting, others):
+    """And none that fits: then the error stays what it was."""
+    call = failing(hint)
+    for value in fitting:
+        with pytest.raises(RuntimeError, match=r"^inside$"):
+            call(value)
+    for value in others:
+        with pytest.raises(
+            ValueError, match=rf"^x: got {re.escape(checks.shown(value))}, "
+        ) as said:
+            call(value)
+        assert isinstance(said.value.__cause__, RuntimeError)
+
+
+def test_what_is_asked_of_a_protocol_is_all_of_it():
+    class Whole:
+        name = "a"
+
+        def __call__(self):
+            return self.name
+
+    with pytest.raises(RuntimeError, match="inside"):
+        failing(Named)(Whole())
+    for part in (SimpleNamespace(name="a"), lambda: "a", 3):
+        with pytest.raises(ValueError, match=r"^x: got .*, expected .*Named$"):
+            failing(Named)(part)
+
+
+@pytest.mark.parametrize(
+    "kind", [AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError]
+)
+def test_what_python_and_torch_raise_of_an_argument_is_explained(kind):
+    with pytest.raises(ValueError, match=r"^x: got 'a', expected int$"):
+        failing(int, kind)("a")
+    with pytest.raises(kind, match="inside"):
+        failing(int, kind)(1)
+    with pytest.raises(ZeroDivisionError, match="inside"):
+        failing(int, ZeroDivisionError)("a")
