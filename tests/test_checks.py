@@ -144,6 +144,7 @@ def test_prompts():
     checks.prompts(["a" * 2**20])
     message = f"prompts: got {2**20 + 1} characters, expected at most {2**20}"
     refused(message, checks.prompts, ["a", "a" * (2**20 + 1)])
+    refused(message, checks.prompts, [" " * (2**20 + 1)])
     wrong = "\ud800" * 100
     message = f"prompts: got {wrong!r:.60} ..., which is not valid text"
     refused(message, checks.prompts, [wrong])
@@ -231,6 +232,9 @@ def test_what_a_denoiser_makes_of_prompts():
         (made(keys=3), "keys: got 3, expected 2, one per prompt"),
     ):
         refused(f"denoiser.encode, {message}", checks.encoded, wrong, 2)
+    right.keys = 5
+    message = "denoiser.encode, keys: got 5, expected 2, one per prompt"
+    refused(message, checks.encoded, right, 2)
 
 
 def test_what_a_denoiser_reads_of_ids():
@@ -348,6 +352,8 @@ def test_a_function_that_may_only_read():
     for given, write in ((table, lambda t: t.mul_(2)), (record, lambda r: r.table.zero_())):
         with pytest.raises(ValueError, match=r"^x: it wrote into what it was given"):
             checks.only_reads("x", write)(given)
+    with torch.inference_mode():  # of which torch counts no writes
+        assert checks.only_reads("x", torch.sum)(torch.ones(2)) == 2
 
 
 def test_rewards_have_a_gradient():

@@ -211,13 +211,18 @@ def test_guidance_raises_the_reward():
 # Settings
 
 
-def test_ends_of_sequence_come_last():
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"order": by_entropy}, {"write_every_id": True}, {"order_temperature": 0.7}],
+)
+def test_ends_of_sequence_come_last(changes):
     """With a denoiser that likes to end: EOS candidates wait until nothing else is left."""
     denoiser = TinyDenoiser(0, sharpness=0.3)
     denoiser.head[:, denoiser.eos_id] += 0.4
     seen = 0
     for eos_last in (True, False):
-        _, records = observed(replace(SMALL, eos_last=eos_last, seed=4), denoiser=denoiser)
+        config = replace(SMALL, eos_last=eos_last, seed=4, **changes)
+        _, records = observed(config, denoiser=denoiser)
         early = 0
         for record in records:
             candidate = torch.zeros_like(record.tokens).masked_scatter(
