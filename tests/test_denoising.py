@@ -919,6 +919,38 @@ def test_no_gradient_steps_cost_nothing():
         assert record.rewards.shape == (2 if record.t < 0.4 else 0, 4)
 
 
+def test_each_step_is_guided_as_its_own_settings_say():
+    """Its method, precision, optimiser, size and number of gradient steps, by `guide` itself."""
+    of_step = (
+        GuidanceConfig("entrgi", 0, dtype="bfloat16"),  # skipped: nothing is committed
+        GuidanceConfig("aps", 1, 0.3, "float64"),
+        GuidanceConfig("entrgi", 2, 3.0, "float32", optimiser="sgd"),
+        GuidanceConfig("expectation", 3, 0.5, "float64", optimiser=torch.optim.RMSprop),
+        GuidanceConfig("entrgi_tempered", 1, 1.0, "float64", epsilon=1e-3),
+        GuidanceConfig("entrgi", 2, 2.0, "denoiser"),
+    )
+    _, records = observed(replace(SMALL, guidance=lambda step: of_step[step.index]))
+    bound, response = TinyReward(50).bind(PROMPTS, 2), torch.full((4, 6), 13)
+    draws = KeyedDraws.of(0, TinyDenoiser(0).encode(PROMPTS).keys, 2)
+    assert [record.step for record in records] == [1, 2, 3, 4, 5]
+    for record in records:
+        own = of_step[record.step]
+        expected = guide(
+            record.logits,
+            bound.at(response, record.masked),
+            weight=own.weight_function(0.7),
+            steps=own.steps,
+            step_size=own.step_size,
+            temperature=0.7,
+            top_p=0.95,
+            draw=draws.at(record.step, *record.masked.nonzero(as_tuple=True)).hard,
+            optimiser=own.optimiser,
+        )
+        assert record.logits.dtype == (torch.float32 if record.step == 2 else torch.float64)
+        assert torch.equal(record.guided_logits, expected)
+        response = record.tokens
+
+
 def test_guidance_that_is_the_same_at_every_step_is_the_setting():
     by_step, _ = observed(replace(SMALL, guidance=lambda step: FLOAT64))
     plain, _ = observed(SMALL)
