@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from entrgi_ref import GuidanceConfig, KeyedDraws, SamplingConfig, generate, prompt_key
 from entrgi_ref.draws import KeyedStepDraws
+from entrgi_ref.orders import by_logit
 from entrgi_ref.rivals import damped, lookahead, self_smc, smc
 from entrgi_ref.rivals.boards import Boards
 from entrgi_ref.rivals.confidence import confidence
@@ -212,6 +213,8 @@ def test_what_particles_promise_on_the_way_moves_no_weight_in_the_end():
         (5, {"order": "maskgit_plus", "order_temperature": 0.5}),
         (3, {"guidance": GuidanceConfig(), "seed": 2}),
         (3, {"write_every_id": True}),
+        (3, {"write_every_id": True, "eos_last": True, "trajectories": 40}),
+        (3, {"order": by_logit, "eos_last": True, "trajectories": 40, "order_temperature": 9.0}),
     ],
 )
 def test_at_a_large_beta_answers_are_those_without_guidance(rival, steps, changes):
