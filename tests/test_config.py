@@ -265,6 +265,15 @@ def test_guidance_by_step_is_asked_once_for_each_step():
         _ = config.constant_guidance
 
 
+def test_the_steps_that_run_are_those_of_the_blanks():
+    """Of none, no step; without their numbers those of an answer of nothing but blanks."""
+    config = SamplingConfig(new_tokens=8, denoising_steps=8)
+    assert config.guided_steps([]) == config.guided_steps([0]) == []
+    assert [step.index for step, _ in config.guided_steps([1])] == [7]
+    assert config.guided_steps(iter([1, 8])) == config.guided_steps([8]) == config.guided_steps()
+    assert len(replace(config, skip_empty_steps=False).guided_steps([1])) == 8
+
+
 def test_a_function_that_gives_no_guidance_is_refused():
     config = SamplingConfig(lambda step: "entrgi" if step.index == 2 else GuidanceConfig())
     with pytest.raises(ValueError, match="guidance: got 'entrgi' for denoising step 2"):
