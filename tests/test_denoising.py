@@ -635,6 +635,28 @@ def test_a_reward_that_turns_nan_names_the_step_and_the_prompt():
         generate(TinyDenoiser(0), reward, PROMPTS, SMALL)
 
 
+@pytest.mark.parametrize(("row", "prompt"), [(2, r"0 \('12'\)"), (3, r"1 \('40577'\)")])
+def test_a_prompt_has_as_many_rows_as_trajectories(row, prompt):
+    """Three, of two prompts."""
+    bad, three = torch.arange(6) == row, replace(SMALL, trajectories=3)
+    guiding, scoring = WrongReward(50), TinyReward(50)
+    guiding.change = lambda rewards: rewards.masked_fill(bad, math.nan)
+    scoring.score = lambda prompts, responses: torch.where(bad, math.inf, 0.0)
+    where = bad[:, None].expand(6, 6).flatten().double()  # of the first step that runs
+    weighing = replace(three, guidance=replace(FLOAT64, weight=lambda logits: 2 * where))
+    for reward, config, said in (
+        (guiding, three, "denoising step 1: the reward is not finite at gradient step 0"),
+        (scoring, three, "the reward of the finished answer is not finite"),
+        (
+            TinyReward(50),
+            weighing,
+            r"denoising step 1: the weight is outside \[0, 1\] at gradient step 0",
+        ),
+    ):
+        with pytest.raises(ValueError, match=rf"^{said}, for prompt {prompt}$"):
+            generate(TinyDenoiser(0), reward, PROMPTS, config)
+
+
 def test_a_weight_that_leaves_its_range_names_the_step_and_the_prompts():
     calls = itertools.count()
 

@@ -485,7 +485,7 @@ def test_logits_that_are_not_finite_are_refused(rival, value):
 
     message = r"the denoiser's logits are not finite, for prompt 1 \('123'\)$"
     with pytest.raises(ValueError, match=message):
-        rival(Turns(4, V), Table(), PROMPTS, configured(2))
+        rival(Turns(4, V), Table(), PROMPTS, configured(3))
 
 
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
