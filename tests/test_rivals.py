@@ -10,7 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrgi_ref import GuidanceConfig, KeyedDraws, SamplingConfig, generate, prompt_key
+from entrgi_ref import (
+    GuidanceConfig,
+    KeyedDraws,
+    SamplingConfig,
+    generate,
+    predict,
+    prompt_key,
+)
 from entrgi_ref.draws import KeyedStepDraws
 from entrgi_ref.orders import by_logit
 from entrgi_ref.rivals import damped, lookahead, self_smc, smc
@@ -453,7 +460,7 @@ def test_logits_are_of_the_precision_that_is_asked_for(dtype, expected):
 
 
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
-def test_each_step_has_the_precision_that_it_is_given(rival):
+def test_each_step_has_the_precision_that_it_is_given(rival, monkeypatch):
     """One particle, or a nucleus of one token, is an unguided answer. And the settings of each step
     are asked for once, before any model runs.
     """
@@ -461,14 +468,23 @@ def test_each_step_has_the_precision_that_it_is_given(rival):
 
     def guidance(step):
         asked.append((step.index, denoiser.calls))
-        return GuidanceConfig(steps=0, dtype="float64" if step.index < 2 else "bfloat16")
+        return GuidanceConfig(steps=0, dtype="float64" if step.index % 2 else "bfloat16")
 
     config = SamplingConfig(guidance, 1, 16, 16, seed=3, top_p=0.01 if rival is lookahead else 1.0)
     expected = generate(denoiser, reward, PROMPTS, config).tokens
     asked.clear()
     denoiser.calls = 0
+    predicted = []
+
+    def noting(*given, **named):
+        predicted.append(predict(*given, **named))
+        return predicted[-1]
+
+    monkeypatch.setattr("entrgi_ref.rivals.boards.predict", noting)
     assert torch.equal(rival(denoiser, reward, PROMPTS, config).tokens, expected)
     assert asked == [(i, 0) for i in range(16)]
+    kinds = [torch.float64 if i % 2 else torch.bfloat16 for i in range(1, 16)]
+    assert [logits.dtype for logits in predicted] == kinds
 
 
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
