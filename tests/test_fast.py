@@ -440,6 +440,17 @@ def test_the_gradient_in_closed_form_is_that_of_autograd(temperature, seed, n, w
     assert (found[:, 1] == 0).all()
 
 
+def test_a_gradient_of_part_of_the_vocabulary_or_at_no_temperature_is_refused(as_users_run_it):
+    """4,096 columns are worked on at a time: those that follow would stay probabilities."""
+    q, few, all_ = torch.full((1, 5000), 1 / 5000), torch.ones(4096, 2), torch.ones(5000, 2)
+    slope = torch.ones(1, 2)
+    with pytest.raises(ValueError, match="shorter"):
+        logit_gradient(q, slope, slope, few, 0.7)
+    for wrong in (0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=r"^temperature: got .*, expected a number in"):
+            logit_gradient(q, slope, slope, all_, wrong)
+
+
 @pytest.mark.parametrize(("width", "certain"), [(300, 7), (9000, 7), (9000, 5000), (9000, 8999)])
 def test_the_gradient_in_16_bits_is_as_good_as_autograds(width, certain):
     """A token that is nearly certain: its gradient is a small difference of two products."""
