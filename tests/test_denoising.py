@@ -1129,6 +1129,17 @@ def test_the_steps_of_the_loop_take_values():
     assert torch.equal(response, expected.tokens.flatten(0, 1))
 
 
+@pytest.mark.parametrize(("tau", "first"), [(0.1, 1), (2.0, 0)])
+def test_candidates_are_ranked_at_the_temperature_that_they_are_drawn_at(
+    as_users_run_it, tau, first
+):
+    """Of two tokens that are equally likely, and of four of which one is a little likelier."""
+    logits = torch.tensor([[3.0, 3.0, -90.0, -90.0], [1.0, 0.0, 0.0, 0.0]])
+    drawn = draw_candidates(logits, logits, lambda q: q.argmax(1), tau, 1.0)
+    assert drawn.temperature == tau
+    assert rank(drawn, None, "entropy").argmax() == first
+
+
 def test_the_steps_of_the_loop_check_what_they_are_given(as_users_run_it):
     denoiser = TinyDenoiser(0)
     masked = torch.ones(1, 6, dtype=torch.bool)
