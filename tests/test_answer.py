@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from checkpoints import DREAM, LONG, REWARD, SHORT, causal, other_tokenizer, pair
+from checkpoints import DREAM, LONG, REWARD, SHORT, causal, changed, other_tokenizer, pair
 from entrgi_ref import GuidanceConfig, SamplingConfig, __main__, generate
 from entrgi_ref.__main__ import app
 from entrgi_ref.commands import answer as answering
@@ -336,6 +336,24 @@ def test_what_does_not_fit_is_one_line_before_weights_are_loaded(
     assert re.fullmatch(r"error: .*\n", said.err), said.err
     assert re.search(pattern, said.err), said.err
     assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "reward", "which"), [(300, 512, "Dream"), (512, 300, "the reward model")]
+)
+def test_a_template_needs_its_own_room_in_both_networks(
+    denoiser, reward, which, monkeypatch, tmp_path
+):
+    """The 128 tokens of an answer without one would fit."""
+    monkeypatch.setattr(checkpoints, "load", lambda *a, **k: pytest.fail("weights are loaded"))
+    template = "cake " * 90 + "_"
+    folders = [
+        changed(source, tmp_path / name, {"max_position_embeddings": room})
+        for source, name, room in ((DREAM, "denoiser", denoiser), (REWARD, "reward", reward))
+    ]
+    words = ["x", "--denoiser", folders[0], "--reward", folders[1], "--template", template]
+    with pytest.raises(ValueError, match=rf"^prompt: .* positions, {which} has 300;"):
+        invoke(*words, "--device", "cpu")
 
 
 @pytest.mark.slow
