@@ -165,6 +165,7 @@ def test_templates_one_for_all_or_one_for_each(tmp_path):
             settings = config(new_tokens=len(start), denoising_steps=blanks)
             expected = generate(denoiser, reward, [one["prompt"]], settings, start=start[None])
             assert one["responses"] == expected.responses[0]
+            assert one["settings"] == json.loads(settings.to_json())
 
 
 def test_a_page_shows_the_template_in_the_unguided_answers_too(tmp_path):
