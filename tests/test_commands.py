@@ -679,6 +679,16 @@ def test_the_commit_is_as_git_says(listed, described, expected, tmp_path, monkey
     assert capfd.readouterr() == ("", "")
 
 
+def test_of_equal_answers_the_first_is_the_best_of_a_table_and_no_template_is_none():
+    tokens, rewards = torch.zeros(1, 3, 2, dtype=torch.int64), torch.tensor([[1.0, 2.0, 2.0]])
+    made = Generation(("a",), tokens, [["b", "c", "d"]], rewards, SamplingConfig())
+    for template in (None, ""):
+        rows = Answered("a", template, "aps", made, {"x": [0.5, 1.5, 2.5]}).rows()
+        assert [row["best"] for row in rows] == [False, True, False]
+        assert [row["template"] for row in rows] == [template] * 3
+        assert [row["reward of x"] for row in rows] == [0.5, 1.5, 2.5]
+
+
 # A trajectory to look at
 
 WIDE = {0.0: (0, 34, 78), 0.25: (58, 77, 107), 0.5: (124, 123, 120), 0.75: (185, 172, 112)}
