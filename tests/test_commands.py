@@ -687,6 +687,8 @@ def test_of_equal_answers_the_first_is_the_best_of_a_table_and_no_template_is_no
         assert [row["best"] for row in rows] == [False, True, False]
         assert [row["template"] for row in rows] == [template] * 3
         assert [row["reward of x"] for row in rows] == [0.5, 1.5, 2.5]
+    several = [Answered("a", None, method, made, {}) for method in ("bon", "aps", "bon")]
+    assert [line.split()[0] for line in means(several)[2:]] == ["bon", "aps"]  # as asked
 
 
 # A trajectory to look at
