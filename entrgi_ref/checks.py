@@ -446,8 +446,15 @@ def climb(
     choice_or_function("optimiser", optimiser, known)
 
 
-def optimiser(value: Any) -> Any:
-    """`value`; `ValueError` unless it has a `step()` that makes one step of a given gradient."""
+def optimiser(make: Callable[..., Any], psi: Tensor, step_size: float) -> Any:
+    """What `make` makes; `ValueError` unless it has a `step()` that makes one step of a given
+    gradient.
+    """
+    try:
+        value = make([psi], lr=step_size)
+    except TypeError as error:
+        name = getattr(make, "__qualname__", type(make).__name__)
+        raise ValueError(f"optimiser: {name} does not take ([psi], lr=...): {error}") from error
     try:
         inspect.signature(value.step).bind()
     except (AttributeError, TypeError):

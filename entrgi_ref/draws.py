@@ -125,7 +125,12 @@ class KeyedDraws:
     def at(self, step: int, row: Int[Tensor, "n"], position: Int[Tensor, "n"]) -> KeyedStepDraws:
         step = checks.integer("step", step, minimum=0)
         checks.shape("position", position, tuple(row.shape), "[n], as many as rows")
-        return KeyedStepDraws(step, self.rows[row], position)
+        try:
+            state = self.rows.index_select(0, row)
+        except (IndexError, RuntimeError) as error:
+            expected = f"int64 in [0, {len(self.rows)})"
+            raise ValueError(f"row: got {checks.shown(row)}, expected {expected}") from error
+        return KeyedStepDraws(step, state, position)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from . import checks
 from .equations import equation
 from .relaxation import entropy, interpolate
 
@@ -23,10 +24,10 @@ def approximation_error(
 ) -> Float[Tensor, "n"]:
     r"""Eq. 8, $\mathcal E = \lVert \hat e - \bar e \rVert = w \lVert \tilde e - \bar e \rVert$.
 
-    The distance from the point where the gradient is taken, the reward model's input, to the point
-    where it is applied, the soft embedding. Not negative, in units of the embedding, 0 for
-    Expectation. Source: the paper's Figures 2 and 3 show it; the formula: ours.
+    From where the gradient is taken, the reward model's input, to where it is applied, the soft
+    embedding. 0 for Expectation. Source: the paper's Figures 2 and 3 show it; the formula: ours.
     """
+    checks.shape("soft", soft, tuple(mixed.shape), "[n, d], that of mixed")
     return (_precise(mixed) - _precise(soft)).norm(dim=-1)
 
 
@@ -36,10 +37,10 @@ def discreteness_error(
 ) -> Float[Tensor, "n"]:
     r"""Eq. 8, $\mathcal D = \lVert \hat e - \tilde e \rVert = (1-w)\lVert \tilde e - \bar e\rVert$.
 
-    The distance from the reward model's input to the embedding of the drawn token. Not negative, in
-    units of the embedding, 0 for APS but for rounding. E + D does not depend on w: the two trade
-    one for one. Source: named in the seed; the formula: ours.
+    From the reward model's input to the embedding of the drawn token. 0 for APS but for rounding.
+    E + D does not depend on w: they trade one for one. Source: seed (its name); the formula: ours.
     """
+    checks.shape("hard", hard, tuple(mixed.shape), "[n, d], that of mixed")
     return (_precise(mixed) - _precise(hard)).norm(dim=-1)
 
 

@@ -87,7 +87,7 @@ def guide(
     conditions.require("the denoiser's logits are not finite", logits.amax(-1).isfinite())
     psi = logits.detach().clone()
     make = OPTIMISERS[optimiser] if isinstance(optimiser, str) else optimiser
-    climb = checks.optimiser(make([psi], lr=step_size))
+    climb = checks.optimiser(make, psi, step_size)
 
     for m in range(steps if len(logits) else 0):
         q = token_distribution(psi, temperature)  # Eq. 1

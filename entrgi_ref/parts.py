@@ -93,7 +93,7 @@ def guide_in_parts(
     if make is adam:
         make = partial(adam, whole=psi)
     pieces = [psi[part.rows] for part in parts]  # views: a step in one is a step in psi
-    climbs = [checks.optimiser(make([piece], lr=step_size)) for piece in pieces]
+    climbs = [checks.optimiser(make, piece, step_size) for piece in pieces]
 
     for m in range(steps if len(logits) else 0):
         found = [

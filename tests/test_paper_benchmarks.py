@@ -471,13 +471,16 @@ def test_all_networks_of_a_testbed_are_examined_before_any_is_loaded(monkeypatch
         def vocabulary(self, tokens):
             asked.append((self.path, tokens))
 
-    monkeypatch.setattr(loading.Together, "of", lambda *given, **how: asked.append(given) or "how")
+    one = SimpleNamespace(require_steps=lambda *given: asked.append(given))
+    how = loading.Together(one, one)
+    monkeypatch.setattr(loading.Together, "of", lambda *given, **_: asked.append(given) or how)
     monkeypatch.setattr(models.DenoiserCheckpoint, "examine", Examined)
     monkeypatch.setattr(models, "examine_reward", Examined)
     rewards = {"small": "x", "large": "y"}
-    DreamTestbed("dream", rewards, [], unmatched="zero", requested_device="cpu").examine(9)
+    options = {"unmatched": "zero", "requested_device": "cpu", "micro_batch": 3}
+    DreamTestbed("dream", rewards, [], cuda_graphs=True, **options).examine(9)
     assert asked == [
-        ("auto", "cpu", None),
+        *(("auto", "cpu", None), (True, 3)),
         *(("dream", None), ("dream", ["?"], 9)),
         *(("x", "zero"), ("x", ("a", "b")), ("x", ["?"], 9)),
         *(("y", "zero"), ("y", ("a", "b")), ("y", ["?"], 9)),

@@ -179,6 +179,7 @@ def answer(
         attention=attention,
         adapter=reward_adapter,
     )
+    loading.reward.require_steps(False, micro_batch)
     questions = asked(prompts or [], from_, template or [])
     pair = pair_of(size, given(context, "size"), denoiser, reward or [])
     network, judges = denoiser or pair.denoiser, reward or [pair.reward]

@@ -127,6 +127,8 @@ class CausalReward(ABC):
         for start in range(0, len(pairs), SCORE_BATCH):
             some = pairs[start : start + SCORE_BATCH]
             tokens, valid = self._tokens([answered(self.tokenizer, *pair) for pair in some])
+            config = self.network.config
+            checkpoints.require_positions("the reward model", tokens.shape[1], config)
             counted = valid & self.counting(tokens)
             if not self.counts_prompt:
                 before = [around_response(self.tokenizer, prompt)[0] for prompt, _ in some]

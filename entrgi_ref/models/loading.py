@@ -110,6 +110,16 @@ class Loading:
         """What a checkpoint's `load` is called with."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
+    def require_steps(self, cuda_graphs: bool, micro_batch: object) -> None:
+        """Raise `ValueError` unless a reward model that is loaded so can make its gradient steps
+        recorded, or for some trajectories at a time.
+        """
+        checks.rows_at_a_time("micro_batch", micro_batch)
+        if cuda_graphs and micro_batch is not None:
+            raise ValueError("micro_batch: cannot be combined with cuda_graphs")
+        if cuda_graphs and self.device.type != "cuda":
+            raise ValueError(f"cuda_graphs: got True on {self.device}, expected a GPU of NVIDIA")
+
     def _require_attention(self) -> None:
         if str(self.attention).startswith(HIDES_NOTHING):
             raise ValueError(

@@ -125,12 +125,7 @@ class RewardCheckpoint:
             **how,
         )
         checks.boolean("prefix_cache", prefix_cache)
-        if micro_batch is not None:
-            checks.integer("micro_batch", micro_batch, minimum=1)
-            if cuda_graphs:
-                raise ValueError("micro_batch: cannot be combined with cuda_graphs")
-        if cuda_graphs and loading.device.type != "cuda":
-            raise ValueError(f"cuda_graphs: got True on {loading.device}, expected a GPU of NVIDIA")
+        loading.require_steps(cuda_graphs, micro_batch)
         names = tokens_of(denoiser) if tokens is None else tokens
         require_all(names, denoiser)
         vocabulary = self.vocabulary(names)

@@ -54,6 +54,7 @@ CALLS = {
         "put_last": 4,
     },
     e.rank: {"candidates": CANDIDATES, "chance": STEP, "order": "anchor", "order_temperature": 0.0},
+    DRAWS.at: {"step": 0, "row": TOKENS * 0, "position": TOKENS},
     e.how_many: {"step": e.schedule(4, 4)[1], "masked": MASKED, "chance": STEP, "order": "anchor"},
     e.schedule: {"denoising_steps": 4, "new_tokens": 4},
     e.prompt_key: {"prompt": "a"},
@@ -189,6 +190,39 @@ def test_what_is_loaded_is_named(networks):
 
 def test_a_page_of_what_is_no_json_is_refused():
     assert refusal(lambda: trace_page(LOGITS, [])).startswith("prompt: got torch.float32 of shape")
+
+
+@pytest.mark.parametrize("row", [[7, 7, 9], [-1], [True], torch.tensor([0], dtype=torch.uint8)])
+def test_rows_that_are_none_are_refused(row):
+    """From the end, or as a mask, others would be taken."""
+    row = torch.as_tensor(row)
+    said = refusal(lambda: DRAWS.at(0, row, torch.zeros(len(row), dtype=torch.long)))
+    assert said.startswith("row: got torch.")
+    assert "in [0, 1)" in said
+
+
+@pytest.mark.parametrize("error", [e.approximation_error, e.discreteness_error])
+def test_distances_are_of_equal_shapes(error):
+    name = "soft" if error is e.approximation_error else "hard"
+    for one, other in ((SOFT, SOFT[:, :1]), (SOFT[:, :1], SOFT), (SOFT, SOFT[:1])):
+        assert refusal(lambda one=one, other=other: error(one, other)).startswith(f"{name}: got")
+
+
+def test_what_makes_no_optimiser_is_named(networks):
+    denoiser, reward = networks
+    for make, name in ((torch.optim.Optimizer, "Optimizer"), (lambda: None, ".<lambda>")):
+        guided = e.SamplingConfig(e.GuidanceConfig(steps=1, optimiser=make), 1, 2, 2)
+        said = refusal(lambda guided=guided: e.generate(denoiser, reward, [SHORT], guided))
+        assert said.startswith("optimiser: ")
+        assert f"{name} does not take ([psi], lr=...)" in said
+
+
+def test_a_text_of_more_tokens_than_there_are_positions_is_not_scored(networks):
+    """Of a million tokens attention would take a terabyte."""
+    _, reward = networks
+    for prompt, answer in (("x " * 2**19, "b"), ("a", "x " * 2**19)):
+        said = refusal(lambda prompt=prompt, answer=answer: reward.score([prompt], [answer]))
+        assert "positions, the reward model has " in said
 
 
 def test_a_text_is_no_list_of_prompts(networks):

@@ -75,6 +75,19 @@ def test_values_that_are_none_are_refused_by_the_experiments(tmp_path):
     assert not [path for path in tree(tmp_path) if path.is_file()]
 
 
+def test_what_this_machine_cannot_do_is_refused_before_a_folder_is_made(tmp_path):
+    (tmp_path / "b.jsonl").write_text('{"prompt": "x"}')
+    parts = ("--reward-micro-batch", HUGE)
+    for more in (("--cuda-graphs",), parts, (*parts, "--cuda-graphs")):
+        code, said, error = run_on("b.jsonl", *more)
+        assert (code, said) == (2, "")
+        assert error.startswith(("error: cuda_graphs: ", "error: micro_batch: "))
+        assert not (tmp_path / "run").exists()
+    code, said, _ = command(answers.main, "hi", *NETWORKS, *SHORT, *parts, "--out", "run")
+    assert (code, said) == (2, "")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture
 def odd(tmp_path):
     """Paths that are no folders."""
@@ -174,9 +187,20 @@ BENCHMARKS = {
 }
 
 
-def run_on(benchmark):
+def run_on(benchmark, *more):
     small = ("--prompts", "1", "--seeds", "1", "--method", "bon", "--batch-size", "1")
-    words = ("run", "main", "--benchmark", benchmark, *small, *NETWORKS, *SHORT, "--out", "run")
+    words = (
+        "run",
+        "main",
+        "--benchmark",
+        benchmark,
+        *small,
+        *NETWORKS,
+        *SHORT,
+        "--out",
+        "run",
+        *more,
+    )
     return command(paper.main, *words)
 
 

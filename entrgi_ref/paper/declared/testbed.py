@@ -131,7 +131,7 @@ class DreamTestbed:
 
     def require_loadable(self) -> None:
         """Raise `ValueError` if this machine cannot load networks so, whatever they are."""
-        assert self._loading
+        self._loading.reward.require_steps(self.cuda_graphs, self.micro_batch)
 
     @cached_property
     def _loading(self) -> Together:
