@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from entrgi_ref.commands.files import require_writable
+from entrgi_ref.commands.files import written_to
 from entrgi_ref.commands.options import (
     BatchSize,
     DenoisingSteps,
@@ -93,9 +93,9 @@ def demo(
         order=order,
     )
     folder = out or Path("results/demo-quick" if quick else "results/demo")
-    require_writable(folder)  # before networks are trained
-    testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
-    table, files = run_demo(testbed, config, QUICK if quick else FULL, folder, typer.echo)
+    with written_to(folder):  # before networks are trained
+        testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)
+        table, files = run_demo(testbed, config, QUICK if quick else FULL, folder, typer.echo)
     if quick:
         table += "\nThe networks are the quick ones: not those of the documentation's numbers.\n"
     typer.echo(f"\n{table}\nWritten:")
@@ -195,6 +195,7 @@ def run(
         int | None,
         typer.Option(
             min=0,
+            max=2**62,
             help="A template language of the laboratory, drawn by this seed with networks of its "
             "own, in place of the toy's language. It has 48 held-out prompts.",
             show_default=False,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from entrgi_ref.commands.files import require_writable
+from entrgi_ref.commands.files import written_to
 from entrgi_ref.commands.options import GradientSteps, Seed
 
 from .options import EmbeddingStd, Quick, Reward, Threads, TrainingSeed, load_testbed
@@ -46,11 +46,17 @@ STUDIES = {
         "Compare each weight function's gradient with the exact one, found by enumeration.",
         {
             "states": (
-                Annotated[int, typer.Option(help="Held-out answers with two masked positions.")],
+                Annotated[
+                    int,
+                    typer.Option(min=1, max=96, help="Held-out answers with two masked positions."),
+                ],
                 32,
             ),
             "draws": (
-                Annotated[int, typer.Option(help="Draws of hard tokens at each state.")],
+                Annotated[
+                    int,
+                    typer.Option(min=1, max=10_000, help="Draws of hard tokens at each state."),
+                ],
                 128,
             ),
             "seed": (Seed, 1),
@@ -197,7 +203,6 @@ def command(name: str, study: Study) -> Callable[..., None]:
         out: Path,
         **own: Any,
     ) -> None:
-        require_writable(out)  # before networks are trained
         setting = Setting(
             load=lambda seed, pairs=1: load_testbed(
                 reward, quick, seed, embedding_std, threads, pairs
@@ -207,10 +212,11 @@ def command(name: str, study: Study) -> Callable[..., None]:
             options=own,
             say=typer.echo,
         )
-        found: Finding = importlib.import_module(study.module).study(setting)
-        typer.echo(f"\n{found.text}\n")
-        record = provenance(found.base, found.testbed, found.prompts, found.seeds)
-        write_record(out / "run.json", {**record, **found.more, "rows": found.rows})
+        with written_to(out):  # before networks are trained
+            found: Finding = importlib.import_module(study.module).study(setting)
+            typer.echo(f"\n{found.text}\n")
+            record = provenance(found.base, found.testbed, found.prompts, found.seeds)
+            write_record(out / "run.json", {**record, **found.more, "rows": found.rows})
         typer.echo(f"Written: {out / 'run.json'}")
 
     run.__doc__ = study.help

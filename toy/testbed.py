@@ -84,7 +84,7 @@ class Testbed:
             quick: take smaller networks, trained in seconds (and no other reward than the quick
                 one, called medium, or the closed form).
             seed: of the training of both networks. The demo's is 10.
-            embedding_std: in (0, 1000], the standard deviation with which the reward model's
+            embedding_std: in [1e-6, 1000], the standard deviation with which the reward model's
                 embeddings start.
             track: wraps the training steps, to show progress.
 
@@ -167,7 +167,7 @@ def recipes(
             f"reward: got {reward!r} with --quick, which has one size only; leave it out, or "
             "give closed_form"
         )
-    number("embedding_std", embedding_std, 0, 1e3)
+    number("embedding_std", embedding_std, 1e-6, 1e3, low_allowed=True)
     integer("seed", seed, minimum=0)
     denoiser = replace(QUICK_DENOISER if quick else DENOISER, seed=seed)
     if reward == "closed_form":

@@ -87,6 +87,20 @@ def _umask() -> int:
     return mask
 
 
+@contextlib.contextmanager
+def written_to(folder: Path) -> Iterator[None]:
+    """`require_writable`; where nothing is written, as all is refused, no new folder stays."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    require_writable(folder)
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with contextlib.suppress(OSError):  # there is something in it
+                path.rmdir()
+        raise
+
+
 def require_writable(folder: Path) -> None:
     """Make the folder if it is not there. `ValueError` if files cannot be written in it."""
     try:

@@ -88,6 +88,25 @@ def test_what_this_machine_cannot_do_is_refused_before_a_folder_is_made(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+TOY = {
+    "": {"--reward": ("", "x", "\ud800"), "--embedding-std": ("nan", "-1", "1e-300", "1e300")},
+    "gradients": {"--draws": ("-1", "0", HUGE, "1000000000"), "--states": ("0", "97", HUGE)},
+    "spread": {"--seeds": ("x", "1,1", "-1"), "--methods": ("x", ":"), "--constants": ("nan", "2")},
+    "run": {"--language": (HUGE, "9223372036854775808")},
+}
+
+
+@pytest.mark.parametrize("name", TOY)
+def test_values_that_are_none_are_refused_by_the_toy(name, tmp_path):
+    """Before networks are trained; and no folder is made for nothing."""
+    words = [*filter(None, [name]), *(["main"] if name == "run" else []), "--quick"]
+    for option, values in TOY[name].items():
+        for value in values:
+            code, said, _ = command(toy.main, *words, option, value, "--out", "new/folder")
+            assert (code, said) == (2, ""), (option, value)
+            assert not tree(tmp_path), (option, value)
+
+
 @pytest.fixture
 def odd(tmp_path):
     """Paths that are no folders."""
