@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import os
 import platform
 import re
 import sys
@@ -92,6 +93,33 @@ def test_results_that_do_not_say_how_they_were_made_are_of_another(tmp_path, nam
     (tmp_path / "settings.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match=rf"has results of another {name} \(None, now "):
         experiment.results(Squares(units=("2",)), tmp_path, MADE, lambda _: None)
+
+
+NO_FILES = {
+    "a pipe": os.mkfifo,
+    "a device": lambda file: file.symlink_to("/dev/zero"),
+    "a folder": lambda file: file.mkdir(),
+    "a hole": lambda file: (file.touch(), os.truncate(file, 2**36)),
+}
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+@pytest.mark.parametrize("name", ["settings.json", "units/3.json"])
+def test_what_is_no_file_of_results_is_not_read(name, kind, tmp_path):
+    """A pipe or a device has no end, and what takes no disk may not fit the memory."""
+    experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+    (tmp_path / name).unlink()
+    NO_FILES[kind](tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} is damaged .it is no file of at most 67108864"):
+        experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+
+
+def test_results_are_not_written_through_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "units").symlink_to("elsewhere")
+    with pytest.raises(ValueError, match="units is a link"):
+        experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("name", ["settings.json", "units/3.json"])

@@ -32,15 +32,19 @@ DATA = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 
 
 def expanded(path: str | Path) -> Path:
-    """A path whose `~` is the home folder. `ValueError` if it is that of a user who has none."""
+    """A path whose `~` is the home folder. `ValueError` if it is that of a user who has none, or if
+    no file can have such a name.
+    """
     if not isinstance(path, str | Path):
         raise ValueError(
             f"checkpoint: got {checks.shown(path, 60)}, expected a folder or an id on the hub"
         )
     try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"checkpoint: there is no folder {str(path)!r}") from error
+        found = Path(path).expanduser()
+        found.exists()  # which a name that is too long is not asked
+        return found
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"checkpoint: there is no folder {checks.shown(str(path))}") from error
 
 
 def locate(path: str | Path, revision: str | None = None) -> Path:

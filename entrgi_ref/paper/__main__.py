@@ -346,7 +346,7 @@ def judge(
 
     Resumable like a run. Exits with 1 if an answer could not be judged.
     """
-    from ..commands.files import require_writable
+    from ..commands.files import written_to
     from .judged import backends, judging
     from .judged.judge import read_unit_tests
     from .run.records import JUDGES, read_experiment, read_records
@@ -358,11 +358,11 @@ def judge(
         read_records(out)
         tests = read_unit_tests(unit_tests)
         pinned = judging.pinned_judge(out, backend, model, tests)
-        require_writable(out / JUDGES)
-        model = at_commit(model, pinned, announce)
-        where = local_device(device)
-        examined = backends.examine_judge(backend, model, where, dtype, batch_size, gpus)
-        judging.require_judgeable(out, examined.declaration, tests, other_version=other_version)
+        with written_to(out / JUDGES):
+            model = at_commit(model, pinned, announce)
+            where = local_device(device)
+            examined = backends.examine_judge(backend, model, where, dtype, batch_size, gpus)
+            judging.require_judgeable(out, examined.declaration, tests, other_version=other_version)
         failed = judging.run(out, examined.load(), tests, typer.echo, other_version=other_version)
     if failed:
         raise typer.Exit(1)

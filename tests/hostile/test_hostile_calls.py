@@ -180,7 +180,13 @@ def test_numbers_that_are_not_real_are_named(networks):
 
 def test_what_is_loaded_is_named(networks):
     denoiser, _ = networks
-    for name, value in (("family", 5), ("compiled", LOGITS), ("path", 5), ("device", [1])):
+    for name, value in (
+        ("family", 5),
+        ("compiled", LOGITS),
+        ("path", 5),
+        ("path", "x" * 300),
+        ("device", [1]),
+    ):
         options = {"path": DREAM, "device": "cpu", name: value}
         assert refusal(lambda options=options: load_denoiser(**options))
     for name, value in (("tokens", 5), ("denoiser", None), ("device", {})):

@@ -107,6 +107,15 @@ def test_values_that_are_none_are_refused_by_the_toy(name, tmp_path):
             assert not tree(tmp_path), (option, value)
 
 
+def test_a_judge_that_is_refused_leaves_nothing(tmp_path):
+    tiny_run(tmp_path / "run", prompts=1)
+    before = tree(tmp_path)
+    for option, value in (("--model", "x"), ("--model", "x" * 300), ("--batch-size", HUGE)):
+        words = ("judge", "run", "--backend", "transformers", "--model", REWARD, option, value)
+        assert command(paper.main, *words)[0] == 2
+        assert tree(tmp_path) == before
+
+
 @pytest.fixture
 def odd(tmp_path):
     """Paths that are no folders."""

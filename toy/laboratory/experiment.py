@@ -17,6 +17,7 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from entrgi_ref.commands.files import require_writable, write_text
+from entrgi_ref.paper.run.records import require_no_link
 
 from ..options import Threads
 
@@ -101,6 +102,7 @@ def results(
     `ValueError` if the folder's results are of other settings or of other code, or damaged.
     """
     require_writable(folder)
+    require_no_link(folder, "units")
     about = json.loads(json.dumps({**made_with, "settings": design.settings}))
     file = folder / "settings.json"
     if file.exists():
@@ -132,7 +134,13 @@ def results(
     return found, total
 
 
+LARGEST = 2**26
+"""Bytes of a file of results."""
+
+
 def _read(file: Path) -> dict[str, Json]:
+    if not file.is_file() or file.stat().st_size > LARGEST:  # a pipe never ends
+        raise _damaged(file, f"it is no file of at most {LARGEST} bytes")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
