@@ -87,6 +87,20 @@ def _umask() -> int:
     return mask
 
 
+def require_file(name: str, file: Path) -> None:
+    """Raise `ValueError` unless a file can be put there, as far as its name says."""
+    if len(os.fsencode(file.name)) > LONGEST_NAME:
+        raise ValueError(f"{name}: got {str(file)!r:.60}, expected a shorter name")
+    if file.is_dir():
+        raise ValueError(f"{name}: got {str(file)!r}, which is a folder")
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{name}: got {str(file)!r}, which is no file")
+
+
+LONGEST_NAME = 240
+"""Bytes, of 255 that systems allow: while it is written a file has a longer name."""
+
+
 @contextlib.contextmanager
 def written_to(folder: Path) -> Iterator[None]:
     """`require_writable`; where nothing is written, as all is refused, no new folder stays."""

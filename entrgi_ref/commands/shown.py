@@ -11,7 +11,7 @@ from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import write_text
+from .files import require_file, write_text
 
 if TYPE_CHECKING:
     from ..denoising import Generation
@@ -151,8 +151,7 @@ def require_table(file: Path, out: Path | None) -> None:
     """
     if file.suffix not in TABLES:
         raise ValueError(f"table: got {str(file)!r}, expected a name that ends in .csv or .json")
-    if file.is_dir():
-        raise ValueError(f"table: got {str(file)!r}, which is a folder")
+    require_file("table", file)
     if out is not None and realpath(file) == realpath(out / "answers.json"):
         raise ValueError(f"table: got {str(file)!r}, which --out writes, expected another name")
 

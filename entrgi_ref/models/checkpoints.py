@@ -428,7 +428,7 @@ def _weight_files(folder: Path) -> list[Path]:
         raise ValueError(f"checkpoint: {index} has no weight_map")
     names = sorted({str(name) for name in shards.values()})
     for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
+        if Path(name).name != name or not name.endswith(".safetensors") or len(name) > 200:
             raise ValueError(
                 f"checkpoint: {index} names the shard {name!r:.60}, expected files in the "
                 "safetensors format beside it"

@@ -379,7 +379,9 @@ def bench(
     json_: Annotated[
         Path | None, typer.Option("--json", help="A file for everything that was measured.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed, in turns.")] = 5,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=10_000, help="How often each is timed, in turns.")
+    ] = 5,
     threads: Annotated[int, typer.Option(min=1, max=256, help="CPU threads.")] = 2,
     device: Device = "auto",
     faster: Annotated[

@@ -186,6 +186,7 @@ SHARDS = {
     "an object": (named({}), "names the shard"),
     "null": (named(None), "names the shard 'None'"),
     "a number": (named(5), "names the shard '5'"),
+    "by a name that no file has": (named("x" * 300 + ".safetensors"), "names the shard 'xxx"),
     "with a NUL": (named("a\0b.safetensors"), "lacks the shards"),
     "none": (lambda folder, halves, index: index.clear(), "has no weight_map"),
 }

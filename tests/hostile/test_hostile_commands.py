@@ -11,7 +11,8 @@ import entrgi_ref.paper.__main__ as paper
 import toy.__main__ as toy
 from checkpoints import DREAM, REWARD
 from corpus import TEXTS, command, tree
-from entrgi_ref.commands import options
+from entrgi_ref.commands import options, shown
+from entrgi_ref.paper.measured import command as measured
 
 NETWORKS = ("--dream", DREAM, "--reward", REWARD, "--device", "cpu", "--trajectories", "1")
 SHORT = ("--new-tokens", "4", "--denoising-steps", "4")
@@ -114,6 +115,23 @@ def test_a_judge_that_is_refused_leaves_nothing(tmp_path):
         words = ("judge", "run", "--backend", "transformers", "--model", REWARD, option, value)
         assert command(paper.main, *words)[0] == 2
         assert tree(tmp_path) == before
+
+
+def test_a_file_of_results_that_cannot_be_is_refused_first(tmp_path, monkeypatch):
+    """Before anything is measured or answered, which would be lost."""
+    for module in (measured, shown):
+        monkeypatch.setattr(module, "write_text", lambda *_: pytest.fail("it was measured"))
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "file").write_text("x")
+    before = tree(tmp_path)
+    bench = ("bench", "--shape", "tiny", "--rounds", "1", "--device", "cpu")
+    for path in ("pipe.csv", "x" * 250 + ".csv", "file/below.csv", "/dev/full"):
+        code, said, _ = command(paper.main, *bench, "--json", path)
+        assert (code, said) == (2, ""), path
+        code, said, _ = command(answers.main, "hi", *NETWORKS, *SHORT, "--table", path)
+        assert (code, said) == (2, ""), path
+        assert tree(tmp_path) == before
+    assert command(paper.main, *bench, "--rounds", HUGE)[0] == 2
 
 
 @pytest.fixture

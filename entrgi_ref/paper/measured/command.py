@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ...checks import rows_at_a_time
-from ...commands.files import write_text
+from ...commands.files import require_file, require_writable, write_text
 from .bench import Bench, bench, report
 from .networks import SHAPES
 from .scaling import scaling
@@ -34,8 +34,9 @@ def run(
     if faster and device.type != "cuda":
         raise ValueError(f"faster: got True on {device}, expected a GPU of NVIDIA")
     rows_at_a_time("vocabulary_batch", vocabulary_batch)
-    if file is not None and file.is_dir():
-        raise ValueError(f"json: got {str(file)!r}, which is a folder")
+    if file is not None:
+        require_file("json", file)
+        require_writable(file.parent)
     found = bench(SHAPES[name], device, rounds, faster, vocabulary_batch)
     option = " --faster" if faster else ""
     option += f" --vocabulary-batch {vocabulary_batch}" if vocabulary_batch else ""
