@@ -11,6 +11,7 @@ from paper_runs import tiny_run
 from corpus import VALUES, command, tree
 from entrgi_ref.paper.__main__ import main
 from entrgi_ref.paper.run.records import fingerprint
+from entrgi_ref.paper.run.required import require_experiment, require_judge
 from entrgi_ref.paper.shown import figures
 from entrgi_ref.paper.shown.tables import Table
 
@@ -98,6 +99,20 @@ def test_any_value_in_any_field(part, everything, made, tmp_path, without_figure
             else:
                 write(folder, declaration, [put(record, path, value) for record in records])
             read_by_all(folder, COMMANDS if everything else ("report", "export"))
+
+
+@pytest.mark.parametrize("own", [*SOME, {"mine": {}}, {"mine": {"module": "x", "function": 5}}])
+def test_own_weights_that_are_none_are_refused(own, made):
+    """Of a run and of a judge: what is asked for next is compared with them."""
+    declaration, _ = made
+    judge = {"run": "x", "backend": "x", "model": {"name": "x"}, "unit_tests": ["x"]}
+    request = {**declaration["asked"][0], "own_weights": own}
+    for value in ([request], own):
+        if value is not None:
+            with pytest.raises(ValueError, match="asked"):
+                require_judge({**judge, "asked": value})
+            with pytest.raises(ValueError, match="asked"):
+                require_experiment({**declaration, "asked": value})
 
 
 IDENTITY = ("experiment", "benchmark", "method", "variant", "seed", "idx", "prompt")

@@ -289,6 +289,7 @@ def _require_variant(variant: Mapping[str, Any], of: str) -> None:
 # Declarations
 
 NAMED = {"name": str, "commit?": str}
+OWN_WEIGHTS = {str: {"module": str, "function": str, "source": str}}
 EXPERIMENT = {
     "experiment": str,
     "testbed": str,
@@ -299,7 +300,7 @@ EXPERIMENT = {
     "asked?": [
         {
             "methods": [str],
-            "own_weights?": {str: {str: str}},
+            "own_weights?": OWN_WEIGHTS,
             "variants": [IDENTITY["variant"]],
             "seeds": [int],
             "prompts": {str: int},
@@ -314,6 +315,7 @@ JUDGE = {
     "backend": str,
     "model": NAMED,
     "unit_tests": [str],
+    "asked?": [{"own_weights?": OWN_WEIGHTS}],
     "made_with?": [{str: str}],
 }
 
