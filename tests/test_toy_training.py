@@ -1,5 +1,6 @@
 """The toy's networks: training is deterministic, caching safe, and both fit the protocols."""
 
+import os
 import random
 import re
 from dataclasses import replace
@@ -230,6 +231,14 @@ def test_a_damaged_cache_file_is_noticed_and_rebuilt(damage, cache, capsys):
     assert same(trained, cached(TINY_REWARD))
     assert capsys.readouterr().out == ""
     assert list(cache.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_the_cache_is_refused(make, cache):
+    cache.mkdir(exist_ok=True)
+    make(training.stored(TINY_REWARD))
+    with pytest.raises(ValueError, match=r"^cache: .* is no file; remove it$"):
+        train_ahead([TINY_DENOISER, TINY_REWARD], 1, training.no_progress)
 
 
 @pytest.mark.slow

@@ -21,8 +21,12 @@ def train_ahead(
     """Put networks into the cache, those that are not there yet, `processes` at a time.
 
     `track` wraps the networks. One that cannot be trained is left out: who asks for it later trains
-    it there, and sees why not.
+    it there, and sees why not. Raises `ValueError` for what is no file in the place of one: a pipe
+    would be waited for without end.
     """
+    for path in map(stored, recipes):
+        if path.exists() and not path.is_file():
+            raise ValueError(f"cache: {path} is no file; remove it")
     missing = [recipe for recipe in recipes if not stored(recipe).exists()][::-1]
     if min(len(missing), processes) < 2:
         return
