@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import math
 import os
 import platform
 import re
@@ -112,6 +113,16 @@ def test_what_is_no_file_of_results_is_not_read(name, kind, tmp_path):
     NO_FILES[kind](tmp_path / name)
     with pytest.raises(ValueError, match=f"{name} is damaged .it is no file of at most 67108864"):
         experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+
+
+@pytest.mark.parametrize("value", [10**400, None, "x"])
+def test_a_number_that_cannot_be_added_up_is_named(tmp_path, value):
+    class Roots(Squares):
+        def summary(self, results):
+            return "", {unit: math.sqrt(found["square"]) for unit, found in results.items()}
+
+    with pytest.raises(ValueError, match=r"units/2\.json is damaged"):
+        experiment._summary(Roots(), {"2": {"square": value}}, tmp_path)
 
 
 def test_results_are_not_written_through_a_link(tmp_path):

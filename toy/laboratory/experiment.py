@@ -168,7 +168,7 @@ def _summary(design: Design, found: Mapping[str, Json], folder: Path) -> tuple[s
         raise
 
 
-UNREADABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What comes of adding up results that somebody has edited."""
 MOST_UNITS = 10_000
 
