@@ -412,7 +412,7 @@ THINKING = (
 
 @pytest.mark.parametrize(("prompts", "answers"), [(2, 1), (1, 2)])
 def test_each_answer_is_scored_with_a_prompt(single, prompts, answers):
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match=f"responses: got {answers}, expected one for each"):
         single[1].score([SHORT] * prompts, ["a river"] * answers)
 
 
