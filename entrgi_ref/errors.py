@@ -1,7 +1,7 @@
 """Equation 8, the two errors of the reward model's input, and the records that observers get.
 
-These errors are distances, not exceptions. The algorithm itself traces nothing: `guide` and
-`generate` hand the records to a callback, if there is one, and figures and pages are made of them.
+These errors are distances in units of the embedding, not exceptions. The algorithm traces nothing:
+`guide` and `generate` hand the records to a callback, if any; figures and pages are made of them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def approximation_error(
 ) -> Float[Tensor, "n"]:
     r"""Eq. 8, $\mathcal E = \lVert \hat e - \bar e \rVert = w \lVert \tilde e - \bar e \rVert$.
 
-    From where the gradient is taken, the reward model's input, to where it is applied, the soft
-    embedding. 0 for Expectation. Source: the paper's Figures 2 and 3 show it; the formula: ours.
+    The distance from where the gradient is taken, the reward model's input, to where it is applied,
+    the soft embedding: 0 for Expectation. Source: the paper's Figures 2 and 3; the formula: ours.
     """
     checks.shape("soft", soft, tuple(mixed.shape), "[n, d], that of mixed")
     return (_precise(mixed) - _precise(soft)).norm(dim=-1)
@@ -37,8 +37,8 @@ def discreteness_error(
 ) -> Float[Tensor, "n"]:
     r"""Eq. 8, $\mathcal D = \lVert \hat e - \tilde e \rVert = (1-w)\lVert \tilde e - \bar e\rVert$.
 
-    From the reward model's input to the embedding of the drawn token. 0 for APS but for rounding.
-    E + D does not depend on w: they trade one for one. Source: seed (its name); the formula: ours.
+    The distance from the reward model's input to the drawn token's embedding: 0 for APS but for
+    rounding. E + D does not depend on w: they trade one for one. Source: seed; the formula: ours.
     """
     checks.shape("hard", hard, tuple(mixed.shape), "[n, d], that of mixed")
     return (_precise(mixed) - _precise(hard)).norm(dim=-1)
