@@ -23,7 +23,7 @@ from checkpoints import (
 )
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate, soft_embedding
 from entrgi_ref.models import Dream, RewardCheckpoint, SequenceReward, checkpoints
-from entrgi_ref.models.tokenizers import around_response, conversation
+from entrgi_ref.models.tokenizers import answered, around_response, conversation
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
@@ -581,6 +581,13 @@ def test_a_text_may_be_longer_than_the_positions_it_was_trained_on(tmp_path):
     RewardCheckpoint.examine(folder).require_room([SHORT], 12)
     found = pair("float32", reward=folder)[1].score([SHORT], texts)
     assert torch.equal(found, reward.score([SHORT], texts))
+    (text,) = [answered(reward.tokenizer, SHORT, answer) for answer in texts]
+    there = len(ids_of(reward, text))
+    reward.network.config.max_position_embeddings = -(-there // 4)
+    assert torch.equal(found, reward.score([SHORT], texts))
+    reward.network.config.max_position_embeddings = most = (there - 1) // 4
+    with pytest.raises(ValueError, match=f"{there} tokens, expected at most {4 * most}, four"):
+        reward.score([SHORT], texts)
 
 
 def test_a_text_longer_than_a_table_of_positions_is_refused(tmp_path):

@@ -127,8 +127,13 @@ class CausalReward(ABC):
         for start in range(0, len(pairs), SCORE_BATCH):
             some = pairs[start : start + SCORE_BATCH]
             tokens, valid = self._tokens([answered(self.tokenizer, *pair) for pair in some])
-            config = self.network.config
-            checkpoints.require_positions("the reward model", tokens.shape[1], config)
+            # Rotations have no last position: a text may be longer than was guided, but not much.
+            most = 4 * checkpoints.positions_of(self.network.config)
+            if tokens.shape[1] > most:
+                raise ValueError(
+                    f"responses: got a text of {tokens.shape[1]} tokens, expected at most {most}, "
+                    "four times the positions that the reward model has"
+                )
             counted = valid & self.counting(tokens)
             if not self.counts_prompt:
                 before = [around_response(self.tokenizer, prompt)[0] for prompt, _ in some]

@@ -223,12 +223,13 @@ def test_what_makes_no_optimiser_is_named(networks):
         assert f"{name} does not take ([psi], lr=...)" in said
 
 
-def test_a_text_of_more_tokens_than_there_are_positions_is_not_scored(networks):
+def test_a_text_of_many_times_the_positions_is_not_scored(networks):
     """Of a million tokens attention would take a terabyte."""
     _, reward = networks
     for prompt, answer in (("x " * 2**19, "b"), ("a", "x " * 2**19)):
         said = refusal(lambda prompt=prompt, answer=answer: reward.score([prompt], [answer]))
-        assert "positions, the reward model has " in said
+        assert said.startswith("responses: got a text of ")
+        assert said.endswith("four times the positions that the reward model has")
 
 
 def test_a_text_is_no_list_of_prompts(networks):
