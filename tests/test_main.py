@@ -525,6 +525,8 @@ def test_which_networks_and_settings_a_run_takes(declared):
     assert declared("main", *two)[1]["path"] == "Dream-org/Dream-v0-Instruct-7B"
     small = declared("reward-size", "--size", "small")[1]
     assert (small["path"], small["reward_paths"]) == (pairs.SMALL, {"0.6B": MODELS["0.6B"]})
+    own = declared("main", "--size", "small", "--denoiser", "o/d")[1]
+    assert (own["path"], own["reward_paths"]) == ("o/d", {"0.6B": MODELS["0.6B"]})
     own = declared("main", "--size", "small", "--reward", "r=o/r")[1]
     assert (own["path"], own["reward_paths"]) == (pairs.SMALL, {"r": "o/r"})
     plan = declared("main", "--denoising-steps", 9, "--new-tokens", 5, "--authors")[0]
@@ -645,6 +647,10 @@ def test_what_a_judge_is_where_nothing_is_said(monkeypatch, tmp_path):
     ]
     assert (tmp_path / "judges").is_dir()
     asked.clear()
+    monkeypatch.setattr(start, "local_device", lambda device: f"mine of {device}")
+    said("judge", tmp_path)  # of several processes each has a GPU
+    assert asked[3] == ("examined", "lmunit", model, "mine of auto", "auto", 16, 4)
+    asked.clear()
     failed[0] = 3
     (tmp_path / "tests").write_text("Is it?\n")
     said(
@@ -655,7 +661,7 @@ def test_what_a_judge_is_where_nothing_is_said(monkeypatch, tmp_path):
     )
     assert asked[2:] == [
         ("pinned", tmp_path, "transformers", "m", ("Is it?",)),
-        ("examined", "transformers", "m", "cpu", "float32", 2, 1),
+        ("examined", "transformers", "m", "mine of cpu", "float32", 2, 1),
         ("judgeable", tmp_path, "declared", ("Is it?",), True),
         ("run", tmp_path, "loaded", ("Is it?",), typer.echo, True),
     ]

@@ -762,6 +762,32 @@ def test_a_judgement_holds_what_was_said(tmp_path, monkeypatch):
     ]
 
 
+class Halting(Picky):
+    """It gives the second unit test no digit."""
+
+    def answer(self, questions):
+        return [spoken("x" if "B?" in question else "4") for question in questions]
+
+
+def test_an_answer_is_judged_by_all_unit_tests_or_by_none(tmp_path):
+    failed, _, _, (only,) = judged(answers_of(tmp_path, ["p"]), Halting())
+    assert failed == 1
+    assert (only["scores"], only["score"], only["answers"]) == ([], None, ["4", "x"])
+    assert (only["without_digit"], only["status"]) == (1, "failed")
+
+
+class Graded(Picky):
+    """It gives the digit that is asked about."""
+
+    def answer(self, questions):
+        return [spoken(question.split()[1]) for question in questions]
+
+
+def test_the_mean_score_is_that_of_all_answers(tmp_path):
+    _, said, place, _ = judged(answers_of(tmp_path, ["1", "1", "4"]), Graded())
+    assert said[1:] == [f"3 answers judged in {place}, 0 failed, mean score 2.000"]
+
+
 class Hesitant(Picky):
     """It says 0 where it hesitates, with half a mind for 2."""
 
@@ -818,6 +844,8 @@ def test_a_judgement_without_an_answer_is_not_counted(tmp_path):
     failed, said, _, found = judged(run, Picky())
     assert (failed, len(found)) == (0, 3)
     assert said == [f"2 answers judged in {place}, 0 failed, mean score 4.000"]
+    file.write_text(json.dumps(first) + "\n" + json.dumps(stray) + "\n")
+    assert judged(run, Picky())[1][0] == "2 of 2 answers judged"
 
 
 def test_questions_are_asked_of_eight_prompts_at_a_time(tmp_path):

@@ -1098,3 +1098,8 @@ def test_what_is_fetched_is_announced_with_its_size(monkeypatch):
         done = CliRunner().invoke(app, [*words, *more], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         assert said in done.stderr if said else done.stderr == ""
+    words[1] = "reward-size"  # all of them
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    networks = (pairs.DREAM, *pairs.SKYWORK.values())
+    sizes = " and ".join(f"{name} (about {pairs.GIGABYTES[name]:g} GB)" for name in networks)
+    assert done.stderr.startswith(f"{sizes}: fetched from the hub")

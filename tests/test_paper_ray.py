@@ -535,6 +535,23 @@ def test_what_an_actor_returns_is_written_while_its_batch_is_held(monkeypatch):
         assert len(ray.started) == 2
 
 
+def test_what_is_said_of_a_batch_is_heard_though_the_run_ends_with_it(monkeypatch):
+    """Such as why it was halved, where its prompts are the last of too many that failed."""
+
+    class Given(Handing):
+        def write(self, records):
+            raise ValueError("too many")
+
+    ray, runner = Noted(monkeypatch, connected=True), Given("A", None)
+    ray.answers = {1: (["of A"], ["halved"])}
+    with actors_of() as actors:
+        actors.load()
+        with pytest.raises(ValueError, match="too many"):
+            actors.run(runner)
+    assert runner.said == ["halved"]
+    assert runner.held == set()
+
+
 def test_what_is_in_hand_is_given_back_when_a_run_ends(monkeypatch):
     ray, runner = Noted(monkeypatch, connected=True), Handing("A", "B")
     with actors_of(Cluster(actors=2)) as actors:
