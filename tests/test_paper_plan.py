@@ -498,6 +498,15 @@ def test_the_whole_estimate(monkeypatch, tmp_path):
     )
 
 
+def test_the_largest_batch_has_the_most_tokens(monkeypatch, tmp_path):
+    """Not the most trajectories."""
+    jobs = [batch("ab", length=10), batch("c", length=30), batch("d", length=20)]
+    monkeypatch.setattr(estimate.Calibration, "seconds", lambda self, work: (jobs, 1.0))
+    plan = Plan.of("main", TINY_BASE, [1], 2, 2, ["bon"])
+    text = estimate.estimate(plan, TinyTestbed(), tmp_path)
+    assert "\nthe largest batch has 2 trajectories of 30 tokens; peak" in text
+
+
 def test_what_is_done_is_not_in_an_estimate(monkeypatch, tmp_path):
     """A batch of which a record is missing is there whole."""
     tiny_run(tmp_path, prompts=3, seeds=[1], methods=["bon"])

@@ -24,6 +24,7 @@ from entrgi_ref.paper.run import folder as folders
 from entrgi_ref.paper.run import required
 from entrgi_ref.paper.run.folder import RunFolder, repair
 from entrgi_ref.paper.run.records import (
+    asked_of,
     bad_line,
     best,
     declared,
@@ -114,6 +115,19 @@ def test_the_names_of_new_files_are_on_the_disk_too(tmp_path, synced):
     assert tmp_path in synced  # where run.json has been moved to
     folder.write(record(0))
     assert tmp_path / "records" in synced
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_what_is_mended_is_on_the_disk_before_anything_is_written(tmp_path, synced, half):
+    write(tmp_path, record(0), record(1))
+    (file,) = (tmp_path / "records").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole + b'{"half' if half else whole[:-1])
+    synced.clear()
+    with pytest.warns(UserWarning, match="half-written") if half else contextlib.nullcontext():
+        opened(tmp_path)
+    assert file.read_bytes() == whole
+    assert synced[file] == len(whole)
 
 
 def test_what_repair_takes_out_is_on_the_disk_before_it_is_taken_out(tmp_path, synced, monkeypatch):
@@ -912,6 +926,14 @@ def test_lines_end_where_json_lines_do(tmp_path):
         (tmp_path / "a").write_bytes(data)
         assert list(lines_of(tmp_path / "a", start)) == expected
     assert line_of({"é": 1}) == b'{"\\u00e9": 1}\n'
+
+
+def test_of_all_requests_that_for_the_most_prompts_counts():
+    """Whichever came last."""
+    cells = {"methods": ["bon"], "variants": [{}], "seeds": [1]}
+    for counts in ((2, 5), (5, 2)):
+        asked = [{**cells, "prompts": {"b": count}} for count in counts]
+        assert asked_of({"asked": asked}) == {("b", "bon", "{}", 1): 5}
 
 
 def test_the_best_answer_is_the_first_of_the_largest_reward():

@@ -1216,6 +1216,40 @@ def test_records_come_in_order_whatever_fails_or_does_not_fit(monkeypatch):
     assert emptied == [1]  # not for what merely failed
 
 
+def test_what_fits_is_known_of_a_cell_whatever_its_seed():
+    """Another benchmark may have shorter prompts."""
+    denoiser = FailingDenoiser(1)
+    denoiser.most_rows = 4  # two prompts of two trajectories
+    answerer, batch, said = answering(TinyTestbed(denoise=denoiser))
+    heard = {}
+    for name, other in (("first", {}), ("seed", {"seed": 2}), ("benchmark", {"benchmark": "b"})):
+        list(answerer.records(replace(batch, cell=replace(batch.cell, **other))))
+        heard[name] = [*said]
+        said.clear()
+    halved = ["out of memory with 5 prompts, going on with 2"]
+    assert heard == {"first": halved, "seed": [], "benchmark": halved}
+
+
+def test_the_rest_of_a_batch_is_halved_by_its_own_size():
+    """Its prompts may be longer than those before."""
+    denoiser = FailingDenoiser(1)
+    denoiser.most_rows = 8  # four prompts of two trajectories
+    testbed, said = TinyTestbed(prompts=tuple(map(str, range(10, 24))), denoise=denoiser), []
+    plan = Plan.of("main", TINY_BASE, [1], 14, 8, ["bon"])
+    answerer = Answerer(plan, testbed, said.append)
+    first, rest = batches.batches(plan, testbed)
+    assert len(list(answerer.records(first))) == 8
+    records = answerer.records(rest)
+    whole = [next(records) for _ in range(4)]
+    denoiser.most_rows = 2
+    whole += records
+    assert [record["status"] for record in whole] == ["ok"] * 6
+    assert said == [
+        "out of memory with 8 prompts, going on with 4",
+        "out of memory with 2 prompts, going on with 1",
+    ]
+
+
 @pytest.mark.parametrize("rows", [None, 3])
 def test_a_testbed_says_how_many_positions_are_guided_at_a_time(tmp_path, monkeypatch, rows):
     asked, generate_ = [], methods.generate
@@ -1405,6 +1439,7 @@ def test_one_process_announces(monkeypatch, capsys, rank, heard):
 def test_a_run_remembers_the_commits_of_all_its_models(tmp_path):
     assert start.pinned_models(tmp_path) == {}
     parts = [{"name": "o/part", "commit": "c", "weight": 1.0}, {"name": "p", "weight": 2.0}]
+    parts += [{"name": "o/other", "commit": "d", "weight": 1.0}]
     declared = {
         "experiment": "main",
         "testbed": "toy",
@@ -1418,7 +1453,8 @@ def test_a_run_remembers_the_commits_of_all_its_models(tmp_path):
         contents = declared | {"denoiser": denoiser}
         written = {"fingerprint": fingerprint(contents), **contents}
         (tmp_path / "run.json").write_text(json.dumps(written))
-        assert start.pinned_models(tmp_path) == {**more, "o/one": "b", "o/part": "c"}
+        known = {"o/one": "b", "o/part": "c", "o/other": "d"}
+        assert start.pinned_models(tmp_path) == {**more, **known}
 
 
 @pytest.mark.parametrize(
