@@ -1036,6 +1036,8 @@ def test_other_code_is_told_from_who_wrote_last(tmp_path, monkeypatch):
     for commit in ("a", "b"):
         monkeypatch.setattr(folders, "made_with", lambda commit=commit: {"commit": commit})
         opened(tmp_path, other_version=True)
+    monkeypatch.setattr(folders, "made_with", lambda: {"commit": "a"})
+    opened(tmp_path)  # it was allowed once, and both go on
     monkeypatch.setattr(folders, "made_with", lambda: {"commit": "c", "torch": "3"})
     message = (
         f"out: {tmp_path} was made with other code (commit b there, c here; torch None there, 3 "
@@ -1132,6 +1134,24 @@ def test_a_judgement_is_of_the_best_answer_if_there_is_one():
         passes(judged | {"response": "b"})
     with pytest.raises(ValueError, match=r"^its score is None, expected a number$"):
         passes(judged | {"score": None})
+
+
+def test_of_judgements_those_of_another_answer_are_taken_out(tmp_path):
+    """Into the run's folder, where all else is that was taken out."""
+    write(tmp_path, record(0), record(1))
+    contents = {**JUDGE, "run": read_declaration(tmp_path)["fingerprint"]}
+    declare(tmp_path / "judges" / "mine", contents)
+    judged = {name: record(0)[name] for name in ("experiment", "benchmark", "method", "variant")}
+    judged |= {"seed": 1, "status": "ok", "fingerprint": fingerprint(contents), "prompt": ""}
+    judged |= {"scores": [1.0], "score": 1.0, "without_digit": 0}
+    lines = [json.dumps(judged | {"idx": i, "response": r}) + "\n" for i, r in enumerate("ab")]
+    file = Path("judges", "mine", "records", "1.jsonl")
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text("".join(lines))
+    reason = "it judges another answer than the best of the run"
+    assert repair(tmp_path) == [f"{file}, line 2: {reason}"]
+    assert (tmp_path / file).read_text() == lines[0]
+    assert (tmp_path / "dropped" / file).read_text() == lines[1]
 
 
 def test_lines_that_are_taken_out_later_join_those_before(tmp_path):

@@ -111,6 +111,7 @@ def changed(content, path, value):
         ("rewards.0", 2e100, "its rewards[0] is 2e+100, expected a number"),
         ("rewards.0", False, "its rewards[0] is False, expected a number"),
         ("gold", [1], "it has 1 gold scores and 2 rewards"),
+        ("gold", [1, 0, 2], "it has 3 gold scores and 2 rewards"),
         ("errors.steps.0.step", -1, "its errors.steps have"),
         ("errors.steps.0.step", 2**16, "its errors.steps have"),
         ("errors.steps.0.n", 0, "expected an index and n above 0"),
