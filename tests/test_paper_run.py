@@ -311,6 +311,19 @@ def test_a_network_that_does_not_load_is_nobodys_fault(tmp_path, benchmark):
     assert lines(tmp_path / "tiny") == []
 
 
+def test_nor_is_one_of_another_size(tmp_path):
+    class Lacking(TinyTestbed):
+        def reward(self, name):
+            if name == "small":
+                raise ValueError("no weights of this size")
+            return super().reward(name)
+
+    plan = Plan.of("reward-size", TINY_BASE, [1], 2, 2, ["bon"])
+    with pytest.raises(ValueError, match="no weights of this size"):
+        start.run(plan, Lacking(), tmp_path, print)
+    assert {record["status"] for record in lines(tmp_path)} <= {"ok"}
+
+
 def test_networks_that_do_not_fit_are_one_clear_line(tmp_path, benchmark, monkeypatch):
     def full(*words, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")
