@@ -204,10 +204,14 @@ def arguments(
 
 
 def has(name: str, value: object, kind: str, *members: str) -> None:
-    """Raise `ValueError` unless `value` has these members, as a thing of this kind has."""
+    """Raise `ValueError` unless `value` has these members, as a thing of this kind has.
+
+    Not by isinstance: from Python 3.12 on, that refuses a wrapper with a `__getattr__`.
+    """
     for member in members:
         if isinstance(value, type) or not hasattr(value, member):
-            raise ValueError(f"{name}: got {value!r:.60}, expected {kind}, which has {member!r}")
+            got = shown(value, 60)
+            raise ValueError(f"{name}: got {got}, expected {kind}, which has {member!r}")
 
 
 def only_reads(name: str, value: Callable[[Any], Any]) -> Callable[[Any], Any]:

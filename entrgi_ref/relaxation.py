@@ -130,7 +130,7 @@ def interpolate(
     sg stops the gradient. So the value is $(1 - w) \bar e + w \tilde e$, and the gradient that of
     $\bar e$ alone, for any w: the reward's gradient is *taken* near real tokens and *applied* to
     the whole distribution. Without sg it would shrink by 1 - w and vanish at w = 1: another method.
-    A `weight` of another shape than [n] raises `ValueError`. Source: page, authors' code.
+    A `weight` or `hard` of another shape raises `ValueError`. Source: page, authors' code.
     """
     checks.shape("weight", weight, soft.shape[:1], "[n], one number per masked position")
     checks.shape("hard", hard, tuple(soft.shape), "[n, d], that of soft")

@@ -333,10 +333,10 @@ def test_what_is_asked_of_the_parts_of_a_generation(name):
     kind, members = PARTS[name]
     for member in members:
         wrong = SimpleNamespace(**dict.fromkeys(one for one in members if one != member))
-        message = f"{name}: got {wrong!r:.60}, expected {kind}, which has {member!r}"
+        message = f"{name}: got {checks.shown(wrong, 60)}, expected {kind}, which has {member!r}"
         refused(message, checks.arguments, **right | {name: wrong})
     whole = type("Whole", (), dict.fromkeys(members))
-    message = f"{name}: got {whole!r:.60}, expected {kind}, which has {members[0]!r}"
+    message = f"{name}: got {checks.shown(whole, 60)}, expected {kind}, which has {members[0]!r}"
     refused(message, checks.arguments, **right | {name: whole})
     checks.arguments(right["denoiser"], SimpleNamespace(score=1), None, asked=("score",))
 

@@ -113,9 +113,7 @@ class RewardCheckpoint:
         **how: Unpack[How],
     ) -> CausalReward:
         """Load the weights; see `SequenceReward.from_pretrained`."""
-        # Not by isinstance: from Python 3.12 on, that refuses a wrapper with a `__getattr__`.
-        if not all(hasattr(denoiser, name) for name in ("encode", "decode", "writable")):
-            raise ValueError(f"denoiser: got {checks.shown(denoiser, 60)}, expected a Denoiser")
+        checks.has("denoiser", denoiser, "a Denoiser", "encode", "decode", "writable")
         home = denoiser.writable.device
         loading = Loading.of(
             dtype,
