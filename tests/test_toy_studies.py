@@ -5,7 +5,7 @@ import json
 import math
 import statistics as python_statistics
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -974,6 +974,19 @@ def test_a_record_says_where_its_numbers_come_from(monkeypatch, tmp_path):
     }
     write_record(tmp_path / "run.json", {"a": {"b": [1]}})
     assert (tmp_path / "run.json").read_text() == '{\n "a": {\n  "b": [\n   1\n  ]\n }\n}\n'
+
+
+def test_numbers_that_are_not_finite_are_null_in_a_record(tmp_path):
+    alone = asdict(Estimate(3.0, math.nan, math.nan))
+    rows = {"rows": [alone, (np.float64("inf"), np.float64(1.5))], "word": "nan"}
+    write_record(tmp_path / "run.json", rows)
+
+    def refused(constant):
+        raise AssertionError(constant)
+
+    found = json.loads((tmp_path / "run.json").read_text(), parse_constant=refused)
+    alone |= {"low": None, "high": None}
+    assert found == {"rows": [alone, [None, 1.5]], "word": "nan"}
 
 
 # What the studies say

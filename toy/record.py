@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,5 +34,15 @@ def provenance(
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a run record."""
-    write_text(path, json.dumps(record, indent=1) + "\n")
+    """Write a run record. A number that is not finite, such as the interval of a single unit, is
+    null: JSON has no nan.
+    """
+    write_text(path, json.dumps(_finite(record), indent=1) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,6 +20,7 @@ from entrgi_ref.commands.files import require_writable, write_text
 from entrgi_ref.paper.run.records import require_no_link
 
 from ..options import Threads
+from ..record import write_record
 
 Json = Any
 """What `json` reads and writes."""
@@ -227,7 +228,7 @@ def command(name: str, experiment: Experiment) -> Callable[..., None]:
             "seconds": round(seconds, 1),
             "rows": rows,
         }
-        write_text(folder / "run.json", json.dumps(record, indent=1) + "\n")
+        write_record(folder / "run.json", record)
 
     run.__doc__ = experiment.help
     return run
