@@ -338,6 +338,8 @@ def test_standard_input_is_read_up_to_a_length(monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(read=" ".__mul__))
     with pytest.raises(ValueError, match=r"^prompt: standard input has more than 16777216 char"):
         asked(["-"], None, [])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a\u2028b\x85c\x0cd\r\ne\x1cf"))
+    assert asked(["-"], None, []) == [Asked("a\u2028b\x85c\x0cd"), Asked("e\x1cf")]
     monkeypatch.setattr(asking, "LONGEST_LINE", 8)
     monkeypatch.setattr(sys, "stdin", io.StringIO("why\n\nhow"))
     assert asked(["-"], None, []) == [Asked("why"), Asked("how")]

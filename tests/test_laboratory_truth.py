@@ -802,6 +802,14 @@ def test_every_estimator_is_the_one_that_its_name_says(reward):
     for name, draws in several.items():
         one = found["entrgi"]
         assert found[name] == one | {"variance": pytest.approx(one["variance"] / draws)}
+    asked = []
+
+    def noted(logits):
+        asked.append(logits)
+        return entropy_weight(logits)
+
+    assert gradient.relaxed(state, reward, noted, SIZES, wanted)["bias"] == found["entrgi"]["bias"]
+    assert asked == [state.logits]  # not those at the temperature of Eq. 1
     score = gradient.score_function(state, rewards, SIZES, wanted)
     for name in ("reinforce", "loo"):
         assert found[name] == score[name] | exact

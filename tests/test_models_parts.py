@@ -3,8 +3,10 @@
 import copy
 import dataclasses
 import hashlib
+import importlib
 import io
 import json
+import logging
 import math
 import os
 import random
@@ -1095,6 +1097,16 @@ def test_what_transformers_says_is_heard_again_after_a_failure():
         raise KeyError
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
     assert before[0] != logging.CRITICAL
+
+
+def test_logging_that_was_off_before_the_import_stays_off():
+    for before in (logging.ERROR, logging.NOTSET):
+        logging.disable(before)
+        try:
+            importlib.reload(sys.modules["entrgi_ref.models"])
+            assert logging.root.manager.disable == before
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 def test_bars_that_were_off_stay_off():

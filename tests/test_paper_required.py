@@ -205,6 +205,7 @@ def test_a_failed_prompt_has_no_answers():
         ("scores.1", 5.01, "its scores hold 5.01, expected numbers from 1 to 5"),
         ("scores.0", 0, "its scores hold 0, expected numbers from 1 to 5"),
         ("score", 2.001, "its score is 2.001, expected the mean of its scores, 2.0"),
+        ("score", 1.999, "its score is 1.999, expected the mean of its scores, 2.0"),
         ("status", "", "its status is '', expected"),
     ],
 )

@@ -551,6 +551,9 @@ def test_records_that_do_not_fit_together_are_refused():
     records = compared([0.1, 0.2], prompts=2, seeds=1)
     with pytest.raises(ValueError, match="not all methods have the same prompts and seeds"):
         table.summarise(records[:-1])
+    other = [{**one, "seed": one["seed"] + (one["method"] == "mine")} for one in records]
+    with pytest.raises(ValueError, match="not all methods have the same prompts and seeds"):
+        table.summarise(other)  # as many
     with pytest.raises(ValueError, match=r"methods: got bon, mine, expected `aps` among them"):
         table.summarise(records, baseline="aps")
     mixed = [{**record, "baseline": record["method"]} for record in records]

@@ -220,10 +220,18 @@ def test_what_an_experiment_is_told_reaches_the_runner(commands, asked, ran):
     words = [
         *("run", "main", "--out", "there", "--prompts", "13", "--training-seed", "12", "--quick"),
         *("--retry-failed", "--other-version", "--give-up-after", "0", "--threads", "1"),
+        *("--methods", "bon,aps", "--seeds", "4,6", "--batch-size", "7", "--gradient-steps", "2"),
+        *("--trajectories", "5", "--denoising-steps", "9", "--step-size", "0.25"),
+        *("--optimiser", "sgd", "--temperature", "0.8", "--top-p", "0.9", "--order", "origin"),
     ]
     assert CliRunner().invoke(commands, words).exit_code == 1
     ((plan, testbed, folder, more),) = ran
-    assert (plan.prompts, folder, testbed.quick) == (13, Path("there"), True)
+    settings = {"trajectories": 5, "denoising_steps": 9, "temperature": 0.8, "top_p": 0.9}
+    guidance = GuidanceConfig(step_size=0.25, optimiser="sgd")
+    base = replace(BASE, guidance=guidance, order="origin", **settings)
+    asked_for = "main", base, [4, 6], 13, "7", ["bon", "aps"], 2
+    assert plan == experiment_plan.Plan.of(*asked_for)
+    assert (folder, testbed.quick) == (Path("there"), True)
     assert (more["retry_failed"], more["other_version"], more["give_up_after"]) == (True, True, 0)
     testbed.load("medium")
     assert asked == [("medium", True, 12, 1.0, 1, 1)]
@@ -1073,7 +1081,7 @@ def test_leading_runs_are_averaged_for_each_prompt(monkeypatch):
     """Over steps, seeds and trajectories; the intervals are over prompts."""
     boards = [  # two prompts with two trajectories each, before two steps; 1 is masked
         [[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1]],
-        [[0, 0, 1, 0], [0, 0, 0, 0], [0, 1, 1, 1], [0, 0, 0, 1]],
+        [[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 1, 1]],
     ]
 
     def generate(denoiser, reward, prompts, config, observe):
@@ -1096,8 +1104,8 @@ def test_effects_are_differences_of_prompts(monkeypatch):
     changed[2] = [[[0, 0, 0, 0]] * 2, [[1, 0, 0, 0]] * 2]
 
     def generate(denoiser, reward, prompts, config):
-        tokens = torch.tensor(changed[config.seed])
-        return SimpleNamespace(config=config, tokens=tokens * (config.order == "anchor"))
+        tokens = torch.tensor(changed[config.seed]) * (config.order == "anchor")
+        return SimpleNamespace(config=config, tokens=tokens + 10 * config.seed)
 
     def records_of(testbed, name, generation, seconds):
         more, seed = 5.0 * (name == "other"), generation.config.seed
