@@ -321,6 +321,10 @@ def test_gradient_steps_take_the_place_of_those_that_are_varied():
     plan = Plan.of("gradient-steps", TINY_BASE, [1], 1, 1, gradient_steps=0)
     assert plan.experiment.gradient_steps == (0,)
     assert plan.base == TINY_BASE
+    testbed = TinyTestbed()
+    for cell in plan.cells(testbed):
+        assert cell.variant["gradient_steps"] == 0
+        assert plan.settings(testbed, cell).guidance.steps == 0  # not the 3 of the settings
     for experiment in ("error-by-step", "error-vs-entropy"):
         assert Plan.of(experiment, TINY_BASE, [1], 1, 1, gradient_steps=1).methods == (
             "aps",
