@@ -1,11 +1,13 @@
 """The family of template languages, best-of-K from a pool, and what becomes of a claim."""
 
+import hashlib
 import itertools
 import json
 import math
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,6 +43,7 @@ from toy.language import EOS, LENGTH, Prompt
 from toy.networks import MaskPredictor, RewardModel, Size
 from toy.statistics import STUDENT, spearman, student
 from toy.testbed import count_parameters
+from toy.training import cache_key
 
 SEEDS = st.integers(0, 10_000)
 SMALL = (75, 120)
@@ -661,6 +664,8 @@ def test_best_of_k_is_unbiased():
 def test_what_an_answer_is_worth():
     best = np.array([0.0, 1.0, 2.0, 1.5])
     assert [worth(best, value) for value in (-1, 0.5, 2.0, 2.1)] == [1, 2, 3, None]
+    overrated = np.array([1.0, 3.0, 2.0])  # gold falls as the reward grows
+    assert [worth(overrated, value) for value in (2.0, 2.5, 3.5)] == [2, 2, None]
 
 
 # Statistics
@@ -1408,6 +1413,17 @@ def test_the_conditions_are_the_papers_but_for_what_they_say():
     assert [c.T for c in conditions if c.T != 16] == [4, 8]
     assert measured.FULL.denoiser_steps(1400, 1000) == 2800
     assert measured.FULL.denoiser_steps(1400, 250) == 1750
+
+
+def test_other_code_of_the_languages_is_other_networks():
+    """Those in the cache are of the code that made them."""
+    denoiser, rewards = measured.recipes_of(measured.FULL, 1)
+    for recipe in (denoiser, *rewards.values()):
+        keys = {cache_key(recipe), cache_key(replace(recipe, code="other"))}
+        assert len(keys) == 2
+        assert recipe.code == templates.CODE
+    digest = hashlib.sha256(Path(templates.__file__).read_bytes()).hexdigest()
+    assert digest.startswith(templates.CODE)
 
 
 @pytest.mark.parametrize("seed", [1, 106])

@@ -61,6 +61,24 @@ def test_a_word_that_is_certain_is_written_first():
     np.testing.assert_allclose(law, [0, 0.25, 0, 0.75], atol=1e-15)
 
 
+def test_the_position_of_least_entropy_is_written_first():
+    """Which need not be that of the likeliest word."""
+    rows = {(-1, -1): [[0.52, 0.16, 0.16, 0.16], [0.5, 0.5, 0, 0]]}
+    rows |= {(-1, i): [[0.25] * 4] for i in (0, 1)}
+    law = truth.unguided_law(lambda board: np.array(rows[board]), 4, 2, [1, 1])
+    np.testing.assert_allclose(law.reshape(4, 4), [[0.125, 0.125, 0, 0]] * 4)
+
+
+def test_embeddings_of_a_language_are_all_as_long_as_asked_for():
+    """What they say of the words is too; a step of training moves them by less than 0.001."""
+    for language in (LANGUAGE, NARROW):
+        whole, half = (
+            NetworkReward.trained(language, RewardKind(embedding_std=std, steps=1), 7).embeddings
+            for std in (1.0, 0.5)
+        )
+        torch.testing.assert_close(half, whole / 2, atol=1e-3, rtol=0)
+
+
 def test_tables_are_sums_over_words_pairs_and_neighbouring_triples():
     """Answer by answer, from the same normal numbers in the order in which they are drawn."""
     language, g = Enumerable(3, 3, 5), torch.Generator().manual_seed(7)

@@ -31,7 +31,8 @@ from toy import options as options_module
 from toy import testbed as toy_testbed
 from toy.__main__ import app, main
 from toy.demo import BASE, FULL, QUICK, Plan
-from toy.language import LENGTH
+from toy.language import LENGTH, VOCABULARY
+from toy.models import ToyDenoiser
 from toy.record import provenance, write_record
 from toy.statistics import MOST, STUDENT, Estimate, bootstrap, spearman, student
 from toy.studies import STUDIES, Finding, Setting
@@ -249,6 +250,12 @@ def test_an_experiment_on_a_language_has_networks_of_its_own(commands, asked, ra
     message = "training_seed: got 11 with --language, whose networks have its seed"
     assert str(run.exception) == message
     assert asked == []
+
+
+def test_the_first_language_is_one_too(commands, asked, ran):
+    assert CliRunner().invoke(commands, ["run", "main", "--language", "0"]).exit_code == 0
+    ((_, testbed, folder, _),) = ran
+    assert (testbed.seed, folder) == (0, Path("results/language-0/main"))
 
 
 def test_what_is_watched_has_the_settings_that_are_asked_for(commands, monkeypatch):
@@ -1084,7 +1091,10 @@ def test_leading_runs_are_averaged_for_each_prompt(monkeypatch):
         [[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 1, 1]],
     ]
 
+    asked = []
+
     def generate(denoiser, reward, prompts, config, observe):
+        asked.append((config.order, config.seed))
         for board in boards:
             observe(SimpleNamespace(masked=torch.tensor(board) > 0))
 
@@ -1096,6 +1106,7 @@ def test_leading_runs_are_averaged_for_each_prompt(monkeypatch):
     shortest = np.array([(0 + 2) / 2, (2 + 1) / 2]) / 4
     expected = {"row": bootstrap(rows), "prompt": bootstrap(shortest)}
     assert found == dict.fromkeys((*ORDERS, "origin"), expected)
+    assert asked == [(order, seed) for order in found for seed in (1, 2)]
 
 
 def test_effects_are_differences_of_prompts(monkeypatch):
@@ -1254,6 +1265,30 @@ def test_the_blanks_of_one_step_are_those_of_its_record():
     step = record["step"]["words"]
     assert [i for i, word in enumerate(step) if word == "<mask>"] == [*shift.BLANKS]
     assert len(record["answers"]) == shift.EXAMPLES
+
+
+class Numbered(torch.nn.Module):
+    """Says another word at each position: the one with the position's number, and 10 more."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = []
+
+    def forward(self, tokens, masked):
+        self.read.append([VOCABULARY[token] for token in tokens[0].tolist()])
+        said = torch.arange(10, 10 + masked.shape[1])[masked[0]]
+        return torch.nn.functional.one_hot(said, len(VOCABULARY)).float()
+
+
+def test_what_is_read_of_one_step_has_its_blanks_in_the_answer():
+    network = Numbered()
+    answer = ["a", "fox", "guards", "a", "oryx", *["<eos>"] * 11]
+    found = shift.one_step(ToyDenoiser(network), "sky desert grand", answer)
+    words = ["a", "fox", "<mask>", "<mask>", "oryx", *["<eos>"] * 11]
+    assert found["words"] == words
+    assert network.read == [["sky", "desert", "grand", *words]] * 2
+    assert found["own"] == list(VOCABULARY[13:29])
+    assert found["one off"] == list(VOCABULARY[12:28])
 
 
 def asked_of_spread(**more):
