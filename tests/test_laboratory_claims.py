@@ -664,7 +664,7 @@ def test_best_of_k_is_unbiased():
 def test_what_an_answer_is_worth():
     best = np.array([0.0, 1.0, 2.0, 1.5])
     assert [worth(best, value) for value in (-1, 0.5, 2.0, 2.1)] == [1, 2, 3, None]
-    overrated = np.array([1.0, 3.0, 2.0])  # gold falls as the reward grows
+    overrated = np.array([1.0, 3.0, 2.0, 2.0])  # gold falls as the reward grows
     assert [worth(overrated, value) for value in (2.0, 2.5, 3.5)] == [2, 2, None]
 
 
