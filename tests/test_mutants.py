@@ -81,6 +81,38 @@ def test_what_a_shared_fixture_runs_counts_for_all_that_ask(tmp_path):
     assert found.seconds.keys() == asking | {"test_it.py::test_other"}
     assert max(found.seconds.values()) < 0.4
     mutant = Mutant("toy/__init__.py", (3, 3), "core/NumberReplacer", 0)
-    kept, took = score.tests_of(found, mutant)
+    kept, took = score.tests_of(found, mutant, 20)
     assert {*kept} == asking
     assert 0.4 < took < 0.8
+
+
+@pytest.mark.slow
+def test_a_mutant_by_hand_is_of_the_statements_that_it_changes(tmp_path, monkeypatch):
+    pytest.importorskip("cosmic_ray", reason="make test-slow installs it")
+    from mutants import score
+    from mutants.by_hand import Written
+
+    lines = [
+        "X = 1",
+        "def f(a):",
+        "    b = (",
+        "        a + 1",
+        "    )",
+        "    return b",
+        "def g():",
+    ]
+    (tmp_path / "m.py").write_text("\n".join([*lines, "    return X", ""]))
+    monkeypatch.setattr(score, "ROOT", tmp_path)
+
+    def of(right, wrong):
+        mutant = Written("m.py", right, wrong, "")
+        assert wrong in mutant.code(tmp_path)
+        return mutant.lines
+
+    assert of("a + 1", "a + 2") == (3, 5)
+    assert of("a + 1\n    )\n    return b", "a + 2\n    )\n    return -b") == (3, 6)
+    assert of("    return b", "    b = -b\n    return b") == (6, 6)
+    assert of("X = 1", "X = 2") == (0, 0)
+    assert of("    return X\n", "    return 2\n") == (8, 8)
+    with pytest.raises(ValueError, match="'b' stands there 2x"):
+        of("b", "c")

@@ -98,7 +98,7 @@ def mutants(root: Path, file: str) -> Iterator[Mutant]:
     source = (root / file).read_text()
     tree = parso.parse(source)
     nodes = list(ast_nodes(tree))
-    left_out, statements = _left_out(tree), _statements(source)
+    left_out, whole = _left_out(tree), statements(source)
     named = {(n.start_pos, n.end_pos) for n in nodes if n.type == "namedexpr_test"}
     for name in OPERATORS:
         operator = plugins.get_operator(name)()
@@ -108,7 +108,7 @@ def mutants(root: Path, file: str) -> Iterator[Mutant]:
                 continue
             if name == "core/AddNot" and (start, end) in named:
                 continue  # `if not found := ...` is no Python
-            yield Mutant(file, statements.get(start[0], (0, 0)), name, occurrence)
+            yield Mutant(file, whole.get(start[0], (0, 0)), name, occurrence)
 
 
 def _left_out(tree: parso.tree.NodeOrLeaf) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -148,7 +148,7 @@ def _changes_nothing(node: parso.tree.NodeOrLeaf) -> bool:
     return node.type == "argument" and node.get_code().strip().startswith("strict=")
 
 
-def _statements(source: str) -> dict[int, tuple[int, int]]:
+def statements(source: str) -> dict[int, tuple[int, int]]:
     """From where to where the statement of each line in a function goes; of one with a body, its
     head.
     """

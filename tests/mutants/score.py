@@ -25,6 +25,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
+from typing import Protocol
 
 from . import covered, trial
 from .places import ROOMS, Mutant, files, mutants
@@ -48,6 +49,20 @@ copy: trial.Copy
 """Of this process."""
 
 
+class Changed(Protocol):
+    """A mutant, whoever made it."""
+
+    @property
+    def file(self) -> str: ...
+
+    @property
+    def lines(self) -> tuple[int, int]:
+        """As those of a `Mutant`."""
+
+    def code(self, root: Path) -> str:
+        """The file with the change."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Try all mutants of the rooms, or a share of them."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
@@ -65,10 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     begun = time.monotonic()
     given.json.parent.mkdir(parents=True, exist_ok=True)
-    if not list(given.covered.glob("*.json")):
-        measure(given.covered, given.processes)
-    counted = covered.read(given.covered)
-    chosen = partial(tests_of, counted)
+    counted = which_test_runs_what(given.covered, given.processes)
+    chosen = partial(tests_of, counted, most=SECONDS)
     imported = partial(when_imported, counted.lines)
     outcomes = Outcomes(given.json.with_suffix(".jsonl"), again=given.again)
 
@@ -112,6 +125,13 @@ def of_room(text: str) -> tuple[str, float | None]:
     return room, float(share) if share else None
 
 
+def which_test_runs_what(folder: Path, processes: int) -> covered.Found:
+    """From an earlier run, if the folder has it."""
+    if not list(folder.glob("*.json")):
+        measure(folder, processes)
+    return covered.read(folder)
+
+
 def measure(folder: Path, processes: int) -> None:
     """Run all tests once but those of a release, and note which lines each runs."""
     folder.mkdir(parents=True)
@@ -127,8 +147,8 @@ def measure(folder: Path, processes: int) -> None:
         raise SystemExit("tests fail without any mutant: mend these first")
 
 
-def tests_of(counted: covered.Found, mutant: Mutant) -> tuple[list[str], float]:
-    """Tests that run a mutant's statement, as many as fit into `SECONDS`, and their seconds. First
+def tests_of(counted: covered.Found, mutant: Changed, most: float) -> tuple[list[str], float]:
+    """Tests that run a mutant's statement, as many as fit into so many seconds, and theirs. First
     those of the file that is named after its module, then those that run it themselves and not by a
     fixture, then the quickest. It is at least one, if any runs it.
 
@@ -158,7 +178,7 @@ def tests_of(counted: covered.Found, mutant: Mutant) -> tuple[list[str], float]:
         return *place, costs(test), test
 
     for test in sorted(found, key=rank):
-        if kept and took + costs(test) > SECONDS:
+        if kept and took + costs(test) > most:
             continue  # another may need what is made by now
         took += costs(test)
         made |= {*counted.shared.get(test, ())}
@@ -188,7 +208,7 @@ def naming_tests() -> defaultdict[str, set[str]]:
     return found
 
 
-def when_imported(lines: dict[str, dict[int, set[str]]], mutant: Mutant) -> bool:
+def when_imported(lines: dict[str, dict[int, set[str]]], mutant: Changed) -> bool:
     """Whether its statement runs when modules are imported, or tests collected."""
     if mutant.lines == (0, 0):
         return True  # be it in a lambda, which a fork could change too late
@@ -293,7 +313,7 @@ def begin(folder: Path) -> None:
     copy = trial.Copy(ROOT, folder / str(os.getpid()), TESTS)
 
 
-def caught(mutant: Mutant, tests: Sequence[str], seconds: float, imported: bool) -> bool:
+def caught(mutant: Changed, tests: Sequence[str], seconds: float, imported: bool) -> bool:
     """Whether the tests notice, which take so long without it. What no test runs none notices."""
     code, limit = mutant.code(ROOT), LONGER * (seconds + STARTING)
     tests = [test for test in tests if test in copy.collected]  # others were there when measured
