@@ -331,6 +331,12 @@ def test_lines_are_those_of_a_text_up_to_a_length(contents, expected, tmp_path, 
             list(files.read_lines(tmp_path / "text"))
 
 
+def test_a_name_is_as_long_as_its_bytes(tmp_path):
+    files.require_file("json", tmp_path / ("名" * 80))
+    with pytest.raises(ValueError, match=r"^json: got '.*, expected a shorter name$"):
+        files.require_file("json", tmp_path / ("名" * 81))
+
+
 # What is asked
 
 
@@ -852,6 +858,7 @@ def test_a_page_is_one_trace_or_several():
     held = (
         '"panels":[{"title":"é","frames":[{"t":0.5,"tokens":["\\u003c/script>","\\"TRACE\\""]}]}]}'
     )
+    assert '= {"prompt":"/*STYLE*//*SCRIPT*/",' in trace_page("/*STYLE*//*SCRIPT*/", frames)
     page = trace_page("why", frames)
     assert f'= {{"prompt":"why",{held};' in page
     assert page == trace_pages([("why", frames)])

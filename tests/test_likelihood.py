@@ -195,6 +195,13 @@ def test_a_model_that_changes_its_logits_is_refused(folder, reward, denoiser, tm
     assert "\n" not in str(error.value)
 
 
+def test_unmatched_tokens_are_read_as_it_is_said(folder, denoiser, reward):
+    zero = LikelihoodReward.from_pretrained(folder, denoiser, unmatched="zero", dtype="float64")
+    (one, *_) = (i for i, t in enumerate(denoiser.tokens) if t in zero.vocabulary.unmatched)
+    assert not zero.embeddings[one].any()
+    assert reward.embeddings[one].any()
+
+
 def test_a_token_for_each_id_is_needed(folder, denoiser):
     with pytest.raises(ValueError, match=rf"tokens: got 3, expected .* {len(denoiser.tokens)} ids"):
         LikelihoodReward.from_pretrained(folder, denoiser, tokens=denoiser.tokens[:3])

@@ -670,6 +670,7 @@ def test_what_a_judge_is_where_nothing_is_said(monkeypatch, tmp_path):
 def test_what_is_timed_where_nothing_is_said(monkeypatch, tmp_path):
     threads, asked = [], []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 128)
     monkeypatch.setattr(command, "run", lambda *given: asked.append(given) or "timed")
     cpu = torch.device("cpu")
     assert said("bench", "--device", "cpu") == "timed\n"

@@ -2057,3 +2057,10 @@ def test_a_folder_is_listed_by_its_files():
     assert found.on_hub is False
     assert found.config == json.loads((DREAM / "config.json").read_text())
     assert listing.listed(REWARD).weights == (REWARD / "model.safetensors").stat().st_size
+
+
+def test_what_a_link_leads_to_is_listed(tmp_path):
+    """A snapshot in the hub's cache consists of links."""
+    for file in DREAM.iterdir():
+        (tmp_path / file.name).symlink_to(file.resolve())
+    assert listing.listed(tmp_path).files == listing.listed(DREAM).files

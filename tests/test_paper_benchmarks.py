@@ -129,6 +129,14 @@ def test_of_a_parquet_file_no_more_is_read_than_fits(
             benchmarks.load(str(tmp_path / "a.jsonl"))
 
 
+def test_the_bytes_of_all_parts_of_a_parquet_file_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmarks, "MOST_BYTES", 10)
+    table = pyarrow.Table.from_arrays([["abcd", "efgh", "ijkl"]], ["prompt"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=1)
+    with pytest.raises(ValueError, match="its prompts have 12 bytes or more, expected at most 10"):
+        benchmarks.load(str(tmp_path / "a.parquet"))
+
+
 def test_a_parquet_file_that_is_cut_is_one_line(tmp_path):
     file = Path(parquet_file(tmp_path / "a.parquet"))
     whole = file.read_bytes()

@@ -551,6 +551,25 @@ def test_the_tensors_at_each_moment_are_counted_to_the_byte(
     assert found.peak == found.weights + found.working
 
 
+def test_likelihoods_are_asked_for_as_many_trajectories_as_are_read_at_a_time():
+    """Three numbers of float32 for each word, as the difference of two vocabularies shows."""
+    moment, seen = "the reward model's gradient", {}
+    for most in (None, 2, 4):
+        few, many = (
+            predicted_memory(
+                config_of(DENOISER, False),
+                config_of(JUDGE, False)
+                | {"architectures": ["Qwen3ForCausalLM"], "vocab_size": words},
+                *(LENGTHS, K, N),
+                micro_batch=most,
+            ).moments[moment]
+            for words in (20_000, 21_000)
+        )
+        seen[most] = (many - few) / (3 * 1000 * 4)
+    read = N + 2  # the suffix of a template
+    assert seen == {most: (most or len(LENGTHS) * K) * read for most in (None, 2, 4)}
+
+
 def test_a_single_answer_is_scored_alone(monkeypatch):
     config = config_of(JUDGE, True)
     for S in (1, 16, 17):

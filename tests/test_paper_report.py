@@ -21,6 +21,7 @@ from entrgi_ref.paper.declared import benchmarks, published
 from entrgi_ref.paper.declared.experiments import EXPERIMENTS, LABELS
 from entrgi_ref.paper.run.folder import RunFolder
 from entrgi_ref.paper.shown import comparable, figures, intervals, report
+from entrgi_ref.paper.shown import numbers as shown_numbers
 from entrgi_ref.paper.shown.summary import Run, value
 
 METHODS = ("bon", "bon_equal_compute", "expectation", "aps", "entrgi")
@@ -992,6 +993,19 @@ def test_each_figure_has_a_caption(tmp_path, experiment):
         assert words in caption
     assert ("Best-of-N, equal compute: K = 7 answers." in caption) == (experiment == "main")
     assert ("as published on the authors' page" in caption) == (experiment == "main")
+
+
+def test_what_an_experiment_varies_has_a_column_though_it_had_one_value(tmp_path):
+    for experiment, variant in (
+        ("reward-size", {"reward": "4B"}),
+        ("gradient-steps", {"reward": "4B", "gradient_steps": 2}),
+    ):
+        declaration = PAPER | {"experiment": experiment}
+        run = Run.read(written(tmp_path / experiment, declaration=declaration, variants=(variant,)))
+        (row, *_) = [row for row in shown_numbers.rows(run) if row["method"] == "entrgi"]
+        assert shown_numbers.varied(run) == list(variant)
+        assert {name: row[name] for name in variant} == variant
+        assert row["top1_difference_reward"] is not None
 
 
 # Differences

@@ -1277,9 +1277,9 @@ def test_what_a_page_of_answers_is_made_of():
 
 
 def test_a_page_of_answers_holds_json_and_no_end_of_its_script():
-    hostile = record("own", "bon", 1, 0, [1.0], prompt='</script>"RUN"\ud800é')
+    hostile = record("own", "bon", 1, 0, [1.0], prompt='</script>"RUN"/*STYLE*//*SCRIPT*/\ud800é')
     text = browse.page(run_of([hostile], fingerprint="f"))
-    assert r"\u003c/script>\"RUN\"\ud800\u00e9" in text
+    assert r"\u003c/script>\"RUN\"/*STYLE*//*SCRIPT*/\ud800\u00e9" in text
     with pytest.raises(ValueError, match="JSON compliant"):
         browse.page(run_of([record("own", "bon", 1, 0, [math.nan])], fingerprint="f"))
 

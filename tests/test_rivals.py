@@ -427,6 +427,17 @@ def test_settings_out_of_range_are_refused(rival, options, message):
 
 
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
+def test_empty_steps_change_nothing(rival):
+    """Whether they are run or not: random numbers are made of a step's place among all."""
+    config = configured(4, steps=3 * N)
+    one, other = (
+        rival(Dependent(4, V), Table(), PROMPTS, replace(config, skip_empty_steps=skip), beta=0.5)
+        for skip in (True, False)
+    )
+    assert torch.equal(one.tokens, other.tokens)
+
+
+@pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
 def test_rewards_that_are_not_finite_are_refused(rival):
     reward = Table()
     reward.score = lambda prompts, responses: torch.full((len(responses),), torch.nan)
