@@ -428,6 +428,17 @@ def test_prefix_and_suffix_are_the_templates(tmp_path):
     assert suffix == "<|im_end|>\n"
 
 
+def test_the_text_that_is_scored_is_the_templates_own(tmp_path):
+    """Which leaves line breaks before an answer out, while guidance knows of no such thing."""
+    folder = changed(REWARD, tmp_path, tokenizer={"chat_template": THINKING})
+    _, reward = pair("float64", reward=folder)
+    own, stripped = reward.score([SHORT] * 2, ["\n\na river", "a river"]).tolist()
+    assert own == pytest.approx(stripped, abs=1e-12)
+    prefix, suffix = around_response(reward.tokenizer, SHORT)
+    ids = reward.tokenizer(f"{prefix}\n\na river{suffix}", return_tensors="pt")["input_ids"]
+    assert reward.network(ids).logits.item() != pytest.approx(own, abs=1e-3)
+
+
 OPEN_ENDED = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}"
     "{% if not loop.last %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
@@ -595,6 +606,19 @@ def test_a_smaller_overlap_is_refused():
     tokens = [f"t{i}" for i in range(100)]
     with pytest.raises(ValueError, match=r"49 of .* at least 50% must match"):
         VocabularyMap.by_string(tokens, dict.fromkeys(tokens[:49], 0), fallback=0)
+
+
+def test_few_matches_are_enough_for_a_reward_of_zero_rows(single):
+    denoiser, _ = single
+    few = [t if i < 100 else None for i, t in enumerate(denoiser.tokens)]
+    foreign = [t or f"<foreign {i}>" for i, t in enumerate(few)]
+    with pytest.raises(ValueError, match="at least 50% must match"):
+        SequenceReward.from_pretrained(REWARD, denoiser, tokens=foreign, device="cpu")
+    with pytest.warns(UserWarning, match="of the diffusion model's 385 tokens"):
+        reward = SequenceReward.from_pretrained(
+            REWARD, denoiser, tokens=foreign, unmatched="zero", device="cpu"
+        )
+    assert not reward.embeddings[100:].any()
 
 
 def test_few_matches_are_enough_for_zero_rows():

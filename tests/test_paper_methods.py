@@ -12,7 +12,14 @@ from checkpoints import pair
 from entrgi_ref import GuidanceConfig, SamplingConfig
 from entrgi_ref.paper.declared.benchmarks import Benchmark
 from entrgi_ref.paper.declared.costs import Costs, gradient_steps_of
-from entrgi_ref.paper.declared.experiments import EXPERIMENTS, LABELS, METHODS, RIVALS, Cell
+from entrgi_ref.paper.declared.experiments import (
+    EXPERIMENTS,
+    LABELS,
+    METHODS,
+    RIVALS,
+    Cell,
+    in_order,
+)
 from entrgi_ref.paper.declared.methods import BETA, Method
 from entrgi_ref.paper.declared.plan import Plan
 from entrgi_ref.paper.run import estimate
@@ -315,6 +322,11 @@ def test_a_plan_of_numbers_that_can_be(field, good, bad, message):
     for value in bad:
         with pytest.raises(ValueError, match=f"^{re.escape(message.format(value))}$"):
             Plan.of(**usual | {field: value})
+
+
+def test_methods_are_in_the_order_of_the_tables_and_then_by_name():
+    own = [f"mine:{name}" for name in "cabed"]
+    assert in_order([*own, "entrgi", "bon"]) == ["bon", "entrgi", *sorted(own)]
 
 
 def test_gradient_steps_take_the_place_of_those_that_are_varied():
