@@ -426,6 +426,16 @@ def test_settings_out_of_range_are_refused(rival, options, message):
     assert denoiser.calls == 0
 
 
+def test_the_queue_holds_what_is_written_whatever_its_confidence():
+    """An order may give -inf to all that it would rather not write."""
+    inf = math.inf
+    confidence = torch.tensor([0.5, -inf, 1.0, 2.0, -inf, -inf])
+    masked = torch.tensor([[True, True, True, False], [True, False, True, True]])
+    committed = torch.tensor([[False, True, True, False], [False, False, True, True]])
+    found = [[each.tolist() for each in one] for one in queue(confidence, committed, masked)]
+    assert found == [[[0, 1], [2, 2], [2, 4]], [[0, 1], [1, 3], [1, 5]]]
+
+
 @pytest.mark.parametrize("rival", [smc, self_smc, lookahead])
 def test_empty_steps_change_nothing(rival):
     """Whether they are run or not: random numbers are made of a step's place among all."""

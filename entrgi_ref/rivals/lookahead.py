@@ -76,10 +76,11 @@ def queue(
     """The positions to be written, at most one of a trajectory at a time, the most confident first:
     row and position, and which of the masked positions it is.
     """
-    ranked = confidence.double().new_full(masked.shape, -torch.inf)
-    ranked = ranked.masked_scatter(masked, confidence.double())
-    falling = ranked.masked_fill(~committed, -torch.inf).argsort(
-        dim=1, descending=True, stable=True
+    ranked = confidence.new_zeros(masked.shape).masked_scatter(masked, confidence)
+    falling = ranked.argsort(dim=1, descending=True, stable=True)
+    # What is written comes first, whatever its confidence: that may be -inf.
+    falling = falling.gather(
+        1, committed.gather(1, falling).long().argsort(dim=1, descending=True, stable=True)
     )
     place = (masked.flatten().cumsum(0) - 1).view_as(masked)
     quota = committed.sum(1)
