@@ -83,6 +83,43 @@ def test_what_its_trial_did_not_show_is_one_line_too(module):
 
 
 @pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("exit(0)", r"\(SystemExit: 0\)"),
+        ("raise GeneratorExit", r"\(GeneratorExit:\)"),
+        ("return l.new_ones(len(l)).to_sparse()", "gives torch.float32 that is sparse"),
+        ("return l.new_ones(len(l), device='meta')", "gives torch.float32 that is on meta"),
+        ("return l.new_ones(len(l)).to(torch.float8_e5m2)", "gives torch.float8_e5m2, expected"),
+    ],
+)
+def test_what_would_end_a_run_without_a_word_is_one_line_too(module, does, said):
+    """Whether it comes in the trial or later."""
+    code = f"import torch\ndef half(l):\n    if len(l) in TURN: {does}\n    return l.new_ones(4)\n"
+    module(f"TURN = [4, 5]\n{code}")
+    with pytest.raises(ValueError, match=rf"^method: my_weights:half .*{said}"):
+        OwnWeight.load("my_weights:half")
+    module(f"TURN = [5]\n{code}")
+    with pytest.raises(ValueError, match=rf"^method: my_weights:half .*{said}"):
+        OwnWeight.load("my_weights:half")(torch.randn(5, 9))
+
+
+def test_ctrl_c_in_a_function_is_no_error_of_its(module):
+    module(
+        "TURN = []\ndef half(l):\n    if len(l) in TURN: raise KeyboardInterrupt\n"
+        "    return l.new_ones(4)"
+    )
+    own = OwnWeight.load("my_weights:half")
+    sys.modules["my_weights"].TURN += [4, 5]
+    with pytest.raises(KeyboardInterrupt):
+        own(torch.randn(5, 9))
+    with pytest.raises(KeyboardInterrupt):
+        OwnWeight.load("my_weights:half")
+    module("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        OwnWeight.load("my_weights:half")
+
+
+@pytest.mark.parametrize(
     ("change", "same"),
     [
         (("SHARE = 0.5", "SHARE = 0.4"), False),
@@ -133,6 +170,37 @@ def test_the_hash_follows_an_import(module):
         ),
         ("my_weights:half", "half = lambda l: exit(3)", r"cannot be called .* \(SystemExit: 3\)"),
         ("my_weights:half", "exit()", r"importing my_weights failed \(SystemExit"),
+        ("my_weights:half", "raise GeneratorExit", r"importing my_weights failed \(GeneratorExit"),
+        (
+            "my_weights:half",
+            "class E(Exception):\n    def __str__(self): raise OSError\nraise E",
+            r"failed \(E: it cannot be shown\)",
+        ),
+        (
+            "my_weights:half",
+            "def __getattr__(name): raise KeyError(name)",
+            r"importing my_weights failed \(KeyError: 'half'\)",
+        ),
+        (
+            "my_weights:half",
+            "import sys\nsys.modules[__name__] = None",
+            "my_weights is None, expected a module",
+        ),
+        (
+            "my_weights:half",
+            "def half(l): return l.new_ones(4)\nhalf.__module__ = 'no_such'",
+            "the source of my_weights:half cannot be read",
+        ),
+        (
+            "my_weights:half",
+            "__file__ = 5\ndef half(l): return l.new_ones(4)",
+            "the source of my_weights:half cannot be read",
+        ),
+        (
+            "my_weights:half",
+            "def half(l):\n    l.data.zero_()\n    return l.new_ones(4)",
+            "my_weights:half: it wrote into what it was given",
+        ),
         ("my_weights:half", "half = lambda l: 0.5", "got 0.5, expected a tensor of shape"),
         (
             "my_weights:half",

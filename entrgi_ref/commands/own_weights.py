@@ -53,7 +53,9 @@ class OwnWeight:
         if not function.isidentifier() or not all(map(str.isidentifier, name.split("."))):
             raise ValueError(f"method: got {given!r}, expected MODULE:FUNCTION")
         module = _imported(name, given)
-        if not hasattr(module, function):
+        try:
+            weight = getattr(module, function)
+        except AttributeError as error:
             there = [
                 n
                 for n, value in vars(module).items()
@@ -62,21 +64,26 @@ class OwnWeight:
             raise ValueError(
                 f"method: got {given!r}, but {name} has no {function}; its functions: "
                 f"{checks.some(there) or 'none'}"
-            )
-        weight = getattr(module, function)
+            ) from error
+        except Exception as error:  # of a `__getattr__` of the module's
+            raise ValueError(_import_failed(name, given, error)) from error
         checks.function(f"method: {given}", weight)
         _try_out(given, weight)
         return cls(name, function, _hash(module, function, given), weight)
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
         """`ValueError` where it fails after all, which the logits of its trial did not show."""
+        given = f"{self.module}{SEPARATOR}{self.function}"
         try:
-            return self.weight(logits)
-        except Exception as error:
-            if out_of_memory(error):
+            found = self.weight(logits)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # exit() would end the run without a word
+            if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise
-            given = f"{self.module}{SEPARATOR}{self.function}"
             raise ValueError(_failed(given, logits, error)) from error
+        _require_plain(given, found)
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process imports the module itself: what it finds there is what it declares."""
@@ -136,14 +143,18 @@ def _imported(name: str, given: str) -> ModuleType:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+        module: object = importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{name}.".startswith(f"{missing}."):
-            reason = f"there is no module {missing}, neither in {here} nor installed"
-        else:
-            reason = f"importing {name} failed ({type(error).__name__}: {error})"
-        raise ValueError(f"method: got {given!r}, but {reason}") from error
+            said = f"there is no module {missing}, neither in {here} nor installed"
+            raise ValueError(f"method: got {given!r}, but {said}") from error
+        raise ValueError(_import_failed(name, given, error)) from error
+    if not isinstance(module, ModuleType):  # what it has put in its own place
+        raise ValueError(f"method: got {given!r}, but {name} is {module!r:.60}, expected a module")
+    return module
 
 
 def _try_out(given: str, weight: WeightFunction) -> None:
@@ -153,11 +164,19 @@ def _try_out(given: str, weight: WeightFunction) -> None:
     noise = torch.randn(4, PROBED, generator=torch.Generator().manual_seed(0))
     logits = noise * torch.tensor([1.0, 50.0, 0.0, 1.0])[:, None]
     logits[3, ::2] = -torch.inf
+    before = logits.clone()
     try:
         with torch.no_grad():
             found = checks.only_reads(f"method: {given}", weight)(logits)
-    except (Exception, SystemExit) as error:
-        raise ValueError(_failed(given, logits, error)) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise ValueError(_failed(given, before, error)) from error
+    if not torch.equal(logits, before):  # by `data` or numpy, which torch does not count
+        raise ValueError(
+            f"method: {given}: it wrote into what it was given, which it may only read"
+        )
+    _require_plain(given, found)
     checks.shape(f"method: the weights of {given}", found, (4,), "[n], one for each row of logits")
     outside = found[~((found >= 0) & (found <= 1))].tolist()
     if outside:
@@ -167,9 +186,29 @@ def _try_out(given: str, weight: WeightFunction) -> None:
         )
 
 
+def _require_plain(given: str, found: object) -> None:
+    """Raise `ValueError` for a tensor of which there are no numbers to compare."""
+    if isinstance(found, torch.Tensor):
+        other = next((kind for kind in ("sparse", "meta") if getattr(found, f"is_{kind}")), None)
+        if other or "float8" in str(found.dtype):
+            kind = f" that is {'on ' * (other == 'meta')}{other}" if other else ""
+            raise ValueError(f"method: {given} gives {found.dtype}{kind}, expected plain numbers")
+
+
 def _failed(given: str, logits: torch.Tensor, error: BaseException) -> str:
-    said = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
-    return f"method: {given} cannot be called with logits {list(logits.shape)} ({said})"
+    return f"method: {given} cannot be called with logits {list(logits.shape)} ({_said(error)})"
+
+
+def _import_failed(name: str, given: str, error: BaseException) -> str:
+    return f"method: got {given!r}, but importing {name} failed ({_said(error)})"
+
+
+def _said(error: BaseException) -> str:
+    """What an error of yours says, in one line."""
+    try:
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    except Exception:
+        return f"{type(error).__name__}: it cannot be shown"
 
 
 def _hash(module: ModuleType, function: str, given: str) -> str:
@@ -177,12 +216,12 @@ def _hash(module: ModuleType, function: str, given: str) -> str:
     breaks and the other functions may change.
     """
     weight = getattr(module, function)
-    if inspect.isfunction(weight) and weight.__module__ != module.__name__:  # imported there
-        module, function = sys.modules[weight.__module__], weight.__name__
     try:
+        if inspect.isfunction(weight) and weight.__module__ != module.__name__:  # imported there
+            module, function = sys.modules[weight.__module__], weight.__name__
         statements = ast.parse(inspect.getsource(module)).body
-    except (OSError, TypeError) as error:
-        raise ValueError(f"method: the source of {given} cannot be read: {error}") from error
+    except Exception as error:  # of many kinds, for what a module says of itself
+        raise ValueError(f"method: the source of {given} cannot be read: {_said(error)}") from error
     bound: dict[str, list[ast.stmt]] = {}
     for statement in statements:
         for name in _binds(statement):
