@@ -361,7 +361,7 @@ def run_app(app: typer.Typer, kept: str = "nothing new has been written") -> Non
 
     Ctrl-C is one line and exit code 130; `kept` is what it says where the command does not know.
     """
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {_shown(str(message))}\n"
     try:
         require_paths(sys.argv[1:])
         code = app(standalone_mode=False)
@@ -395,11 +395,18 @@ LONGEST_MESSAGE = 1000
 
 
 def _fail(message: str) -> NoReturn:
-    # What is quoted of a file may be long, or hold what moves the cursor of a terminal.
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message[:LONGEST_MESSAGE])
     if message:  # there is none where the help has been shown instead
-        typer.echo(f"error: {shown}{' ...' * (len(message) > LONGEST_MESSAGE)}", err=True)
+        typer.echo(f"error: {_shown(message)}", err=True)
     sys.exit(2)
+
+
+def _shown(message: str) -> str:
+    """In one line: what is quoted of a file may be long, or hold what moves the cursor of a
+    terminal.
+    """
+    line = " ".join(message[: 2 * LONGEST_MESSAGE].split())
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return shown if len(shown) <= LONGEST_MESSAGE else f"{shown[:LONGEST_MESSAGE]} ..."
 
 
 def guidances(

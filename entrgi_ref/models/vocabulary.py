@@ -83,7 +83,7 @@ class VocabularyMap:
     def report(self) -> str:
         """One line: how many match, and which do not."""
         matching = self.named - len(self.unmatched)
-        worst = checks.some([repr(token) for token in self.unmatched])
+        worst = checks.some([f"{token!r:.60}" for token in self.unmatched])
         lacking = f", it lacks {worst}" if self.unmatched else ""
         beyond = len(self.matched) - self.named
         wider = f"; {beyond} further ids have no token" if beyond else ""
