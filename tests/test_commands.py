@@ -366,6 +366,23 @@ def test_prompts_are_those_of_words_then_of_the_file(monkeypatch, tmp_path):
     assert asked(["a"], None, ["x _"]) == [Asked("a", "x _")]
 
 
+def test_too_many_lines_of_prompts(monkeypatch, tmp_path):
+    """All of them would be looked at before the first is answered."""
+    monkeypatch.setattr(asking, "MOST_LINES", 3)
+    for name, line in (("p.jsonl", '{"prompt": "a"}\n'), ("p.txt", "a\n")):
+        file = tmp_path / name
+        file.write_text(f"{line}\n{line}")
+        assert asked([], str(file), []) == [Asked("a")] * 2
+        file.write_text(line * 3 + "\n")
+        with pytest.raises(ValueError, match=rf"^prompt: '{file}' has more than 3 lines, exp"):
+            asked([], str(file), [])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a\n" * 3))
+    assert asked(["-"], None, []) == [Asked("a")] * 3
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a\n" * 4))
+    with pytest.raises(ValueError, match=r"^prompt: standard input has more than 3 lines, exp"):
+        asked(["-"], None, [])
+
+
 DEEP = "a list in lists, deeper than can be read"
 
 
@@ -501,6 +518,7 @@ ENDS = [
     (raises(ValueError("")), 2, ""),
     (raises(ValueError("x" * 1000)), 2, f"error: {'x' * 1000}\n"),
     (raises(ValueError("x" * 1001)), 2, f"error: {'x' * 1000} ...\n"),
+    (raises(ValueError("\x1b" * 251)), 2, "error: " + "\\x1b" * 250 + " ...\n"),
     (raises(typer.BadParameter("not\nso")), 2, "error: Invalid value: not so\n"),
     (raises(MemoryError("x")), 2, f"error: {LACK}: MemoryError: x\n"),
     (raises(RecursionError("x")), 2, f"error: {LACK}: RecursionError: x\n"),
@@ -533,6 +551,10 @@ def test_a_bug_has_a_traceback(monkeypatch):
     with pytest.raises(KeyError, match="x"):
         options.run_app(lambda standalone_mode: {}["x"])
     assert warnings.formatwarning("said", UserWarning, "file", 1) == "warning: said\n"
+    # What a checkpoint calls its tokens may be long, or hold what moves the cursor of a terminal.
+    said = UserWarning("two\nlines \x1b[2J" + "x" * 1000)
+    shown = warnings.formatwarning(said, UserWarning, "file", 1)
+    assert shown == f"warning: two lines \\x1b[2J{'x' * 983} ...\n"
 
 
 def kept_and(kept, press):

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from .. import checks
@@ -15,6 +16,8 @@ from .shown import counted
 STDIN = "-"
 NO_LINES = (".json", ".csv", ".tsv", ".parquet")
 """Endings of files whose lines are no prompts."""
+MOST_LINES = 2**16
+"""Of prompts: all are looked at before the first is answered."""
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 """With which some programs begin a file."""
 
@@ -75,10 +78,11 @@ def _of_file(file: str) -> list[Asked]:
             "with an object in each line"
         )
     try:
-        lines = list(read_lines(Path(file)))
+        lines = list(islice(read_lines(Path(file)), MOST_LINES + 1))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"from: cannot read {file!r}: {reason}") from error
+    _require_few(lines, repr(file))
     return _objects(lines, file) if kind == ".jsonl" else _lines(lines, repr(file))
 
 
@@ -88,7 +92,14 @@ def _standard_input() -> list[Asked]:
     text = sys.stdin.read(LONGEST_LINE + 1)
     if len(text) > LONGEST_LINE:
         raise ValueError(f"prompt: standard input has more than {LONGEST_LINE} characters")
-    return _lines(text.lstrip(BOM).replace("\r\n", "\n").split("\n"), "standard input")
+    lines = text.lstrip(BOM).removesuffix("\n").replace("\r\n", "\n").split("\n")
+    _require_few(lines, "standard input")
+    return _lines(lines, "standard input")
+
+
+def _require_few(lines: Sequence[str], source: str) -> None:
+    if len(lines) > MOST_LINES:
+        raise ValueError(f"prompt: {source} has more than {MOST_LINES} lines, expected fewer")
 
 
 def _lines(lines: Sequence[str], source: str) -> list[Asked]:
