@@ -671,8 +671,8 @@ def test_time_is_operations_and_bytes_over_the_assumed_rates(offline):
 @pytest.mark.parametrize(
     ("name", "bad", "good", "expected"),
     [
-        ("tflops", (0, 1e6 + 1), (1e-3, 1e6), r"a number in \(0, 1e\+06\]"),
-        ("bandwidth", (0, 1e6 + 1), (1e-3, 1e6), r"a number in \(0, 1e\+06\]"),
+        ("tflops", (0, 1e-320, 1e6 + 1), (1e-6, 1e6), r"a number in \[1e-06, 1e\+06\]"),
+        ("bandwidth", (0, 1e-320, 1e6 + 1), (1e-6, 1e6), r"a number in \[1e-06, 1e\+06\]"),
         ("prompt_tokens", (0, 1.5), (1, 2), "an integer of at least 1"),
     ],
 )

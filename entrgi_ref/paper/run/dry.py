@@ -51,8 +51,8 @@ class Assumed:
     """Of the longest prompt of a batch, chat template included."""
 
     def __post_init__(self) -> None:
-        number("tflops", self.tflops, 0, 1e6)
-        number("bandwidth", self.bandwidth, 0, 1e6)
+        number("tflops", self.tflops, 1e-6, 1e6, low_allowed=True)
+        number("bandwidth", self.bandwidth, 1e-6, 1e6, low_allowed=True)
         integer("prompt_tokens", self.prompt_tokens, minimum=1)
 
 
