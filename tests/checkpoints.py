@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import string
 from pathlib import Path
 
 import torch
@@ -77,7 +78,13 @@ def causal(folder, kind=Qwen3Config):
 
 
 def of_words(folder, vocabulary):
-    """Give a checkpoint another vocabulary, of which nothing is put together from letters."""
+    """Give a checkpoint another vocabulary, of which nothing is put together from letters; they
+    take the places of its last tokens, so that no text loses any.
+    """
+    lacking = sorted({*string.ascii_letters, *string.digits} - vocabulary.keys())
+    last = sorted(vocabulary, key=vocabulary.__getitem__)[-len(lacking) :]
+    taken = {letter: vocabulary[token] for letter, token in zip(lacking, last, strict=True)}
+    vocabulary = {t: i for t, i in vocabulary.items() if t not in last} | taken
     for file in ("vocab.json", "merges.txt"):
         (folder / file).unlink()
     Tokenizer(BPE(vocabulary, [])).save(str(folder / "tokenizer.json"))

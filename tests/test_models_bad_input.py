@@ -19,6 +19,7 @@ from entrgi_ref import SamplingConfig, __main__, denoising, generate
 from entrgi_ref.models import Dream, SequenceReward
 from entrgi_ref.models.checkpoints import dtype_of, locate, quiet, require_positions
 from entrgi_ref.models.families import DREAM as FAMILY
+from entrgi_ref.models.tokenizers import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 HUB = {"model_type": "Dream", **json.loads((DREAM / "config.json").read_text())}
@@ -240,6 +241,18 @@ def test_weights_that_cannot_be_used(source, tmp_path):
         load(folder)
     refused(error, "layers.7")
 
+    folder = changed(source, tmp_path / "twice")
+    file = folder / "model.safetensors"
+    data = file.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    name, first = next((n, h) for n, h in header.items() if h.get("dtype") == "BF16" or "norm" in n)
+    other = f"{{{json.dumps(name)}:{json.dumps(first)},".encode() + data[9:end]
+    file.write_bytes(len(other).to_bytes(8, "little") + other + data[end:])
+    with pytest.raises(ValueError, match="do not load") as error:
+        load(folder)
+    refused(error, re.escape(f"the key '{name[:39]}"))
+
     folder = changed(source, tmp_path / "shape", config={"intermediate_size": 128})
     with pytest.raises(ValueError, match="checkpoint: ") as error:
         load(folder)
@@ -260,6 +273,42 @@ def test_tokenizers_that_cannot_be_used(tmp_path):
         with pytest.raises(ValueError, match="no tokenizer") as error:
             load(folder)
         refused(error, source.name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Replace", "pattern": {"String": "e"}, "content": ""}},
+        {
+            "pre_tokenizer": {
+                "type": "Split",
+                "pattern": {"Regex": "."},
+                "behavior": "Removed",
+                "invert": False,
+            }
+        },
+        {"model": "without a letter"},
+    ],
+    ids=["normalizer", "pre_tokenizer", "vocabulary"],
+)
+def test_a_tokenizer_that_leaves_letters_out(change, tmp_path):
+    """Prompts would be others, and answers would be scored without them."""
+    folder = changed(REWARD, tmp_path, tokenizer={"tokenizer_class": "PreTrainedTokenizerFast"})
+    file = folder / "tokenizer.json"
+    load_tokenizer(REWARD).save_pretrained(tmp_path)
+    whole = json.loads((tmp_path / "tokenizer.json").read_text())
+    file.write_text(json.dumps(whole))
+    load_tokenizer(folder)
+    if "model" in change:
+        words, merges = whole["model"]["vocab"], whole["model"]["merges"]
+        words["??"] = words.pop("e")
+        whole["model"]["merges"] = [pair for pair in merges if "e" not in "".join(pair)]
+    else:
+        whole |= change
+    file.write_text(json.dumps(whole))
+    with pytest.raises(ValueError, match="expected the same letters") as error:
+        load_tokenizer(folder)
+    refused(error, f"the tokenizer of {folder} makes ")
 
 
 def reward_of(folder):

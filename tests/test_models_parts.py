@@ -31,7 +31,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from checkpoints import DREAM, LONG, REWARD, SHORT, pair, response_tokens
+from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_tokens
 from entrgi_ref.models import (
     DenoiserCheckpoint,
     Dream,
@@ -394,11 +394,14 @@ def test_a_tokenizer_has_a_template_and_one_token_for_each_id(read):
         chat_template, vocabulary = "x", {"a": 0, "b": 1}
 
         def __call__(self, text, add_special_tokens):
-            assert (text, add_special_tokens) == ("some text", False)
+            assert (text, add_special_tokens) == (tokenizers.SENTENCE, False)
             return {"input_ids": [3]}
 
         def decode(self, ids):
             assert ids == [3]
+            return self.decoded
+
+        decoded = tokenizers.SENTENCE.upper()
 
         def get_vocab(self):
             return self.vocabulary
@@ -415,6 +418,11 @@ def test_a_tokenizer_has_a_template_and_one_token_for_each_id(read):
         read.tokenizer.chat_template = marked
         with refused("begins with a byte order mark, which would stand in each prompt"):
             read.load()
+    read.tokenizer.chat_template, read.tokenizer.decoded = "x", "The quick brown fox"
+    with refused(" makes 'The quick brown fox' of 'The quick .*, expected the same letters"):
+        read.load()
+    read.tokenizer.unk_token_id = 3  # it says itself what it does not know
+    assert read.load() is read.tokenizer
     read.tokenizer.decode = None  # what does not work is found here, and not after hours
     with refused(f"^checkpoint: the tokenizer of {read.folder} does not load: 'NoneType' object"):
         read.load()
@@ -607,6 +615,23 @@ def test_a_report_names_what_is_lacking_and_what_has_no_token():
     moved = found.to(torch.device("meta"))
     assert (moved.ids.device.type, moved.matched.device.type) == ("meta", "meta")
     assert moved.report() == found.report()
+    found = VocabularyMap.by_string(["a", "b\n" + "c" * 99], {"a": 0}, 0)
+    assert found.report().endswith(rf"it lacks 'b\n{'c' * 56}")
+
+
+def test_transformers_does_not_count_the_tokens_of_a_prompt(tmp_path, capfd):
+    """It says that many of them make errors, before there is one line that says so."""
+    folder = changed(REWARD, tmp_path, tokenizer={"model_max_length": 2})
+    ids = tokenizers.ids_of(tokenizers.load_tokenizer(folder), LONG, "the reward model")
+    assert len(ids) > 2
+    assert capfd.readouterr().err == ""
+
+
+def test_a_network_in_place_of_a_tokenizer_is_refused_in_one_line(tmp_path, capfd):
+    folder = changed(REWARD, tmp_path, tokenizer={"tokenizer_class": "AutoModel"})
+    with refused(rf"^checkpoint: the tokenizer of {folder} does not load: "):
+        tokenizers.load_tokenizer(folder)
+    assert capfd.readouterr().err == ""
 
 
 # --- checkpoints

@@ -386,6 +386,7 @@ def require_weights(folder: Path) -> dict[str, int]:
             with safe_open(file, "pt") as shard:
                 slices = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118
                 stored = {n: (s.get_dtype(), math.prod(s.get_shape())) for n, s in slices.items()}
+            _require_names_once(file)
         except Exception as error:  # of kinds of its own, such as for a truncated file
             raise ValueError(
                 f"checkpoint: the weights of {file} do not load: {one_line(error)}"
@@ -404,6 +405,13 @@ def require_weights(folder: Path) -> dict[str, int]:
                 )
             found[name] = file, size
     return {name: size for name, (_, size) in found.items()}
+
+
+def _require_names_once(file: Path) -> None:
+    """Raise `ValueError` if a weight stands twice in a header, where the last one would count."""
+    with file.open("rb") as shard:
+        header = shard.read(int.from_bytes(shard.read(8), "little"))
+    json.loads(header, object_pairs_hook=checks.without_doubles)
 
 
 STORED = ("F64", "F32", "F16", "BF16")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import tempfile
 import threading
 import warnings
@@ -22,6 +23,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .. import checks
 from ..protocols import prompt_key
+from .checkpoints import quiet
 from .templates import process
 
 
@@ -48,13 +50,20 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
         raise ValueError(f"checkpoint: {folder} has no tokenizer, none of {', '.join(files)}")
     _require_as_read(written, folder)
     _require_short(folder)
-    with working(f"checkpoint: the tokenizer of {folder} does not load"):
+    with working(f"checkpoint: the tokenizer of {folder} does not load"), quiet():
         tokenizer = loader.from_pretrained(folder, local_files_only=True)
-        tokenizer.decode(tokenizer("some text", add_special_tokens=False)["input_ids"])
+        ids = tokenizer(SENTENCE, add_special_tokens=False)["input_ids"]
+        back = tokenizer.decode(ids)
         _ = [getattr(tokenizer, f"{kind}_token_id") for kind in ("unk", "eos", "pad", "mask")]
     if getattr(tokenizer, "split_special_tokens", False):
         raise ValueError(
             "split_special_tokens: got True, with which the marks of a chat template are text"
+        )
+    tokenizer.model_max_length = sys.maxsize  # positions are counted here: `require_positions`
+    if tokenizer.unk_token_id not in ids and _letters(back) != _letters(SENTENCE):
+        raise ValueError(
+            f"checkpoint: the tokenizer of {folder} makes {back!r:.60} of {SENTENCE!r}, expected "
+            "the same letters: what it leaves out nobody would read"
         )
     _require_one_token_each(tokenizer, folder)
     _require_merges(tokenizer, folder)
@@ -68,6 +77,15 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
             "stand in each prompt: save it without"
         )
     return tokenizer
+
+
+SENTENCE = "The quick brown fox jumps over 13 lazy dogs"
+"""Each letter once at least."""
+
+
+def _letters(text: str) -> str:
+    """Of ASCII, and digits; small ones, as some tokenizers know no others."""
+    return "".join(c for c in text.lower() if c.isascii() and c.isalnum())
 
 
 @contextmanager
