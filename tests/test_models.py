@@ -1,6 +1,7 @@
 """Dream and sequence rewards on tiny checkpoints: exact where the claims are exact."""
 
 import ast
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import entrgi_ref
 from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_tokens, weights_in
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate, prompt_key, schedule
 from entrgi_ref.fast import nucleus
-from entrgi_ref.models import Dream, SequenceReward, VocabularyMap
+from entrgi_ref.models import Dream, SequenceReward, VocabularyMap, adapters
 from entrgi_ref.models.reading import backbone_of, positions
 from entrgi_ref.models.tokenizers import around_response, padded
 
@@ -556,6 +557,31 @@ def test_an_adapter_of_the_embeddings_is_in_the_table_that_answers_are_mixed_of(
     table = merged.network.get_input_embeddings().weight
     assert torch.equal(merged.embeddings, merged.vocabulary.embeddings(table, "eos"))
     assert (merged.embeddings - without.embeddings).abs().amax() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"r": 3}, "r: got 3, but its weights have a rank of at most 2"),
+        ({"rank_pattern": {"q_proj": 10**8}}, "rank_pattern: got 100000000, but its weights have"),
+        ({"target_modules": ["x"] * 5}, "target_modules: got 5 names, expected at most 4"),
+        ({"init_lora_weights": "pissa_niter_9"}, "init_lora_weights: got 'pissa_niter_9', with"),
+    ],
+)
+def test_an_adapter_that_would_take_any_time_or_memory(fields, said, tmp_path, monkeypatch):
+    """As peft makes all of it before anything is compared with the file."""
+    from peft import LoraConfig, get_peft_model
+
+    plain = AutoModelForSequenceClassification.from_pretrained(REWARD)
+    layers = LoraConfig(r=2, task_type="SEQ_CLS", target_modules=["q_proj", "embed_tokens"])
+    get_peft_model(plain, layers).save_pretrained(tmp_path, save_embedding_layers=False)
+    monkeypatch.setattr(adapters, "MOST_NAMES", 4)
+    monkeypatch.setattr(adapters, "MOST_RANK", 1)
+    adapters.Adapter.examine(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    with pytest.raises(ValueError, match=f"^adapter: {said}"):
+        adapters.Adapter.examine(tmp_path)
 
 
 # --- vocabularies

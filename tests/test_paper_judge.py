@@ -196,6 +196,11 @@ def test_unit_tests_of_a_file_are_asked_instead(run, model, tmp_path):
     assert judge.read_unit_tests(tmp_path / "mark.txt") == ("Is it brief?",)
     (tmp_path / "twice.txt").write_text("Is it so?\nB?\nIs it so?\nA?\n")  # which then counts twice
     assert judge.read_unit_tests(tmp_path / "twice.txt") == ("Is it so?", "B?", "Is it so?", "A?")
+    (tmp_path / "many.txt").write_text("Is it so?\n" * (judge.MOST_TESTS + 1))
+    with pytest.raises(
+        ValueError, match=rf"^unit_tests: .*many.txt has more than {judge.MOST_TESTS} "
+    ):
+        judge.read_unit_tests(tmp_path / "many.txt")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"unit_tests: .*bytes.txt is not text"):
         judge.read_unit_tests(tmp_path / "bytes.txt")

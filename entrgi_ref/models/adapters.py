@@ -39,8 +39,9 @@ class Adapter:
         if not weights.is_file():
             raise ValueError(f"adapter: {folder} has no adapter_model.safetensors")
         try:
-            with safe_open(weights, "pt"):
-                pass
+            with safe_open(weights, "pt") as file:
+                low = [name for name in file.keys() if LOW.search(name)]  # noqa: SIM118
+                rank = max((file.get_slice(name).get_shape()[0] for name in low), default=0)
         except Exception as error:  # of kinds of its own, such as for a truncated file
             raise ValueError(f"adapter: {weights} does not load: {one_line(error)}") from error
         written = read_json(folder / "adapter_config.json")
@@ -62,8 +63,24 @@ class Adapter:
                     f"adapter: {field}: got {written[field]!r}, with which an adapter cannot be "
                     "merged into the weights exactly"
                 )
+        if PISSA.fullmatch(str(written.get("init_lora_weights"))):
+            raise ValueError(
+                f"adapter: init_lora_weights: got {written['init_lora_weights']!r:.60}, with which "
+                "an adapter cannot be merged into the weights exactly"
+            )
+        pattern = written.get("rank_pattern")
+        by_layer = list(pattern.values()) if isinstance(pattern, dict) else []
+        for field, ranks in (("r", [written.get("r")]), ("rank_pattern", by_layer)):
+            for one in ranks:
+                if isinstance(one, int) and one > max(rank, MOST_RANK):
+                    said = f"got {one}, but its weights have a rank of at most {rank}"
+                    raise ValueError(f"adapter: {field}: {said}")
         for field in NAMES:
             found = written.get(field)
+            if isinstance(found, list) and len(found) > MOST_NAMES:
+                raise ValueError(
+                    f"adapter: {field}: got {len(found)} names, expected at most {MOST_NAMES}"
+                )
             if isinstance(found, str) and found not in WORDS:
                 raise ValueError(
                     f"adapter: {field}: got the pattern {found!r:.60}, expected a list of names: a "
@@ -120,6 +137,14 @@ UNSUPPORTED = ("lora_bias", "alora_invocation_tokens")
 
 BY_LAYER = ("rank_pattern", "alpha_pattern", "layers_pattern")
 """Fields in which peft takes the names of layers for patterns."""
+LOW = re.compile(r"lora_(embedding_)?A")
+"""In the name of the first of two matrices, which has as many rows as the rank."""
+PISSA = re.compile(r"pissa_niter_\d+")
+"""A start from singular values that chance has a part in."""
+MOST_RANK = 2**10
+"""peft makes weights of the rank that it is told, before they are compared with the file's."""
+MOST_NAMES = 2**14
+"""Each is compared with the name of each layer."""
 NAMES, WORDS = ("target_modules", "exclude_modules"), ("all-linear",)
 """Fields that name layers; and words that peft knows there."""
 

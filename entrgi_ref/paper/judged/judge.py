@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,8 @@ UNIT_TESTS = (
 is it well structured, clear and fluent; does it cover the full scope; is it free of harmful, biased
 or inappropriate content. The authors' own words are in their script."""
 
+MOST_TESTS = 2**12
+"""Lines of a file of them: each is a question about each answer."""
 DIGITS = ("1", "2", "3", "4", "5")
 NEW_TOKENS = 10
 """At most as many are generated. Source: authors' code."""
@@ -96,7 +99,10 @@ def read_unit_tests(file: Path | None) -> tuple[str, ...]:
         return UNIT_TESTS
     if not file.is_file():
         raise ValueError(f"unit_tests: there is no file {file}")
-    tests = tuple(line.strip() for line in read_text("unit_tests", file))
+    lines = islice(read_text("unit_tests", file), MOST_TESTS + 1)
+    tests = tuple(line.strip() for line in lines)
+    if len(tests) > MOST_TESTS:
+        raise ValueError(f"unit_tests: {file} has more than {MOST_TESTS} lines, expected fewer")
     tests = tuple(test for test in tests if test)
     if not tests:
         raise ValueError(f"unit_tests: {file} is empty")
