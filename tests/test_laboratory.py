@@ -289,6 +289,13 @@ def test_a_file_nested_too_deep_to_be_read_is_damaged(tmp_path):
         experiment.results(Squares(), tmp_path, MADE, lambda _: None)
 
 
+def test_where_results_cannot_be_kept_nothing_is_measured(tmp_path, monkeypatch):
+    (tmp_path / "units").write_text("")
+    monkeypatch.setattr(Squares, "measure", lambda *_: pytest.fail("measures a unit"))
+    with pytest.raises(ValueError, match=f"^out: cannot write to {tmp_path}/units: File exists$"):
+        experiment.results(Squares(), tmp_path, MADE, lambda _: None)
+
+
 @pytest.mark.parametrize("name", experiment.EXPERIMENTS)
 def test_the_records_are_of_the_settings_and_seeds_that_the_commands_have(name):
     one = experiment.EXPERIMENTS[name]

@@ -103,6 +103,17 @@ def test_what_would_end_a_run_without_a_word_is_one_line_too(module, does, said)
         OwnWeight.load("my_weights:half")(torch.randn(5, 9))
 
 
+def test_a_module_that_puts_all_tensors_elsewhere_is_one_line(module):
+    module("import torch\ntorch.set_default_device('meta')\ndef half(l): return l.new_ones(4)")
+    try:
+        with pytest.raises(
+            ValueError, match=r"gives torch.float32 that is on meta, expected plain"
+        ):
+            OwnWeight.load("my_weights:half")
+    finally:
+        torch.set_default_device(None)
+
+
 def test_ctrl_c_in_a_function_is_no_error_of_its(module):
     module(
         "TURN = []\ndef half(l):\n    if len(l) in TURN: raise KeyboardInterrupt\n"

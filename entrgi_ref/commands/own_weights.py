@@ -172,11 +172,11 @@ def _try_out(given: str, weight: WeightFunction) -> None:
         raise
     except BaseException as error:
         raise ValueError(_failed(given, before, error)) from error
+    _require_plain(given, found)
     if not torch.equal(logits, before):  # by `data` or numpy, which torch does not count
         raise ValueError(
             f"method: {given}: it wrote into what it was given, which it may only read"
         )
-    _require_plain(given, found)
     checks.shape(f"method: the weights of {given}", found, (4,), "[n], one for each row of logits")
     outside = found[~((found >= 0) & (found <= 1))].tolist()
     if outside:

@@ -104,6 +104,7 @@ def results(
     """
     require_writable(folder)
     require_no_link(folder, "units")
+    require_writable(folder / "units")  # before a unit is measured, which takes minutes
     about = json.loads(json.dumps({**made_with, "settings": design.settings}))
     file = folder / "settings.json"
     if file.exists():
