@@ -39,6 +39,16 @@ def test_expectation_has_no_E_and_aps_no_D(case):
     assert discreteness_error(interpolate(soft, hard, 0 * w + 1), hard).max() < 1e-12
 
 
+def test_distances_in_bfloat16_are_those_of_the_numbers_given():
+    """Their difference is not rounded: 8 digits after one, less what is far smaller."""
+    one = torch.tensor([[1.0, 1.0]], dtype=torch.bfloat16)
+    other = torch.tensor([[2.0**-9, 3 * 2.0**-10]], dtype=torch.bfloat16)
+    for distance in (approximation_error, discreteness_error):
+        found = distance(one, other)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, (one.float() - other.float()).norm(dim=1))
+
+
 def test_the_entropy_of_a_record_has_no_epsilon():
     """That of the weight is the method's, this one is what is observed."""
     psi = torch.tensor([[0.0, -torch.inf], [0.0, 0.0]], dtype=torch.float64)

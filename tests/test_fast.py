@@ -307,7 +307,7 @@ def test_the_nucleus_of_a_small_vocabulary_is_that_of_a_sort_in_every_bit(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("width", [300, 1000, fast.LARGE + 5])
+@pytest.mark.parametrize("width", [300, 1000, fast.LARGE + 5, 2**17])
 def test_of_many_equals_the_lower_ids_are_in_and_beside_them_rows_without_any(width, dtype):
     even = torch.full((1, width), 1 / width)
     p = torch.cat([even, random_rows("spread", 2, width, 0)]).to(dtype)
