@@ -306,7 +306,7 @@ def test_a_tokenizer_that_leaves_letters_out(change, tmp_path):
     else:
         whole |= change
     file.write_text(json.dumps(whole))
-    with pytest.raises(ValueError, match="expected the same letters") as error:
+    with pytest.raises(ValueError, match="expected all of its letters") as error:
         load_tokenizer(folder)
     refused(error, f"the tokenizer of {folder} makes ")
 

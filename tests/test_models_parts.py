@@ -419,7 +419,7 @@ def test_a_tokenizer_has_a_template_and_one_token_for_each_id(read):
         with refused("begins with a byte order mark, which would stand in each prompt"):
             read.load()
     read.tokenizer.chat_template, read.tokenizer.decoded = "x", "The quick brown fox"
-    with refused(" makes 'The quick brown fox' of 'The quick .*, expected the same letters"):
+    with refused(" makes 'The quick brown fox' of 'The quick .*, expected all of its letters"):
         read.load()
     read.tokenizer.unk_token_id = 3  # it says itself what it does not know
     assert read.load() is read.tokenizer

@@ -60,10 +60,12 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
             "split_special_tokens: got True, with which the marks of a chat template are text"
         )
     tokenizer.model_max_length = sys.maxsize  # positions are counted here: `require_positions`
-    if tokenizer.unk_token_id not in ids and _letters(back) != _letters(SENTENCE):
+    left = iter(back.lower())  # some tokenizers know no capitals
+    lost = [c for c in SENTENCE.lower() if c.isalnum() and c not in left]
+    if lost and tokenizer.unk_token_id not in ids:
         raise ValueError(
             f"checkpoint: the tokenizer of {folder} makes {back!r:.60} of {SENTENCE!r}, expected "
-            "the same letters: what it leaves out nobody would read"
+            "all of its letters: what is left out nobody would read"
         )
     _require_one_token_each(tokenizer, folder)
     _require_merges(tokenizer, folder)
@@ -81,11 +83,6 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
 
 SENTENCE = "The quick brown fox jumps over 13 lazy dogs"
 """Each letter once at least."""
-
-
-def _letters(text: str) -> str:
-    """Of ASCII, and digits; small ones, as some tokenizers know no others."""
-    return "".join(c for c in text.lower() if c.isascii() and c.isalnum())
 
 
 @contextmanager
