@@ -1158,6 +1158,10 @@ def test_the_steps_of_the_loop_check_what_they_are_given(as_users_run_it):
     logits = torch.zeros(6, 14)
     with pytest.raises(ValueError, match=r"top_p: got 0"):
         draw_candidates(logits, logits, lambda p: tokens, 0.7, 0)
+    with pytest.raises(ValueError, match=r"^guided_logits: got \[1\], expected Float\[Tensor"):
+        draw_candidates(logits, [1], lambda p: tokens, 0.7, 0.9)
+    with pytest.raises(ValueError, match=r"^denoiser: got None, expected Denoiser$"):
+        predict(None, tokens, masked, masked)
     candidates = draw_candidates(logits, logits, lambda p: tokens, 0.7, 0.9)
     with pytest.raises(ValueError, match=r"order: got 'entopy'.*did you mean 'entropy'"):
         rank(candidates, None, "entopy")

@@ -209,7 +209,7 @@ def test_inverse_cdf_wants_a_number_for_each_row(as_users_run_it, V):
         inverse_cdf(torch.full((2, V), 1 / V), torch.tensor([0.1]))
 
 
-@pytest.mark.parametrize("seed", [1.9, "1", True, 2**63, None])
+@pytest.mark.parametrize("seed", [1.9, "1", True, 2**63, -(2**63) - 1, None])
 def test_a_seed_is_an_integer(as_users_run_it, seed):
     with pytest.raises(ValueError, match="seed: got"):
         KeyedDraws.of(seed, [1], 2)

@@ -931,6 +931,7 @@ def test_weights_that_do_not_fit_are_named(loaded, tmp_path):
     more = "has weights that the architecture does not:"
     for report, said in (
         ({"missing_keys": {"b", "a"}}, "lacks a, b"),
+        ({"missing_keys": {"lm_head.weight"}}, "lacks lm_head.weight"),
         ({"unexpected_keys": {"c"}}, f"{more} c"),
         ({"unexpected_keys": {"score.bias", "lm_head.weight"}}, f"{more} score.bias"),
         (

@@ -494,6 +494,7 @@ FOREIGN = {"base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight": tor
         ({"config": {"peft_type": "IA3"}}, "peft_type: got 'IA3', expected 'LORA'"),
         ({"config": {"peft_type": REMOVED}}, "peft_type: got None"),
         ({"config": {"scaled_twice": True}}, "does not know scaled_twice"),
+        ({"config": {"lora_scale": 0.5, "how": "so"}}, "does not know how, lora_scale"),
         ({"config": {"r": 0}}, "does not fit"),
         ({"config": {"target_modules": "(([a-z0-9_.]+)+)+!"}}, "target_modules: got the pattern"),
         ({"config": {"exclude_modules": "([a-z]+)+!"}}, "exclude_modules: got the pattern"),

@@ -53,6 +53,14 @@ def score() -> str:
     return "\n".join(lines)
 
 
+def by_hand() -> str:
+    """How many mutants that somebody wrote were caught, by room."""
+    lines = ["| Room | Tried | Caught |", "|---|---:|---:|"]
+    found = records.read("mutants-by-hand")["rooms"]
+    lines += [f"| {room} | {tried} | {caught} |" for room, (caught, tried) in found.items()]
+    return "\n".join(lines)
+
+
 def wilson(caught: int, tried: int) -> tuple[float, float]:
     """Wilson's 95% interval of a share."""
     z = 1.96

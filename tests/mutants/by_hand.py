@@ -83,11 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tests = score.tests_of(counted, mutant, float("inf"))
             imported = score.when_imported(counted.lines, mutant)
             running[pool.submit(score.caught, mutant, *tests, imported)] = mutant
-        for done in as_completed(running):
+        for number, done in enumerate(as_completed(running), 1):
             mutant = running[done]
             if not done.result():
                 survivors.append(mutant)
                 print(f"survived: {mutant.file}: {mutant.why}", flush=True)
+            if number % 50 == 0:
+                print(f"[{number}/{len(found)}]", file=sys.stderr, flush=True)
     room_of = {file: room for room in ROOMS for file in files(score.ROOT, room)}
     tried, left = (Counter(room_of[one.file] for one in some) for some in (found, survivors))
     from entrgi_ref.commands.provenance import commit, versions
