@@ -1158,14 +1158,18 @@ def test_the_steps_of_the_loop_check_what_they_are_given(as_users_run_it):
     logits = torch.zeros(6, 14)
     with pytest.raises(ValueError, match=r"top_p: got 0"):
         draw_candidates(logits, logits, lambda p: tokens, 0.7, 0)
-    with pytest.raises(ValueError, match=r"^guided_logits: got \[1\], expected Float\[Tensor"):
-        draw_candidates(logits, [1], lambda p: tokens, 0.7, 0.9)
-    with pytest.raises(ValueError, match=r"^denoiser: got None, expected Denoiser$"):
-        predict(None, tokens, masked, masked)
     candidates = draw_candidates(logits, logits, lambda p: tokens, 0.7, 0.9)
     with pytest.raises(ValueError, match=r"order: got 'entopy'.*did you mean 'entropy'"):
         rank(candidates, None, "entopy")
     assert denoiser.calls == 0
+
+
+def test_the_steps_of_the_loop_say_which_argument_is_of_another_kind(as_users_run_it):
+    logits, masked = torch.zeros(2, 5), torch.ones(1, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"^draw: got 3, expected Callable"):
+        draw_candidates(logits, logits, 3, 0.7, 0.9)
+    with pytest.raises(ValueError, match=r"^denoiser: got None, expected Denoiser"):
+        predict(None, masked.long(), masked, masked)
 
 
 def test_it_runs_with_deterministic_algorithms_on_a_cpu():

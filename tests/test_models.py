@@ -816,6 +816,7 @@ def test_what_a_gpu_does_is_recorded_once_per_batch(single, monkeypatch):
     def recorder(function, samples):
         recordings.append([tuple(sample.shape) for sample in samples])
         assert [sample.requires_grad for sample in samples] == [True, False, False]
+        assert torch.is_grad_enabled()
 
         def replay(*inputs):
             for sample, now in zip(samples, inputs, strict=True):
@@ -832,6 +833,11 @@ def test_what_a_gpu_does_is_recorded_once_per_batch(single, monkeypatch):
     assert len(recordings) == 1
     assert torch.equal(replayed.tokens, plain.tokens)
     assert torch.equal(replayed.rewards, plain.rewards)
+    response, masked, mixed, likeliest = inputs(denoiser, reward, [SHORT])
+    graphed = replace(reward, cuda_graphs=True).bind([SHORT], 1).at(response, masked)
+    with torch.no_grad():  # the first call, which is recorded for those that follow
+        graphed(mixed.detach(), likeliest)
+    assert len(recordings) == 2
 
 
 def test_graphs_of_a_gpu_need_one(single):

@@ -1772,6 +1772,17 @@ def test_a_network_may_differ_by_a_thousandth(both, which, monkeypatch):
                 require(network)
 
 
+def test_a_network_whose_numbers_are_nan_is_not_supported(both):
+    """All comparisons with them are false."""
+    causal_model, classifier = (copy.deepcopy(one.network) for one in both)
+    causal_model.get_output_embeddings().weight[5] = torch.nan
+    with refused("it is not supported$"):
+        reading.require_own_logits(causal_model)
+    classifier.score.weight[:] = torch.nan
+    with refused("read in two parts"):
+        reading.require_own_scores(classifier)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_sixteen_bits_only_what_is_far_off_is_noticed(both, dtype, monkeypatch):
     network = copy.deepcopy(both[0].network).to(dtype)
