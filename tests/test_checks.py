@@ -176,6 +176,8 @@ def test_seeds_and_keys():
     ):
         message = f"keys: got {wrong!r}, expected {count} integers, one per prompt"
         refused(message, checks.keys, wrong, prompts)
+    said = f"keys: got '{'1' * 59} ..., expected 2 integers, one per prompt"
+    refused(said, checks.keys, "1" * 100, 2)
     assert checks.keys([1], beside=None) == [1]
     message = "keys: got keys beside draws, expected one or the other"
     refused(message, checks.keys, [1], 1, beside=[])
@@ -251,6 +253,8 @@ def test_a_vocabulary_of_both_networks():
     for wrong in ([True], torch.zeros(3), torch.ones(1, 3, dtype=torch.bool)):
         message = f"denoiser.writable: got {checks.shown(wrong, 60)}, expected a bool tensor [V]"
         refused(message, checks.vocabulary, wrong, 2, torch.zeros(3, 4))
+    said = f"denoiser.writable: got {str([True] * 100)[:60]} ..., expected a bool tensor [V]"
+    refused(said, checks.vocabulary, [True] * 100, 2, torch.zeros(3, 4))
     message = "reward.embeddings: got shape [2, 4], expected [V, d] = [3, any]"
     refused(message, checks.vocabulary, writable, 2, torch.zeros(2, 4))
     for wrong, expected in (
@@ -367,6 +371,10 @@ def test_rewards_have_a_gradient():
 
 def test_a_score_for_each_answer():
     checks.scores(torch.zeros(4), ["a", "b"], 2)
+    for dtype in (torch.bool, torch.complex64):
+        wrong = torch.zeros(4, dtype=dtype)
+        said = f"reward.score: got {dtype}, expected real numbers"
+        refused(said, checks.scores, wrong, ["a", "b"], 2)
     message = "reward.score: got shape [3], expected [S], one number per response = [4]"
     refused(message, checks.scores, torch.zeros(3), ["a", "b"], 2)
     refused(
