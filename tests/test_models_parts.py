@@ -1522,6 +1522,8 @@ def test_room_is_for_the_tokens_of_the_conversation_alone(monkeypatch):
     checkpoint.require_room(["d e"], 3)
     with refused("takes 9 positions, the reward model has 8;"):
         checkpoint.require_room(["d", "d e"], 4)
+    with refused("takes 9 positions, the reward model has 8;"):
+        checkpoint.require_room(["longer-in-letters", "d e", "another-long-one"], 4)
 
 
 def test_what_unmatched_tokens_are_read_as():
