@@ -208,6 +208,9 @@ def test_logits_of_a_denoiser():
     for dtype in (torch.complex64, torch.int64):
         message = f"the denoiser's logits: got {dtype}, expected floating point"
         refused(message, checks.logits, torch.zeros(2, 3, dtype=dtype), 2, 3)
+    for wrong in (torch.zeros(2, 3).to_sparse(), torch.zeros(2, 3, device="meta")):
+        message = f"the denoiser's logits: got {wrong.layout} on {wrong.device}"
+        refused(message, checks.logits, wrong, 2, 3)
     with pytest.raises(ValueError, match="the denoiser's logits: got "):
         checks.logits(torch.zeros(2, 3), 2, 4)
 

@@ -209,6 +209,12 @@ def test_inverse_cdf_wants_a_number_for_each_row(as_users_run_it, V):
         inverse_cdf(torch.full((2, V), 1 / V), torch.tensor([0.1]))
 
 
+def test_inverse_cdf_of_no_rows_is_none_and_of_no_tokens_refused(as_users_run_it):
+    assert inverse_cdf(torch.zeros(0, 3), torch.zeros(0)).tolist() == []
+    with pytest.raises(ValueError, match=r"^probabilities: got none, expected those of one token"):
+        inverse_cdf(torch.zeros(2, 0), torch.zeros(2))
+
+
 @pytest.mark.parametrize("seed", [1.9, "1", True, 2**63, -(2**63) - 1, None])
 def test_a_seed_is_an_integer(as_users_run_it, seed):
     with pytest.raises(ValueError, match="seed: got"):
