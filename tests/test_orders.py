@@ -154,7 +154,7 @@ def test_commits_are_those_of_a_sort_in_words(seed, put_last):
     chance, S, N = random.Random(seed), 4, 6
     masked = torch.tensor([[chance.random() < 0.8 for _ in range(N)] for _ in range(S)])
     n = int(masked.sum())
-    confidence = chance.choices([-math.inf, -1.5, 0.0, 0.25, math.inf, math.nan], k=n)
+    confidence = chance.choices([-math.inf, -1.5, 0.0, 0.25, 0.25 + 1e-12, math.inf, math.nan], k=n)
     tokens, quota = chance.choices(range(3), k=n), chance.choices(range(N + 1), k=S)
     given = (torch.tensor(tokens).long(), torch.tensor(confidence).double(), torch.tensor(quota))
     found = commit(*given, masked, put_last)
