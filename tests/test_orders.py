@@ -156,8 +156,8 @@ def test_commits_are_those_of_a_sort_in_words(seed, put_last):
     n = int(masked.sum())
     confidence = chance.choices([-math.inf, -1.5, 0.0, 0.25, 0.25 + 1e-12, math.inf, math.nan], k=n)
     tokens, quota = chance.choices(range(3), k=n), chance.choices(range(N + 1), k=S)
-    given = (torch.tensor(tokens).long(), torch.tensor(confidence).double(), torch.tensor(quota))
-    found = commit(*given, masked, put_last)
+    ranks = torch.tensor(confidence, dtype=torch.float64)
+    found = commit(torch.tensor(tokens).long(), ranks, torch.tensor(quota), masked, put_last)
 
     expected, place = torch.zeros_like(masked), iter(range(n))
     for s in range(S):
