@@ -248,6 +248,8 @@ def test_what_a_denoiser_reads_of_ids():
     for wrong in (["a"], ["a", 1], "ab", None, ["a", "b", "c"]):
         message = f"denoiser.decode: got {wrong!r}, expected a list of 2 strings"
         refused(message, checks.texts, wrong, 2)
+    said = f"denoiser.decode: got '{'a' * 59} ..., expected a list of 2 strings"
+    refused(said, checks.texts, "a" * 100, 2)
 
 
 def test_a_vocabulary_of_both_networks():

@@ -14,7 +14,7 @@ HARMLESS = TESTS / "mutants" / "harmless.json"
 """Why a survivor is harmless: file -> change -> reason."""
 
 
-RECORDS = ("mutants-toy-experiments", "mutants-models", "mutants-models-toy")
+RECORDS = ("mutants", "mutants-toy-experiments", "mutants-models", "mutants-models-toy")
 """All of the algorithm's mutants, and shares of those of the other rooms."""
 
 
