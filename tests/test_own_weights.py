@@ -393,6 +393,8 @@ def test_two_modules_may_not_have_one_name(module):
     module(HALF.replace("0.5", "0.4"), "your_weights")
     names, own = named(["my_weights:half_of_entrgi", "bon", "my_weights:other"], ["bon"])
     assert (names, list(own)) == (["half_of_entrgi", "bon", "other"], ["half_of_entrgi", "other"])
+    alone = Plan.of("main", TINY_BASE, [1], 1, 1, ["my_weights:half_of_entrgi"])
+    assert alone.methods == ("half_of_entrgi",)
     with pytest.raises(ValueError, match="is the name of another method"):
         named(["my_weights:half_of_entrgi", "your_weights:half_of_entrgi"], [])
     del sys.modules["your_weights"]

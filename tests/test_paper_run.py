@@ -1091,6 +1091,10 @@ def test_lines_count_what_their_cell_has_reached(tmp_path, capsys):
         "12 of 16 prompts: digits bon seed 2",
         "16 of 16 prompts: digits entrgi seed 2",
     ]
+    start.run(plan_of(seeds=[3]), TinyTestbed(), tmp_path, print)  # others do not count
+    said = capsys.readouterr().err
+    found = [line.partition(",")[0] for line in said.splitlines() if " prompts: " in line]
+    assert found == ["4 of 8 prompts: digits bon seed 3", "8 of 8 prompts: digits entrgi seed 3"]
 
 
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch, capfd, benchmark):
