@@ -315,6 +315,23 @@ def test_networks_of_a_language_work_in_generate(testbed):
             assert testbed.valid(response) == testbed.language.is_valid(words)
 
 
+def test_each_trajectory_of_a_language_is_guided_for_its_own_prompt(testbed):
+    reward, prompts = testbed.rewards["small"], testbed.held_out_prompts(2)
+    words = testbed.language.writable.nonzero().flatten()
+    g = torch.Generator().manual_seed(3)
+    response = words[torch.randint(len(words), (4, LENGTH), generator=g)]
+    masked = torch.rand(response.shape, generator=g) < 0.5
+
+    def found(prompts, trajectories, rows):
+        step = reward.bind(prompts, trajectories).at(response[rows], masked[rows])
+        likeliest = response[rows][masked[rows]]
+        return step(reward.embeddings[likeliest], likeliest)
+
+    alone = [found([prompts[row // 2]], 1, [row]) for row in range(4)]
+    torch.testing.assert_close(found(prompts, 2, [0, 1, 2, 3]), torch.cat(alone))
+    assert not torch.allclose(found(prompts[1:], 1, [1]), alone[1])
+
+
 def test_what_a_testbed_says_of_its_networks(testbed):
     language = testbed.language
     denoiser, small = testbed.denoiser.network, testbed.rewards["small"].network

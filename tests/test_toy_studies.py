@@ -991,6 +991,17 @@ def test_a_record_says_where_its_numbers_come_from(monkeypatch, tmp_path):
     assert (tmp_path / "run.json").read_text() == '{\n "a": {\n  "b": [\n   1\n  ]\n }\n}\n'
 
 
+def test_the_seconds_of_a_method_are_its_own(monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(demo_module.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(demo_module, "generate", lambda *given: given[-1].seed)
+    monkeypatch.setattr(demo_module, "records_of", lambda *given: [given[1:]])
+    pretended = SimpleNamespace(denoiser=None, reward=None)
+    methods = dict.fromkeys(("bon", "aps", "entrgi"), BASE)
+    found = list(demo_module._compared(pretended, methods, ["a"], [1, 2]))
+    assert found == [(method, seed, 1.0) for seed in (1, 2) for method in methods]
+
+
 def test_numbers_that_are_not_finite_are_null_in_a_record(tmp_path):
     alone = asdict(Estimate(3.0, math.nan, math.nan))
     rows = {"rows": [alone, (np.float64("inf"), np.float64(1.5))], "word": "nan"}
