@@ -94,6 +94,7 @@ def changed(content, path, value):
         ("seed", True, "its seed is True, expected an integer"),
         ("seed", 2**63, f"its seed is {2**63}, expected an integer"),
         ("seed", ..., "it has no seed"),
+        ("idx", -1, "its idx is -1, expected 0 or more"),
         ("prompt", 3, "its prompt is 3, expected a text"),
         ("method", "a/b", "its method is 'a/b', expected a name without / and control characters"),
         ("benchmark", "", "its benchmark is '', expected a name without"),

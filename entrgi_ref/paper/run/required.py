@@ -273,6 +273,8 @@ NAMES = ("experiment", "benchmark", "method")
 def _require_status(record: Record) -> None:
     if record["status"] not in ("ok", "failed"):
         raise ValueError(f"its status is {record['status']!r:.40}, expected 'ok' or 'failed'")
+    if record["idx"] < 0:
+        raise ValueError(f"its idx is {record['idx']}, expected 0 or more")
     require_names(record, NAMES)
     require_names(record.get("settings", {}), ("reward",))
     _require_variant(record["variant"], "variant")
