@@ -366,6 +366,17 @@ def test_prompts_are_those_of_words_then_of_the_file(monkeypatch, tmp_path):
     assert asked(["a"], None, ["x _"]) == [Asked("a", "x _")]
 
 
+def test_a_pipe_that_nobody_may_write_to_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="it is a pipe to which nobody may write; give --from -"):
+        asked([], str(tmp_path / "pipe"), [])
+    end, other = os.pipe()
+    os.write(other, b"why\nhow\n")
+    os.close(other)
+    assert asked([], f"/dev/fd/{end}", []) == [Asked("why"), Asked("how")]  # as of <(...)
+    os.close(end)
+
+
 def test_too_many_lines_of_prompts(monkeypatch, tmp_path):
     """All of them would be looked at before the first is answered."""
     monkeypatch.setattr(asking, "MOST_LINES", 3)

@@ -16,6 +16,8 @@ from .shown import counted
 STDIN = "-"
 NO_LINES = (".json", ".csv", ".tsv", ".parquet")
 """Endings of files whose lines are no prompts."""
+OPEN = "fd"
+"""The folder of what the shell has opened, as for `--from <(...)`: such a pipe has its writer."""
 MOST_LINES = 2**16
 """Of prompts: all are looked at before the first is answered."""
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
@@ -78,6 +80,8 @@ def _of_file(file: str) -> list[Asked]:
             "with an object in each line"
         )
     try:
+        if Path(file).is_fifo() and Path(file).parent.name != OPEN:
+            raise ValueError("it is a pipe to which nobody may write; give --from - <PIPE")
         lines = list(islice(read_lines(Path(file)), MOST_LINES + 1))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
