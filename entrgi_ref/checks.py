@@ -72,7 +72,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, one) for one in inner)
     if origin is Callable:
         return callable(value)
-    if origin is not None and issubclass(origin, Iterable):
+    if isinstance(origin, type) and issubclass(origin, Iterable):
         several = isinstance(value, origin) and not isinstance(value, str)
         return several and (not inner or all(_fits(one, inner[0]) for one in value))
     if hint is Any or not isinstance(hint, type):

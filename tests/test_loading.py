@@ -564,3 +564,8 @@ def test_a_dry_plan_counts_with_rounded_weights(tmp_path):
 
 def test_the_command_line_offers_what_there_is():
     assert tuple(PACKAGES) == BITS
+
+
+def test_an_option_that_there_is_not_is_named():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'quantise'"):
+        load_denoiser(DREAM, quantise="8bit")
