@@ -235,8 +235,13 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint: {path.parent} has no {path.name}")
     try:
         content = json.loads(
-            path.read_text(encoding="utf-8"), parse_constant=_no_number, parse_float=_finite
+            path.read_text(encoding="utf-8"),
+            parse_constant=_no_number,
+            parse_float=_finite,
+            object_pairs_hook=checks.without_doubles,
         )
+    except checks.DoubleKeyError as error:
+        raise ValueError(f"checkpoint: {path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"checkpoint: {path} is not JSON ({error})") from error
     if not isinstance(content, dict):

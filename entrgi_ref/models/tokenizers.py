@@ -49,6 +49,7 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     if not any((folder / file).is_file() for file in files):
         raise ValueError(f"checkpoint: {folder} has no tokenizer, none of {', '.join(files)}")
     _require_as_read(written, folder)
+    _require_keys_once(folder)
     _require_short(folder)
     with working(f"checkpoint: the tokenizer of {folder} does not load"), quiet():
         tokenizer = loader.from_pretrained(folder, local_files_only=True)
@@ -68,6 +69,7 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
             "all of its letters: what is left out nobody would read"
         )
     _require_one_token_each(tokenizer, folder)
+    _require_declared(tokenizer, folder)
     _require_merges(tokenizer, folder)
     template = tokenizer.chat_template  # several of them, by name, are a mapping
     if not (isinstance(template, str | Mapping) and template):
@@ -138,6 +140,27 @@ def _require_one_token_each(tokenizer: PreTrainedTokenizerBase, folder: Path) ->
         of[index] = token
 
 
+def _require_declared(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Raise `ValueError` if an added token has another id than its file says. Where one is missing
+    or stands twice, libraries number those that follow by their order, without a word.
+    """
+    known, config = tokenizer.get_vocab(), folder / "tokenizer_config.json"
+    listed = _written(folder / "tokenizer.json").get("added_tokens")
+    by_id = _written(config).get("added_tokens_decoder")
+    declared = [("tokenizer.json", one) for one in listed or [] if isinstance(one, Mapping)]
+    if isinstance(by_id, Mapping):
+        each = [{"id": int(i), **one} for i, one in by_id.items()]
+        declared += [(config.name, one) for one in each]
+    for file, one in declared:
+        content = one.get("content", "")
+        if known.get(content) != one.get("id"):
+            found = f"the id {known[content]}" if content in known else "no id"
+            raise ValueError(
+                f"checkpoint: the tokenizer of {folder} gives {content!r:.60} {found}, but {file} "
+                f"says {one.get('id')}"
+            )
+
+
 def _require_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Raise `ValueError` if some tokens of a byte-level vocabulary cannot be made from letters, as
     when a download of merges.txt broke off, or if a letter is missing, which would be left out.
@@ -189,6 +212,28 @@ def _require_as_read(written: Mapping[str, Any], folder: Path) -> None:
         )
 
 
+def _require_keys_once(folder: Path) -> None:
+    """Raise `ValueError` for a key that stands twice in a file, such as a token with two ids: only
+    the last would count.
+    """
+    for name in WRITTEN:
+        try:
+            text = (folder / name).read_text(encoding="utf-8")
+            json.loads(text, object_pairs_hook=checks.without_doubles)
+        except checks.DoubleKeyError as error:
+            raise ValueError(f"checkpoint: {folder / name}: {error}") from error
+        except (OSError, ValueError, RecursionError):
+            continue  # it is not there, or loading it says what is wrong
+
+
+WRITTEN = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
+"""The files of a tokenizer that hold objects of JSON."""
 NAMED_TEMPLATE = "additional_chat_templates/default.jinja"
 
 
@@ -399,14 +444,21 @@ def answered(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> 
 def around_response(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, str]:
     """What the chat template writes before an answer and after it.
 
-    Found by splitting at a placeholder. Source: authors' code.
+    Found by splitting at a placeholder. Source: authors' code; that another one is tried: ours.
     """
     parts = [""]
     for placeholder in ("RESPONSE", f"RESPONSE{prompt_key(prompt) % 2**64:016x}"):
         if placeholder not in prompt:
             parts = conversation(tokenizer, prompt, placeholder).split(placeholder)
         if len(parts) == 2:  # else the word may stand in the template itself
-            return parts[0], parts[1]
+            before, after = parts
+            other = placeholder[::-1]
+            if conversation(tokenizer, prompt, other) != f"{before}{other}{after}":
+                raise ValueError(
+                    "checkpoint: its chat template writes something else around another answer, or "
+                    "in its place"
+                )
+            return before, after
     raise ValueError(
         f"checkpoint: its chat template shows an answer {len(parts) - 1} times, expected once"
     )
