@@ -289,7 +289,7 @@ MACROS: dict[str, Callable[..., str]] = {
     "notebook": notebook,
     "mistakes": mutants.mistakes,
     "score": mutants.score,
-    "by_hand": mutants.by_hand,
+    "written": mutants.written,
     "survivors": mutants.survivors,
     "symbols": symbols.table,
     "letters": symbols.letters,

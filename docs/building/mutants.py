@@ -53,7 +53,7 @@ def score() -> str:
     return "\n".join(lines)
 
 
-def by_hand() -> str:
+def written() -> str:
     """How many mutants that somebody wrote were caught, by room."""
     lines = ["| Room | Tried | Caught |", "|---|---:|---:|"]
     found = records.read("mutants-by-hand")["rooms"]
