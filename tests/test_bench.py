@@ -99,12 +99,17 @@ def test_the_bare_networks_are_asked_what_we_ask_them():
 
 
 def test_the_peak_is_of_what_is_held_at_once():
-    with benching._peak(torch.device("cpu")) as peak:
-        for _ in range(3):
-            tables = torch.ones(16, 2**20)
-            time.sleep(0.02)  # for the watcher to look
-    assert len(tables) == 16
-    assert 0.9 < peak[0] / (16 * 2**20 * 4) < 2.5
+    """The least of a few looks, as what else the process does can only add to it."""
+    found = []
+    for _ in range(3):
+        with benching._peak(torch.device("cpu")) as peak:
+            for _ in range(3):
+                tables = torch.ones(16, 2**20)
+                time.sleep(0.02)  # for the watcher to look
+        assert len(tables) == 16
+        del tables
+        found.append(peak[0])
+    assert 0.9 < min(found) / (16 * 2**20 * 4) < 2.5
 
 
 @pytest.mark.slow
