@@ -341,8 +341,11 @@ class Other:
 def other():
     RATE = 3.0
 
+TWICE = 1.0
+TWICE = 2.0 * TWICE
+
 def half(logits):
-    assert os.path.sep
+    assert os.path.sep and TWICE
     return scaled(entrgi(logits)) * m.sqrt(FACTOR) * Kind.value
 """
 
@@ -360,6 +363,8 @@ def half(logits):
         (("value = 0.9", "value = 0.5"), True),
         (("UNUSED = 2", "UNUSED = 3"), True),
         (("RATE = 3.0", "RATE = 4.0"), True),
+        (("TWICE = 1.0", "TWICE = 1.5"), False),
+        (("TWICE = 2.0", "TWICE = 2.5"), False),
         (("logits)) *", "logits)) * 1 *"), False),
         (("scaled(entrgi(logits))", "scaled( entrgi( logits ) )"), True),
     ],

@@ -174,6 +174,9 @@ def test_the_run_record_says_where_the_numbers_come_from(demo):
         assert set(row["measures"]) == set(table.MEASURES)
         estimate = row["measures"]["top1"]
         assert estimate["low"] <= estimate["mean"] <= estimate["high"]
+        assert set(row["differences"]) == set(table.MEASURES)
+        less = estimate["mean"] - record["rows"][0]["measures"]["top1"]["mean"]
+        assert row["differences"]["top1"]["mean"] == pytest.approx(less)
     for key in ("commit", "testbed", "versions", "machine"):
         assert record[key]
 
