@@ -15,10 +15,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen2ForCausalLM
 
 import entrgi_ref
-from checkpoints import DREAM, LONG, REWARD, SHORT, changed, pair, response_tokens, weights_in
+from checkpoints import (
+    DREAM,
+    LONG,
+    REWARD,
+    SHORT,
+    changed,
+    pair,
+    response_tokens,
+    weights_in,
+)
 from entrgi_ref import GuidanceConfig, SamplingConfig, generate, prompt_key, schedule
 from entrgi_ref.fast import nucleus
-from entrgi_ref.models import Dream, SequenceReward, VocabularyMap, adapters
+from entrgi_ref.models import Dream, SequenceReward, VocabularyMap, adapters, load_denoiser
 from entrgi_ref.models.reading import backbone_of, positions
 from entrgi_ref.models.tokenizers import around_response, padded
 
@@ -670,6 +679,14 @@ def test_unmatched_tokens_become_the_unknown_token_or_the_end(single, tmp_path):
     _, reward = pair("float32", unmatched="zero")
     assert reward.embeddings[383:].abs().max() == 0
     assert reward.embeddings[:383].abs().amin(0).max() > 0
+
+
+@pytest.mark.filterwarnings("ignore:pad_token_id")
+def test_the_padding_may_have_the_first_id_or_none(single, tmp_path):
+    for i, (mark, expected) in enumerate(((single[0].tokens[0], 0), (None, None))):
+        folder = changed(DREAM, tmp_path / str(i), {"pad_token_id": expected}, {"pad_token": mark})
+        found = load_denoiser(folder, dtype="float32", device="cpu")
+        assert (found.pad_id, found.eos_id) == (expected, single[0].eos_id)
 
 
 def test_tokens_beyond_the_reward_models_table_are_unmatched(tmp_path):
