@@ -704,7 +704,8 @@ def test_the_commit_is_as_git_says(listed, described, expected, tmp_path, monkey
     (tmp_path / "bin").mkdir()
     if listed is not None:
         script = f'#!/bin/sh\necho noise >&2\ncase "$*" in *ls-files*) echo it; exit {listed};;'
-        (tmp_path / "bin" / "git").write_text(f"{script} *) {described};; esac\n")
+        asked = '*"describe --always --dirty --abbrev=12"'
+        (tmp_path / "bin" / "git").write_text(f"{script} {asked}) {described};; esac\n")
         (tmp_path / "bin" / "git").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     if "{hash}" in expected:
