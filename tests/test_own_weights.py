@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import ModuleType
 
@@ -104,14 +105,12 @@ def test_what_would_end_a_run_without_a_word_is_one_line_too(module, does, said)
 
 
 def test_a_module_that_puts_all_tensors_elsewhere_is_one_line(module):
+    """In a thread of its own, which alone has that default device."""
     module("import torch\ntorch.set_default_device('meta')\ndef half(l): return l.new_ones(4)")
-    try:
-        with pytest.raises(
-            ValueError, match=r"gives torch.float32 that is on meta, expected plain"
-        ):
-            OwnWeight.load("my_weights:half")
-    finally:
-        torch.set_default_device(None)
+    said = r"gives torch.float32 that is on meta, expected plain"
+    with ThreadPoolExecutor(1) as thread, pytest.raises(ValueError, match=said):
+        thread.submit(OwnWeight.load, "my_weights:half").result()
+    assert torch.zeros(1).device.type == "cpu"
 
 
 def test_ctrl_c_in_a_function_is_no_error_of_its(module):
