@@ -60,6 +60,14 @@ def test_an_added_token_with_an_id_of_its_own(tmp_path, added, said):
             load_tokenizer(folder, "Qwen2Tokenizer")
 
 
+def test_the_id_of_an_added_token_is_its_key(tmp_path):
+    """A field of that name beside it is read by nobody."""
+    for wrong in (3, 384):
+        added = ADDED | {"384": ADDED["384"] | {"id": wrong}}
+        folder = changed(DREAM, tmp_path / str(wrong), tokenizer={"added_tokens_decoder": added})
+        assert load_tokenizer(folder, "Qwen2Tokenizer").get_vocab()[ADDED["384"]["content"]] == 384
+
+
 @pytest.mark.parametrize(
     "answer", ["'RESPONSE'", "m.content + ('' if m.content == 'RESPONSE' else '!')"]
 )

@@ -207,7 +207,7 @@ def _said(error: BaseException) -> str:
     """What an error of yours says, in one line."""
     try:
         return " ".join(f"{type(error).__name__}: {error}".split())
-    except Exception:
+    except Exception:  # its own `__str__` fails; the error itself is what `raise ... from` keeps
         return f"{type(error).__name__}: it cannot be shown"
 
 

@@ -30,8 +30,8 @@ from .templates import process
 def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint: of class `kind`, or of the class that it names itself.
 
-    Raises `ValueError` if its files do not load, if it has no chat template, or if its class is
-    code of its own.
+    Raises `ValueError` if its files do not load, if it has no chat template, if its class is code
+    of its own, if it leaves letters out, or if a token has another id than its files say.
     """
     process.start()  # while the files are read
     written = _written(folder / "tokenizer_config.json")
@@ -149,8 +149,7 @@ def _require_declared(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     by_id = _written(config).get("added_tokens_decoder")
     declared = [("tokenizer.json", one) for one in listed or [] if isinstance(one, Mapping)]
     if isinstance(by_id, Mapping):
-        each = [{"id": int(i), **one} for i, one in by_id.items()]
-        declared += [(config.name, one) for one in each]
+        declared += [(config.name, {**one, "id": int(i)}) for i, one in by_id.items()]
     for file, one in declared:
         content = one.get("content", "")
         if known.get(content) != one.get("id"):
