@@ -554,9 +554,9 @@ class Conditions:
         if slope is None:
             raise ValueError(UNUSED)
         at = f"at gradient step {m}"
-        self.require(f"the weight is outside [0, 1] {at}", (weight >= 0) & (weight <= 1))
+        self.require(f"the weight is outside [0, 1] {at}", weight == weight.clamp(0, 1))
         self.require(f"the reward is not finite {at}", rewards.isfinite(), per_position=False)
-        self.require(f"the gradient is not finite {at}", slope.isfinite().all(-1))
+        self.require(f"the gradient is not finite {at}", slope.abs().amax(-1).isfinite())
 
     def settle(self) -> None:
         """Raise `GuidanceError` for the first condition that does not hold everywhere."""
