@@ -82,18 +82,19 @@ def _by_values(probabilities: Tensor, top_p: float) -> Tensor:
     falling.numpy().sort(-1)  # in place: one more table takes half as long as sorting it
     falling.neg_()
     width = falling.shape[1]
-    inside = falling.cumsum(-1, dtype=torch.float64)[:, :-1].to(falling.dtype).le_(top_p)
+    mass = falling.to(torch.float64, copy=True).cumsum_(-1)
+    inside = mass[:, :-1].to(falling.dtype).le_(top_p)
     kept = inside.sum(-1, keepdim=True).long()  # beside the first
     last = falling.gather(-1, kept)
     tied = falling.gather(-1, (kept + 1).clamp_max(width - 1)) == last
     falling[:, 1:].mul_(inside)
-    mass = falling.sum(-1, keepdim=True)
+    total = falling.sum(-1, keepdim=True)
     found = torch.ge(probabilities, last, out=falling).mul_(probabilities)
     if (tied & (kept + 1 < width)).any():  # among equals the lower id comes first
         equal = probabilities == last
         room = kept + 1 - (probabilities > last).sum(-1, keepdim=True)
         found.masked_fill_(equal & (equal.cumsum(-1, dtype=torch.int32) > room), 0)
-    return found.div_(mass)
+    return found.div_(total)
 
 
 class Room:
