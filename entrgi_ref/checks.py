@@ -479,6 +479,28 @@ MIXING = ("Muon", "Adafactor", "SparseAdam")
 gradients of another kind."""
 
 
+def drawn(tokens: Any, logits: Tensor) -> Any:
+    """`tokens` as int64; `ValueError` unless they are one id for each row of `logits`. On a CPU
+    also if one is not of the vocabulary or may not be written: a GPU would make the host wait.
+    """
+    shape("draw", tokens, logits.shape[:1], "[n], one token per masked position")
+    if tokens.dtype.is_floating_point or tokens.dtype.is_complex or tokens.dtype == torch.bool:
+        raise ValueError(f"draw: got {tokens.dtype}, expected integers, the ids of tokens")
+    tokens = tokens.long()
+    if logits.is_cpu and tokens.is_cpu:
+        try:
+            banned = logits.gather(1, tokens[:, None])[:, 0] == -torch.inf
+        except RuntimeError as error:
+            wrong = tokens[(tokens < 0) | (tokens >= logits.shape[1])].tolist()
+            expected = f"ids in [0, {logits.shape[1]})"
+            raise ValueError(f"draw: got {some(wrong)}, expected {expected}") from error
+        if banned.any():  # of logits that are not finite any id may be drawn: they are told later
+            banned &= logits.amax(-1).isfinite()
+            if got := tokens[banned].tolist():
+                raise ValueError(f"draw: got {some(got)}, expected ids that may be written")
+    return tokens
+
+
 def rewards(value: Any, trajectories: int | None) -> Any:
     """`value`; `ValueError` unless it is one number per trajectory, with a gradient."""
     shape("reward", value, (trajectories,), "[S], one number per trajectory")

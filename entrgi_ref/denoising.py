@@ -193,7 +193,8 @@ def draw_candidates(
     Drawn from the nucleus of mass `top_p`. Source: seed; nucleus: authors' code.
     """
     probabilities = nucleus(token_distribution(guided_logits, temperature), top_p)
-    return Candidates(draw(probabilities), probabilities, guided_logits, logits, temperature)
+    tokens = checks.drawn(draw(probabilities), guided_logits)
+    return Candidates(tokens, probabilities, guided_logits, logits, temperature)
 
 
 def _scored(

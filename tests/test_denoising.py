@@ -891,18 +891,26 @@ def test_decoded_texts_that_do_not_fit_are_refused(as_users_run_it, texts):
         generate(denoiser, TinyReward(0), PROMPTS, SMALL)
 
 
-def test_drawn_tokens_of_another_number_are_refused(as_users_run_it):
-    class Short(KeyedStepDraws):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda drawn: drawn[1:], r"draw: got shape \[\d+\], expected \[n\]"),
+        (lambda drawn: torch.full_like(drawn, -1), r"draw: got -1.*, expected ids in \[0, 14\)"),
+        (lambda drawn: drawn.double(), "draw: got torch.float64, expected integers"),
+    ],
+)
+def test_drawn_tokens_that_are_no_ids_are_refused(as_users_run_it, change, message):
+    class Changed(KeyedStepDraws):
         def candidates(self, probabilities):
-            return super().candidates(probabilities)[1:]
+            return change(super().candidates(probabilities))
 
     class Draws(KeyedDraws):
         def at(self, *where):
             found = super().at(*where)
-            return Short(found.step, found.state, found.position)
+            return Changed(found.step, found.state, found.position)
 
     draws = Draws.of(0, [1, 2], SMALL.trajectories)
-    with pytest.raises(ValueError, match=r"draw: got shape \[\d+\], expected \[n\]"):
+    with pytest.raises(ValueError, match=message):
         generate(TinyDenoiser(0), TinyReward(0), PROMPTS, SMALL, draws=draws)
 
 
