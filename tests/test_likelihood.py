@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from transformers import (
+    AutoModelForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
     Qwen2Config,
@@ -243,6 +244,29 @@ def test_a_causal_model_of_a_mask_predictors_type_has_one(denoiser, tmp_path):
     """It is told from the mask predictor by the mask token alone."""
     folder = causal(tmp_path, Qwen2Config)
     assert LikelihoodCheckpoint.examine(folder).config.model_type == "qwen2"
+
+
+def test_the_end_of_a_turn_counts_also_where_it_is_the_padding(reward, monkeypatch):
+    """As it is in many causal models: the answer would not be asked to end."""
+    expected = reward.score(["3"], ["5 7"])
+    end = reward.tokenizer.eos_token_id
+    monkeypatch.setattr(reward.network.config, "pad_token_id", end)
+    assert torch.equal(reward.score(["3"], ["5 7"]), expected)
+    assert reward.counting(torch.tensor([[end, 5]])).all()
+
+
+def test_an_adapter_of_a_causal_model_is_merged(folder, denoiser, reward, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    layers = {"target_modules": ["q_proj"], "init_lora_weights": False}
+    torch.manual_seed(0)
+    adapted = get_peft_model(plain, LoraConfig(r=2, task_type="CAUSAL_LM", **layers))
+    adapted.save_pretrained(tmp_path)
+    found = LikelihoodReward.from_pretrained(folder, denoiser, adapter=tmp_path, dtype="float64")
+    expected = adapted.merge_and_unload().model.layers[1].self_attn.q_proj.weight
+    torch.testing.assert_close(found.network.model.layers[1].self_attn.q_proj.weight, expected)
+    assert (found.score(["3"], ["5"]) - reward.score(["3"], ["5"])).abs() > 1e-4
 
 
 def test_a_tied_model_with_another_output_layer_is_refused(folder, denoiser, tmp_path):

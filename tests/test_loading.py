@@ -311,6 +311,16 @@ def test_what_is_no_layer_stays_on_the_device_and_the_last_layers_leave():
         spread(network, "cuda:1", torch.float32, rest - 1)
 
 
+def test_a_table_that_is_tied_takes_its_room_once():
+    """Such as that of Qwen3-0.6B, which is a fifth of the network."""
+    network = nn.Module()
+    network.table, network.head = nn.Embedding(10, 7), nn.Linear(7, 10, bias=False)
+    network.head.weight = network.table.weight
+    network.layers = nn.ModuleList(nn.Linear(10, 10, bias=False) for _ in range(2))
+    places = spread(network, "cuda", torch.float32, 4 * (70 + 100))
+    assert places == {"table": "cuda", "head": "cuda", "layers.0": "cuda", "layers.1": "cpu"}
+
+
 def test_of_several_lists_of_layers_the_largest_leaves():
     """Such as beside the many small ones of a part that sees pictures."""
     network = nn.Module()

@@ -554,6 +554,23 @@ def test_adapters_are_merged(tmp_path):
         SequenceReward.from_pretrained(REWARD, denoiser, adapter=tmp_path / "adapter")
 
 
+def test_an_adapter_of_all_linear_layers_is_merged(tmp_path):
+    """The one word that peft knows in place of a list of names."""
+    from peft import LoraConfig, get_peft_model
+
+    plain = AutoModelForSequenceClassification.from_pretrained(REWARD, dtype=torch.float32)
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="SEQ_CLS")
+    adapted = get_peft_model(plain, replace(lora, init_lora_weights=False))
+    adapted.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    names = json.loads(file.read_text()) | {"target_modules": "all-linear"}
+    file.write_text(json.dumps(names))  # peft itself writes them out
+    denoiser, _ = pair("float32")
+    found = SequenceReward.from_pretrained(REWARD, denoiser, dtype="float32", adapter=tmp_path)
+    expected = adapted.merge_and_unload().model.layers[1].mlp.down_proj.weight
+    torch.testing.assert_close(found.network.model.layers[1].mlp.down_proj.weight, expected)
+
+
 def test_an_adapter_of_the_embeddings_is_in_the_table_that_answers_are_mixed_of(tmp_path):
     from peft import LoraConfig, get_peft_model
 

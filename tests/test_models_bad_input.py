@@ -279,6 +279,7 @@ def test_tokenizers_that_cannot_be_used(tmp_path):
     "change",
     [
         {"normalizer": {"type": "Replace", "pattern": {"String": "e"}, "content": ""}},
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": "[0-9]"}, "content": ""}},
         {
             "pre_tokenizer": {
                 "type": "Split",
@@ -289,7 +290,7 @@ def test_tokenizers_that_cannot_be_used(tmp_path):
         },
         {"model": "without a letter"},
     ],
-    ids=["normalizer", "pre_tokenizer", "vocabulary"],
+    ids=["normalizer", "digits", "pre_tokenizer", "vocabulary"],
 )
 def test_a_tokenizer_that_leaves_letters_out(change, tmp_path):
     """Prompts would be others, and answers would be scored without them."""

@@ -2043,6 +2043,16 @@ def test_of_the_hub_the_configuration_alone_is_fetched(hub):
     assert hub.asked[2] == ("some/model", options | {"revision": None})
 
 
+def test_weights_in_folders_below_are_no_part_of_a_checkpoint(hub):
+    """Such as those that a training left: they are not read."""
+    folder = hub.folder / "trained"
+    (folder / "checkpoint-100").mkdir(parents=True)
+    for place, size in ((folder, 10), (folder / "checkpoint-100", 1000)):
+        (place / "config.json").write_text('{"model_type": "x"}')
+        (place / "model.safetensors").write_bytes(b"x" * size)
+    assert listing.listed(folder).files == {"config.json": 19, "model.safetensors": 10}
+
+
 def test_without_a_hub_what_was_fetched_is_listed(hub):
     hub.error = ConnectionError()
     for nothing in (None, object()):

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -532,6 +533,17 @@ def test_a_judge_is_pinned_to_the_commit_that_it_began_with(run, model, tmp_path
     assert len(judges_of(run)) == 1
     invoke(*words, f"o/judge@{'b' * 40}")  # another one on purpose
     assert len(judges_of(run)) == 2
+
+
+def test_a_judge_in_another_precision_is_another_judge(model):
+    """Its judgements differ: they are not to be gone on with."""
+    found = [
+        backends.examine_judge("transformers", str(model), "cpu", name, 2, 1).declaration
+        for name in ("float32", "bfloat16")
+    ]
+    assert [declared["dtype"] for declared in found] == ["float32", "bfloat16"]
+    one, other = (judging.folder_of(Path("run"), declared) for declared in found)
+    assert one != other
 
 
 def test_ctrl_c_while_a_judge_is_loaded_is_one_line(run, model, monkeypatch, capfd):

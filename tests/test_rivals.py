@@ -189,6 +189,22 @@ def test_confidence_in_16_bits_is_summed_in_more():
     torch.testing.assert_close(confidence(written), expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("rival", [smc, self_smc])
+def test_particles_go_on_with_the_logits_of_their_own_boards(rival, monkeypatch):
+    """Also where they are masked at different numbers of places, as under `origin`."""
+    seen, next_step = [], Boards.next
+
+    def noted(boards, step, logits):
+        seen.append(boards.masked.sum(1).tolist())
+        assert torch.equal(logits, boards.predict())
+        return next_step(boards, step, logits)
+
+    monkeypatch.setattr(Boards, "next", noted)
+    config = configured(8, order="origin")
+    rival(TinyDenoiser(4, V), Table(), PROMPTS, config, beta=0.3)
+    assert any(len(set(masked)) > 1 for masked in seen)
+
+
 def test_what_particles_promise_on_the_way_moves_no_weight_in_the_end():
     """Rewards of unfinished texts are wrong on purpose; the weights of finished ones are not."""
     denoiser, beta = TinyDenoiser(2, V), 1.0
