@@ -582,6 +582,21 @@ def test_two_draws_take_each_others_reward_off():
     torch.testing.assert_close(value, (points[first] + points[second]) / 2)
 
 
+def test_where_both_draws_write_the_same_word_the_score_function_has_no_slope():
+    """Their rewards differ by what they write elsewhere."""
+    second = SimpleNamespace(embeddings=torch.zeros(2, 2), of=lambda boards: boards[:, 1].double())
+    board = torch.zeros(16, 2, dtype=torch.int64)
+    guiding = ScoreFunction(second, torch.Generator().manual_seed(0))
+    step = guiding.at(board, torch.ones_like(board) > 0)
+    mixed = torch.tensor([[0.0, 1.0], [0.5, 0.5]], dtype=torch.float64).repeat(16, 1)
+    value = step(mixed.requires_grad_(), mixed.argmax(-1))
+    (slope,) = torch.autograd.grad(value.sum(), mixed)
+    assert not slope[::2].any()
+    differ = value == 0.5  # the mean of 0 and 1
+    assert 0 < differ.sum() < 16
+    assert slope[1::2].tolist() == [[-1.0, 1.0] if d else [0.0, 0.0] for d in differ]
+
+
 def test_how_every_method_is_run_at_every_place_of_its_dial(monkeypatch):
     runs = []
 
@@ -1327,6 +1342,21 @@ def test_methods_are_compared_between_the_places_of_a_dial():
     assert (found["aps"]["languages"], found["aps"]["ahead"]) == (3, 0)
 
 
+def test_a_dial_whose_kl_does_not_rise_is_read_in_the_order_of_its_kl():
+    """Also where the unguided sampler pays more than a place of the dial."""
+    points = {0.25: (0.1, 1.0), 0.5: (0.9, 4.0), 1: (0.7, 2.0)}
+    result = {
+        "unguided": {"kl": 0.3, "reward": 0.0},
+        "curves": {
+            "aps": {f"M = 3, eta = {eta}": {"kl": k, "reward": r} for eta, (k, r) in points.items()}
+        },
+    }
+    expected = {0.05: None, 0.2: 0.5, 0.5: 1.0, 0.8: 3.0, 0.9: 4.0, 0.95: None}
+    for level, reward in expected.items():
+        found = distribution.at_level(result, "aps", level, "reward")
+        assert found == (None if reward is None else pytest.approx(reward))
+
+
 def test_differences_at_a_kl_are_those_of_the_languages_that_both_dials_reach():
     def result(aps, loo=2.0):
         def to(kl, reward):
@@ -1552,6 +1582,13 @@ def test_the_tables_of_a_distribution_study():
         "| SMC, 8 particles | M = 3, eta = 1 | 0.12 [−0.00, 0.37] |  | 1.12 [1.00, 1.37] |  |"
     )
     assert distribution.places_table(rows) == f"| enumerable {table}\n\n| wide {table}"
+
+
+def test_a_level_that_one_language_of_several_reached_has_no_interval():
+    reached = {"difference": vars(bootstrap(np.full(3, 2.0))), "ahead": 1, "languages": 1}
+    at = {"1": {"reward": {"smc": reached}}}
+    rows = {"wide": {"languages": 5, "curves": {"smc": {}}, "at_matched_kl": at}}
+    assert distribution.matched_table(rows).endswith("| +2.00 (1 of 1) |")
 
 
 def registered(gain, misread, languages=9):
