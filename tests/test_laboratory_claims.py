@@ -806,17 +806,26 @@ def test_languages_without_a_value_are_left_out():
     assert judge({"empty": np.array([])}, covariates)["verdict"] == "not measured"
 
 
-def test_a_claim_may_depend_on_a_covariate():
-    means = np.linspace(-1, 1, 12)
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "above", "below"),
+    [
+        (-1, 1, "depends on words", 6, 6),
+        (1, 3, "holds", 12, 0),  # how much it does depends on words
+        (-3, -1, "does not hold", 0, 12),
+    ],
+)
+def test_a_claim_may_depend_on_a_covariate(low, high, verdict, above, below):
+    """But not whether it holds, where its interval is on one side of 0."""
+    means = np.linspace(low, high, 12)
     by_language = units(means)
     covariates = {
         unit: {"words": float(mean**3), "noise": float(i % 3)}
         for i, (unit, mean) in enumerate(zip(by_language, means, strict=True))
     }
     found = judge(by_language, covariates)
-    assert found["verdict"] == "depends on words"
+    assert found["verdict"] == verdict
     assert found["covariates"]["words"]["rho"] == pytest.approx(1)
-    assert (found["above"], found["below"]) == (6, 6)
+    assert (found["above"], found["below"]) == (above, below)
 
 
 # From results to rows
