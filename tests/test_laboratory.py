@@ -418,6 +418,25 @@ def test_a_pair_of_rivals_is_measured_by_each_method_with_each_seed(monkeypatch)
     assert found["lookahead"]["options"] == {"beta": 1.0, "candidates": 5}
 
 
+def test_the_seconds_of_rivals_are_those_of_a_prompt_with_one_sampling_seed(monkeypatch):
+    """On a clock that goes on while prompts are answered; the first call does not count."""
+    clock = [0.0]
+
+    def answer(*_, took=6.0):
+        clock[0] += took
+
+    pair = SimpleNamespace(denoiser=None, reward=None, costs=Costs(19.0, 20.0))
+    monkeypatch.setattr(rivals, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(rivals.Testbed, "load", lambda quick, seed: pair)
+    monkeypatch.setattr(rivals, "generate", lambda *given: answer(took=100.0))
+    monkeypatch.setattr(rivals.Method, "answer", answer)
+    monkeypatch.setattr(rivals, "means", lambda answered: {})
+    found = rivals.Rivals((31,), True, 2, (1, 2, 3)).measure("31")
+    assert {name: row["seconds_per_prompt"] for name, row in found.items()} == dict.fromkeys(
+        LABELS, 6 / 2
+    )
+
+
 def made_up(top1):
     row = {"trajectories": 4, "options": {}, "cost_ratio": 1.0, "seconds_per_prompt": 0.5}
     return {
