@@ -35,7 +35,7 @@ from entrgi_ref.paper.declared.costs import Costs
 from entrgi_ref.watching import Recorder, TerminalView, trace_page, words
 from toy import dial, exact, leading, ledger, options, shift, spread, table, training
 from toy.__main__ import app, main
-from toy.demo import BASE, compare, errors_by_step, methods_of, records_of
+from toy.demo import BASE, Plan, compare, errors_by_step, methods_of, records_of, run_demo
 from toy.experiments import ToyTestbed
 from toy.language import ID, LENGTH, MASK, VOCABULARY
 from toy.models import (
@@ -443,6 +443,21 @@ def test_settings_reach_the_demo(quick, tmp_path):
     assert record["testbed"].startswith("quick mask predictor of seed ")
     assert record["testbed"].endswith(", closed-form reward")
     assert {row["trajectories"] for row in record["rows"]} == {2}
+
+
+def test_the_demo_s_records_are_of_what_was_run(untrained, tmp_path, monkeypatch):
+    """Its settings, prompts and seeds, and not those of the paper."""
+    base = SamplingConfig(
+        GuidanceConfig(steps=1, optimiser="sgd"), 2, LENGTH, 1, temperature=0.1, top_p=0.5
+    )
+    monkeypatch.setattr("toy.demo.draw_demo", lambda *given: None)
+    run_demo(untrained, base, Plan(2, (3, 1)), tmp_path, lambda said: None)
+    for name in ("run.json", "trace.json"):
+        record = json.loads((tmp_path / name).read_text())
+        assert SamplingConfig.from_json(json.dumps(record["settings"])) == base
+        assert (record["prompts"], record["seeds"]) == (2, [3, 1])
+        assert record["testbed"] == "untrained networks"
+    assert "T = 1, M = 1, eta = 0.5 (sgd), tau = 0.1" in (tmp_path / "table.md").read_text()
 
 
 # The numbers behind the table
