@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from building.records import ROOT
+from entrgi_ref.commands import provenance
 from entrgi_ref.paper.run import folder as folders
 from entrgi_ref.paper.run import required
 from entrgi_ref.paper.run.folder import RunFolder, repair
@@ -846,19 +847,23 @@ for text in ("", "# one\\n", "# two\\n"):
     assert len(set(seen)) == 2
 
 
-@pytest.mark.slow
 def test_a_package_in_somebodys_repository_is_no_checkout(tmp_path, monkeypatch):
-    """What git would describe is that repository, not this package."""
-    copy = shutil.copytree(ROOT / "entrgi_ref", tmp_path / "site" / "entrgi_ref")
-    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
-        author = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", "-C", str(tmp_path), *author, *words], check=True)
-    code = "from entrgi_ref.commands.provenance import commit; print(commit())"
-    environment = {**os.environ, "PYTHONPATH": str(copy.parent)}
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path
-    )
-    assert found.stdout.strip() == "unknown", found.stderr
+    """What git would describe is that repository, not this package, until it is a part of it."""
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+
+    def git(*words):
+        return subprocess.check_output(["git", "-C", str(tmp_path), *author, *words], text=True)
+
+    file = tmp_path / "site" / "provenance.py"
+    file.parent.mkdir()
+    file.touch()
+    monkeypatch.setattr(provenance, "__file__", str(file))
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "theirs")
+    assert provenance.commit.__wrapped__() == "unknown"
+    git("add", ".")
+    git("commit", "-q", "-m", "ours")
+    assert provenance.commit.__wrapped__() == git("rev-parse", "--short=12", "HEAD").strip()
 
 
 # What is written where, and what is said, to the letter
