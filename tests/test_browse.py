@@ -409,6 +409,36 @@ def test_a_difference_is_of_the_variants_that_both_methods_have(browser, tmp_pat
 
 
 @browsing
+def test_a_difference_is_of_the_variant_that_is_chosen(browser, tmp_path):
+    gain = {(0, 2): 1.0, (0, 8): 5.0, (1, 2): 2.0, (1, 8): 0.5}
+    cells = [
+        record("sums", method, 1, idx, variant={"reward": "large", "gradient_steps": M})
+        | {"rewards": [0.0, gain[idx, M] * (method == "entrgi")]}
+        for idx, M in gain
+        for method in ("bon", "entrgi")
+    ]
+    invoke("browse", run_of(tmp_path, cells))
+    shown = browser.new_page()
+    shown.goto((tmp_path / "browse.html").as_uri())
+    shown.select_option("#sort", "difference")
+    values = shown.locator("#rows .value")
+    assert values.all_inner_texts() == ["+3.00", "+1.25"]
+    shown.select_option("#variant", label="reward large, M = 2")
+    assert values.all_inner_texts() == ["+2.00", "+1.00"]
+    assert listed(shown) == ["sums 1, seed 1?", "sums 0, seed 1?"]
+    shown.close()
+
+
+@browsing
+def test_prompts_without_a_reward_come_last(opened):
+    """Whichever rewards come first, and also where those are above 0."""
+    shown = opened("#benchmark=sums&seed=1&methods=entrgi")
+    for sort, answered in (("high", (2, 1, 0)), ("low", (0, 1, 2)), ("difference", (2, 0, 1))):
+        shown.select_option("#sort", sort)
+        assert listed(shown) == [f"sums {idx}, seed 1?" for idx in (*answered, 3)]
+
+
+@browsing
 def test_failed_prompts_say_why(opened):
     shown = opened()
     shown.select_option("#sort", "failed")
