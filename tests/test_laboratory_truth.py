@@ -605,8 +605,8 @@ def test_how_every_method_is_run_at_every_place_of_its_dial(monkeypatch):
         assert list(prompts) == [PROMPT]
         runs.append((reward, config))
         if observe:
-            for weight in (0.2, 0.4):
-                observe(SimpleNamespace(weight=torch.full((3, 2), weight)))
+            for weight, masked in ((0.2, 3), (0.4, 1)):  # each position counts alike
+                observe(SimpleNamespace(weight=torch.full((3, masked), weight)))
         return SimpleNamespace(tokens=torch.zeros(1, config.trajectories, 3))
 
     def rival(name):
@@ -632,7 +632,7 @@ def test_how_every_method_is_run_at_every_place_of_its_dial(monkeypatch):
     guidance = GuidanceConfig("entrgi", 3, 0.5, dtype="float64")
     mean_config = replace(base, guidance=guidance, trajectories=256, seed=10)
     assert of_mean == (reward, mean_config)
-    assert samplers.mean_weight() == pytest.approx(0.3)
+    assert samplers.mean_weight() == pytest.approx(0.25)
     weights = {
         **{name: name for name in ("expectation", "aps", "entrgi")},
         "w = 0.5": Constant(0.5),
@@ -675,7 +675,7 @@ def test_how_every_method_is_run_at_every_place_of_its_dial(monkeypatch):
         else:
             assert list(curve) == [*three, "M = 1, eta = 0.5", "M = 8, eta = 0.5"]
     runs.clear()
-    assert Samplers(LANGUAGE, reward, 16, 0).mean_weight() == pytest.approx(0.3)
+    assert Samplers(LANGUAGE, reward, 16, 0).mean_weight() == pytest.approx(0.25)
     assert runs[0][1].trajectories == 16
 
 
