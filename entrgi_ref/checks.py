@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 import numbers
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -119,12 +120,16 @@ def number(
     """`value` as Python's own; `ValueError` unless it is in (low, high], or [low, high] with
     `low_allowed`.
     """
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    inside = real and (low < value <= high or (low_allowed and value == low))  # type: ignore[operator]
+    plain = value
+    if isinstance(value, numbers.Real) and not isinstance(value, int | float):
+        with suppress(OverflowError):  # float16 would round the interval's end up to infinity
+            plain = float(value)
+    real = isinstance(plain, int | float) and not isinstance(plain, bool)
+    inside = real and (low < plain <= high or (low_allowed and plain == low))  # type: ignore[operator]
     if not inside:  # nan never is
         interval = f"{'[' if low_allowed else '('}{low:g}, {high:g}]"
         raise ValueError(f"{name}: got {shown(value)}, expected a number in {interval}")
-    return value if type(value) in (int, float) else float(value)  # type: ignore
+    return plain if type(plain) in (int, float) else float(plain)  # type: ignore[arg-type,return-value]
 
 
 def temperature(value: object, name: str = "temperature") -> int | float:
@@ -222,17 +227,31 @@ def only_reads(name: str, value: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     def reading(given: Any) -> Any:
         of = [given] if isinstance(given, Tensor) else vars(given).values()
-        # torch counts the writes into a tensor, but for those made under inference_mode.
-        tensors = [one for one in of if isinstance(one, Tensor) and not one.is_inference()]
-        before = [tensor._version for tensor in tensors]
-        found = value(given)
+        with unwritten(name, *of):
+            found = value(given)
         if isinstance(found, Tensor) and found.is_complex():
             raise ValueError(f"{name}: got {found.dtype}, expected real numbers")
-        if [tensor._version for tensor in tensors] != before:
-            raise ValueError(f"{name}: it wrote into what it was given, which it may only read")
-        return found
+        # A copy, as the next call may write into memory that the function keeps.
+        return found.clone() if isinstance(found, Tensor) else found
 
     return reading
+
+
+@contextmanager
+def unwritten(name: str, *given: Any) -> Iterator[None]:
+    """Raise `ValueError` if one of these tensors is written into meanwhile."""
+    # torch counts the writes into a tensor, but for those made under inference_mode.
+    tensors = [one for one in given if isinstance(one, Tensor) and not one.is_inference()]
+    before = [tensor._version for tensor in tensors]
+    yield
+    if [tensor._version for tensor in tensors] != before:
+        raise ValueError(f"{name}: it wrote into what it was given, which it may only read")
+
+
+def asked(name: str, function: Callable[..., Any], *given: Any) -> Any:
+    """What a function of a model's makes of tensors that it only reads."""
+    with unwritten(name, *given):
+        return function(*given)
 
 
 def choice_or_function(name: str, value: object, allowed: Iterable[str]) -> None:
@@ -319,7 +338,9 @@ def keys(value: Iterable[int], prompts: int | None = None, *, beside: object = N
         raise ValueError("keys: got keys beside draws, expected one or the other")
     if isinstance(value, Tensor):
         value = value.tolist()
-    found = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    most = None if prompts is None else prompts + 1  # of keys without end no more is read
+    found = list(itertools.islice(value, most)) if several else []
     if len(found) != prompts if prompts else not found:
         raise ValueError(
             f"keys: got {shown(value, 60)}, expected {prompts or 'some'} integers, one per prompt"
@@ -354,6 +375,7 @@ def rows_at_a_time(name: str, value: object) -> None:
 
 def encoded(value: Any, prompts: int) -> Any:
     """`value`; `ValueError` unless it is what a denoiser makes of so many prompts."""
+    has("denoiser.encode", value, "Prompts", "tokens", "valid", "keys")
     shape("denoiser.encode, tokens", value.tokens, (prompts, None), "[P, prompt]")
     shape("denoiser.encode, valid", value.valid, tuple(value.tokens.shape), "[P, prompt]")
     for name, tensor, dtype in (
@@ -390,6 +412,23 @@ def writable(value: object, mask_id: int) -> int:
 def vocabulary(may_be_written: object, mask_id: int, embeddings: object) -> None:
     """Raise `ValueError` unless the networks share a vocabulary, in which the mask is no token."""
     shape("reward.embeddings", embeddings, (writable(may_be_written, mask_id), None), "[V, d]")
+
+
+def count(masked: Tensor) -> int | None:
+    """How many are masked, which on a GPU the host would wait for: there None."""
+    return int(masked.sum()) if masked.is_cpu else None
+
+
+def uniform(name: str, value: Any, n: int | None = None) -> Any:
+    """`value`; `ValueError` unless it is one number for each of the n masked positions, and unless
+    each is in [0, 1), which is looked at on a CPU alone: a GPU would make the host wait.
+    """
+    shape(f"draws, {name}", value, (n,), "[n], one number per masked position")
+    if not value.is_floating_point():
+        raise ValueError(f"draws, {name}: got {value.dtype}, expected floating point")
+    if value.is_cpu and not ((value >= 0) & (value < 1)).all():
+        raise ValueError(f"draws, {name}: got a number outside of [0, 1)")
+    return value
 
 
 def logits(value: Any, rows: int | None, vocabulary_: int) -> Any:

@@ -97,7 +97,8 @@ def generate(
         if config.left_to_chance and config.skip_empty_steps and not quota.any():
             continue
 
-        fixed, tokens = bound.at(response, masked), torch.cat([prompt, response], 1)
+        fixed = checks.asked("reward.at", bound.at, response, masked)
+        tokens = torch.cat([prompt, response], 1)
         dtype, every_id = DTYPES[guidance.dtype], config.write_every_id
         logits = predict(reader, tokens, valid, masked, dtype, every_id, n=len(row))
         records: list[GradientRecord] = []
@@ -175,8 +176,8 @@ def predict(
     its part of the soft embedding and the entropy, and its gradient are 0. With `every_id` nothing
     is banned. `n` is how many rows to insist on. Source: authors' code; the ban: ours.
     """
-    logits = checks.logits(denoiser(tokens, valid, masked), n, len(denoiser.writable))
-    logits = logits.to(dtype or logits.dtype)
+    logits = checks.asked("denoiser", denoiser, tokens, valid, masked)
+    logits = checks.logits(logits, n, len(denoiser.writable)).to(dtype or logits.dtype)
     return logits if every_id else logits.masked_fill(~denoiser.writable, -torch.inf)
 
 
@@ -201,7 +202,6 @@ def _scored(
     reward: Reward, prompts: Sequence[str], ids: Tensor, texts: list[str], config: SamplingConfig
 ) -> Generation:
     P, K = len(prompts), config.trajectories
-    checks.texts(texts, P * K)
     rewards = checks.scores(reward.score([p for p in prompts for _ in range(K)], texts), prompts, K)
     answers = [texts[p * K : (p + 1) * K] for p in range(P)]
     tokens, rewards = ids.unflatten(0, (P, K)), rewards.unflatten(0, (P, K))

@@ -130,7 +130,7 @@ class KeyedDraws:
         except (IndexError, RuntimeError) as error:
             expected = f"int64 in [0, {len(self.rows)})"
             raise ValueError(f"row: got {checks.shown(row)}, expected {expected}") from error
-        return KeyedStepDraws(step, state, position)
+        return KeyedStepDraws(step, state, position.long())
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +172,7 @@ def nucleus(probabilities: Float[Tensor, "n V"], top_p: float) -> Float[Tensor, 
     hard token of Eq. 3 and the committed one of Eq. 7 are drawn from the nucleus; the soft
     embedding of Eq. 2 is not cut. Source: authors' code; what comes first among equals: ours.
     """
+    checks.shape("probabilities", probabilities, (None, None), "[n, V]")
     top_p = checks.number("top_p", top_p, 0, 1)
     if top_p == 1:
         return probabilities

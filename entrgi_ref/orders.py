@@ -131,7 +131,7 @@ def rank(
             raise ValueError(
                 f"order_temperature: got {order_temperature!r}, expected 0 under 'origin'"
             )
-        return -chance.origin()
+        return -checks.uniform("origin", chance.origin(), len(candidates.tokens))
     ranking = ORDERS[order] if isinstance(order, str) else checks.only_reads("order", order)
     confidence = ranking(candidates)
     checks.shape("order", confidence, candidates.tokens.shape, "[n], one number per position")
@@ -140,7 +140,8 @@ def rank(
         conditions.require("the order's confidence is nan", ~confidence.isnan())
         conditions.settle()
     if order_temperature:
-        confidence = plackett_luce(confidence, order_temperature, chance.order())
+        uniform = checks.uniform("order", chance.order(), len(candidates.tokens))
+        confidence = plackett_luce(confidence, order_temperature, uniform)
     return confidence
 
 
@@ -159,6 +160,9 @@ def commit(
     that is nan is the least. Source: authors' code; the order of equals is ours.
     """
     checks.shape("quota", quota, masked.shape[:1], "[S], one number per trajectory")
+    checks.shape(
+        "tokens", tokens, (checks.count(masked),), "[n], one candidate per masked position"
+    )
     checks.shape("confidence", confidence, tokens.shape, "[n], one number per candidate")
     confidence = confidence.nan_to_num(-torch.inf, torch.inf, -torch.inf)
     falling = (

@@ -185,17 +185,21 @@ class Template:
         given, present = (
             side.repeat_interleave(trajectories, 0) for side in (self.given, self.present)
         )
-        return infilled(reward, reward.bind(prompts, trajectories), given, present)
+        bound = reward.bind(prompts, trajectories)
+        if not hasattr(bound, "infilling"):
+            checks.has("reward.bind", bound, "a BoundReward", "at")
+        return infilled(reward, bound, given, present)
 
     def decode(self, denoiser: Denoiser, responses: Int[Tensor, "S N"]) -> list[str]:
         """The text of each response, K of them for each template, without the padding."""
         if self.present.all():
-            return denoiser.decode(responses)
+            texts = checks.asked("denoiser.decode", denoiser.decode, responses)
+            return checks.texts(texts, len(responses))
         lengths = self.present.sum(1).repeat_interleave(len(responses) // len(self.tokens))
         return [
             text
             for row, length in zip(responses, lengths.tolist(), strict=True)
-            for text in denoiser.decode(row[None, :length])
+            for text in checks.texts(denoiser.decode(row[None, :length]), 1)
         ]
 
 

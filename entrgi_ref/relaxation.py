@@ -132,7 +132,7 @@ def interpolate(
     the whole distribution. Without sg it would shrink by 1 - w and vanish at w = 1: another method.
     A `weight` or `hard` of another shape raises `ValueError`. Source: page, authors' code.
     """
-    checks.shape("weight", weight, soft.shape[:1], "[n], one number per masked position")
+    checks.shape("weight", weight, soft.shape[:-1], "[n], one number per masked position")
     checks.shape("hard", hard, tuple(soft.shape), "[n, d], that of soft")
     return soft + (weight.to(soft.dtype)[:, None] * (hard - soft)).detach()
 

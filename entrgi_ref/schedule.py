@@ -77,9 +77,8 @@ def how_many(
     if masked.dtype != torch.bool:
         raise ValueError(f"masked: got {masked.dtype}, expected torch.bool")
     if order == ORIGIN:
-        return (
-            torch.zeros_like(masked).masked_scatter(masked, chance.origin() < step.fraction).sum(1)
-        )
+        counted = checks.uniform("origin", chance.origin(), checks.count(masked)) < step.fraction
+        return torch.zeros_like(masked).masked_scatter(masked, counted).sum(1)
     return floor_share(masked.sum(1), step.fraction)
 
 

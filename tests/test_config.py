@@ -197,6 +197,20 @@ def test_authors_switches_four_rows_and_nothing_else():
     assert SamplingConfig.authors() == SamplingConfig().authors()
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, float])
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e5])
+def test_numbers_of_numpy_are_compared_as_pythons(kind, value):
+    """float16 takes the largest number that is allowed for infinity, too."""
+    given = kind(value)
+    if math.isfinite(given):
+        assert SamplingConfig(temperature=given).temperature == float(given)
+    else:
+        with pytest.raises(ValueError, match="temperature: got"):
+            SamplingConfig(temperature=given)
+        with pytest.raises(ValueError, match="step_size: got"):
+            GuidanceConfig(step_size=given)
+
+
 @pytest.mark.parametrize("weight", ["expectation", "aps", lambda logits: logits[:, 0] * 0])
 def test_an_epsilon_without_an_entropy_is_refused(weight):
     with pytest.raises(ValueError, match=r"epsilon: got 1e-10, expected 0: .* no entropy"):

@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -912,6 +913,93 @@ def test_drawn_tokens_that_are_no_ids_are_refused(as_users_run_it, change, messa
     draws = Draws.of(0, [1, 2], SMALL.trajectories)
     with pytest.raises(ValueError, match=message):
         generate(TinyDenoiser(0), TinyReward(0), PROMPTS, SMALL, draws=draws)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda uniform: None, "got None, expected a tensor"),
+        (lambda uniform: uniform[1:], r"got shape \[\d+\]"),
+        (lambda uniform: uniform * math.nan, r"got a number outside of \[0, 1\)"),
+        (lambda uniform: 1 + uniform, r"got a number outside of \[0, 1\)"),
+        (lambda uniform: uniform > 0, "got torch.bool, expected floating point"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("origin", {"order": "origin"}), ("order", {"order_temperature": 1.0})],
+)
+def test_uniform_numbers_that_are_none_are_refused(as_users_run_it, name, settings, change, said):
+    """Of nan, for one, nothing would ever be committed."""
+
+    class Changed(KeyedStepDraws):
+        """With one kind of numbers changed."""
+
+    setattr(Changed, name, lambda self: change(getattr(KeyedStepDraws, name)(self)))
+
+    class Draws(KeyedDraws):
+        def at(self, *where):
+            found = super().at(*where)
+            return Changed(found.step, found.state, found.position)
+
+    draws = Draws.of(0, [1, 2], SMALL.trajectories)
+    with pytest.raises(ValueError, match=f"draws, {name}: {said}"):
+        generate(TinyDenoiser(0), TinyReward(0), PROMPTS, replace(SMALL, **settings), draws=draws)
+
+
+class WritesInto:
+    """Makes of a method one that writes into an argument before it does its work."""
+
+    def __init__(self, method, argument):
+        self.method, self.argument = method, argument
+
+    def __call__(self, *given):
+        given[self.argument].zero_()
+        return self.method(*given)
+
+
+@pytest.mark.parametrize("argument", [0, 1, 2])
+def test_a_denoiser_that_writes_into_what_it_is_given_is_refused(as_users_run_it, argument):
+    class Writing(TinyDenoiser):
+        def __call__(self, *given):
+            return WritesInto(super().__call__, argument)(*given)
+
+    with pytest.raises(ValueError, match=r"^denoiser: it wrote into what it was given"):
+        generate(Writing(0), TinyReward(50), PROMPTS, SMALL)
+
+
+@pytest.mark.parametrize("argument", [0, 1])
+def test_a_reward_that_writes_into_the_board_is_refused(as_users_run_it, argument):
+    reward = TinyReward(50)
+    bind = reward.bind
+
+    def writing(prompts, trajectories):
+        bound = bind(prompts, trajectories)
+        return SimpleNamespace(at=WritesInto(bound.at, argument))
+
+    reward.bind = writing
+    with pytest.raises(ValueError, match=r"^reward.at: it wrote into what it was given"):
+        generate(TinyDenoiser(0), reward, PROMPTS, SMALL)
+    reward.bind = lambda prompts, trajectories: None
+    with pytest.raises(ValueError, match=r"^reward.bind: got None, expected a BoundReward"):
+        generate(TinyDenoiser(0), reward, PROMPTS, SMALL)
+
+
+def test_texts_are_those_of_the_tokens(as_users_run_it):
+    denoiser = TinyDenoiser(0)
+    denoiser.decode = WritesInto(denoiser.decode, 0)
+    with pytest.raises(ValueError, match=r"^denoiser.decode: it wrote into what it was given"):
+        generate(denoiser, TinyReward(50), PROMPTS, SMALL)
+    denoiser.encode = lambda prompts: None
+    with pytest.raises(ValueError, match=r"^denoiser.encode: got None, expected Prompts"):
+        generate(denoiser, TinyReward(50), PROMPTS, SMALL)
+
+
+def test_of_keys_without_end_one_too_many_is_read(as_users_run_it):
+    keys = itertools.count()
+    with pytest.raises(ValueError, match="keys: got count"):
+        generate(TinyDenoiser(0), TinyReward(50), PROMPTS, SMALL, keys=keys)
+    assert next(keys) == len(PROMPTS) + 1
 
 
 def test_keys_beside_draws_are_refused():

@@ -209,6 +209,28 @@ def test_inverse_cdf_wants_a_number_for_each_row(as_users_run_it, V):
         inverse_cdf(torch.full((2, V), 1 / V), torch.tensor([0.1]))
 
 
+def test_inverse_cdf_wants_no_more_numbers_than_rows_of_a_large_table(as_users_run_it):
+    """Which is worked on a few rows at a time: all of the numbers would not be looked at."""
+    probabilities = torch.full((262, 4000), 1 / 4000)
+    with pytest.raises(ValueError, match=r"uniform: got shape \[600\], expected .* \[262\]"):
+        inverse_cdf(probabilities, torch.rand(600))
+
+
+@pytest.mark.parametrize("given", ["abc", None, [0.5, 0.5], torch.ones(3), torch.ones(2, 2, 5)])
+@pytest.mark.parametrize("top_p", [0.5, 1])
+def test_a_nucleus_is_that_of_rows(as_users_run_it, given, top_p):
+    with pytest.raises(ValueError, match=r"^probabilities: got .*\[n, V\]"):
+        nucleus(given, top_p)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_numbers_do_not_depend_on_how_a_position_is_stored(as_users_run_it, dtype):
+    draws, row, position = KeyedDraws.of(0, [1], 2), torch.tensor([0, 1]), torch.tensor([3, 200])
+    position = position.clamp_max(torch.iinfo(dtype).max)
+    expected = draws.at(0, row, position).order()
+    assert torch.equal(draws.at(0, row, position.to(dtype)).order(), expected)
+
+
 def test_inverse_cdf_of_no_rows_is_none_and_of_no_tokens_refused(as_users_run_it):
     assert inverse_cdf(torch.zeros(0, 3), torch.zeros(0)).tolist() == []
     with pytest.raises(ValueError, match=r"^probabilities: got none, expected those of one token"):

@@ -390,6 +390,26 @@ def test_a_weight_that_writes_into_the_logits_is_refused(climb):
         guide(logits.clone(), reward, **SETTINGS, draw=draw_first)
 
 
+@both
+def test_a_weight_may_keep_its_memory_or_be_without_gradients(climb):
+    """Each step has the weight of its own: what is made next changes neither it nor its record."""
+    logits, reward = random_problem()
+    memory = torch.zeros(3, dtype=torch.float64)
+
+    def kept(psi):
+        return memory[: len(psi)].copy_(entropy_weight(psi))
+
+    expected, records = [], []
+    settings = SETTINGS | {"draw": draw_first}
+    right = climb(logits, reward, **settings, observe=expected.append)
+    found = climb(logits, reward, **settings | {"weight": kept}, observe=records.append)
+    assert torch.equal(found, right)
+    for record, other in zip(records, expected, strict=True):
+        assert torch.equal(record.weight, other.weight)
+    without = settings | {"weight": torch.inference_mode()(entropy_weight)}
+    assert torch.equal(climb(logits, reward, **without), right)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("when", [0, 2])
 def test_a_reward_that_goes_bad_is_named(bad, when):

@@ -139,6 +139,13 @@ def test_confidence_that_is_nan_comes_last():
         assert kept.tolist() == [expected]
 
 
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_there_is_a_candidate_for_each_masked_position(as_users_run_it, n):
+    masked = torch.tensor([[True, True, False]])
+    with pytest.raises(ValueError, match=r"tokens: got shape .* = \[2\]"):
+        commit(torch.arange(n), torch.rand(n), torch.tensor([1]), masked)
+
+
 def test_among_equals_the_earlier_position_is_committed():
     """In an answer so long that an unstable sort would mix them."""
     N, quota = 3000, 1000

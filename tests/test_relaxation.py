@@ -276,6 +276,13 @@ def test_interpolation_refuses_weights_of_another_shape(as_users_run_it, shape):
         interpolate(torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(shape))
 
 
+@pytest.mark.parametrize("shape", [(4,), (2, 2, 4)])
+def test_interpolation_refuses_what_is_no_list_of_embeddings(as_users_run_it, shape):
+    """A weight would go along another axis."""
+    with pytest.raises(ValueError, match=r"weight: got shape .*expected \[n\], one number"):
+        interpolate(torch.zeros(shape), torch.zeros(shape), torch.zeros(shape[0]))
+
+
 def test_interpolation_keeps_the_dtype_of_the_embeddings():
     half = torch.ones(2, 4, dtype=torch.bfloat16)
     assert interpolate(half, half, torch.zeros(2)).dtype == torch.bfloat16

@@ -39,7 +39,8 @@ def by_rows(function: Function) -> Function:
         first, *others = given
         most = AT_A_TIME.get(first.device.type, AT_A_TIME["cpu"])
         wanted = torch.is_grad_enabled() and first.requires_grad
-        if wanted or first.ndim != 2 or first.numel() <= most:
+        fits = all(len(other) == len(first) for other in others if isinstance(other, Tensor))
+        if wanted or first.ndim != 2 or first.numel() <= most or not fits:
             return function(first, *others, **options)
         size = max(1, most // first.shape[1])
         columns = [
