@@ -415,18 +415,18 @@ def vocabulary(may_be_written: object, mask_id: int, embeddings: object) -> None
 
 
 def count(masked: Tensor) -> int | None:
-    """How many are masked, which on a GPU the host would wait for: there None."""
-    return int(masked.sum()) if masked.is_cpu else None
+    """How many are masked, or None where the host would wait for it."""
+    return int(masked.sum()) if at_hand(masked) else None
 
 
 def uniform(name: str, value: Any, n: int | None = None) -> Any:
-    """`value`; `ValueError` unless it is one number for each of the n masked positions, and unless
-    each is in [0, 1), which is looked at on a CPU alone: a GPU would make the host wait.
+    """`value`; `ValueError` unless it is one number for each of the n masked positions and, where
+    that can be looked at, in [0, 1).
     """
     shape(f"draws, {name}", value, (n,), "[n], one number per masked position")
     if not value.is_floating_point():
         raise ValueError(f"draws, {name}: got {value.dtype}, expected floating point")
-    if value.is_cpu and not ((value >= 0) & (value < 1)).all():
+    if at_hand(value) and not ((value >= 0) & (value < 1)).all():
         raise ValueError(f"draws, {name}: got a number outside of [0, 1)")
     return value
 
@@ -518,26 +518,30 @@ MIXING = ("Muon", "Adafactor", "SparseAdam")
 gradients of another kind."""
 
 
-def drawn(tokens: Any, logits: Tensor) -> Any:
-    """`tokens` as int64; `ValueError` unless they are one id for each row of `logits`. On a CPU
-    also if one is not of the vocabulary or may not be written: a GPU would make the host wait.
+def drawn(tokens: Any, logits: Tensor, *, written: bool = False) -> Any:
+    """`tokens` as int64; `ValueError` unless they are one id for each row of `logits`. Where that
+    can be looked at, also if one is not of the vocabulary, or is to be `written` and may not be.
     """
     shape("draw", tokens, logits.shape[:1], "[n], one token per masked position")
     if tokens.dtype.is_floating_point or tokens.dtype.is_complex or tokens.dtype == torch.bool:
         raise ValueError(f"draw: got {tokens.dtype}, expected integers, the ids of tokens")
     tokens = tokens.long()
-    if logits.is_cpu and tokens.is_cpu:
+    if at_hand(logits) and at_hand(tokens):
         try:
-            banned = logits.gather(1, tokens[:, None])[:, 0] == -torch.inf
+            reached = logits.gather(1, tokens[:, None])[:, 0]
         except RuntimeError as error:
             wrong = tokens[(tokens < 0) | (tokens >= logits.shape[1])].tolist()
             expected = f"ids in [0, {logits.shape[1]})"
             raise ValueError(f"draw: got {some(wrong)}, expected {expected}") from error
-        if banned.any():  # of logits that are not finite any id may be drawn: they are told later
-            banned &= logits.amax(-1).isfinite()
-            if got := tokens[banned].tolist():
-                raise ValueError(f"draw: got {some(got)}, expected ids that may be written")
+        if written and (reached == -torch.inf).any():
+            got = some(tokens[reached == -torch.inf].tolist())
+            raise ValueError(f"draw: got {got}, expected ids that may be written")
     return tokens
+
+
+def at_hand(tensor: Tensor) -> bool:
+    """Whether its numbers can be looked at without a wait, as those on a GPU cannot."""
+    return tensor.is_cpu
 
 
 def rewards(value: Any, trajectories: int | None) -> Any:

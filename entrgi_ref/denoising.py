@@ -194,7 +194,7 @@ def draw_candidates(
     Drawn from the nucleus of mass `top_p`. Source: seed; nucleus: authors' code.
     """
     probabilities = nucleus(token_distribution(guided_logits, temperature), top_p)
-    tokens = checks.drawn(draw(probabilities), guided_logits)
+    tokens = checks.drawn(draw(probabilities), guided_logits, written=True)
     return Candidates(tokens, probabilities, guided_logits, logits, temperature)
 
 

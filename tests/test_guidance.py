@@ -326,16 +326,13 @@ def test_wrong_tensors_are_refused(as_users_run_it, climb):
     ("ids", "message"),
     [
         ([6, 0, -1], r"draw: got 6, -1, expected ids in \[0, 6\)"),
-        ([2, 5, 2], r"draw: got 2, 2, expected ids that may be written"),
         ([0.0, 1.0, 2.0], "draw: got torch.float64, expected integers"),
         ([True, True, False], "draw: got torch.bool, expected integers"),
     ],
 )
 @both
 def test_hard_tokens_that_are_no_ids_are_refused(as_users_run_it, climb, ids, message):
-    """A row without finite logits may draw whatever it likes: those are told of instead."""
     logits, reward = random_problem(3)
-    logits[:, 2] = -math.inf
     tokens = torch.tensor(ids, dtype=torch.float64 if isinstance(ids[0], float) else None)
 
     def drawn_by(climbed, number):  # `in_two_parts` asks for the first row and for the others
@@ -349,9 +346,6 @@ def test_hard_tokens_that_are_no_ids_are_refused(as_users_run_it, climb, ids, me
             drawn_by(logits, tokens)
     as_int32 = drawn_by(logits, torch.tensor([0, 5, 1], dtype=torch.int32))
     assert torch.equal(as_int32, drawn_by(logits, torch.tensor([0, 5, 1])))
-    logits[1] = math.nan
-    with pytest.raises(GuidanceError, match="the denoiser's logits are not finite"):
-        drawn_by(logits, torch.tensor([0, 2, 1]))
 
 
 @pytest.mark.parametrize("shape", [(), (1, 1)])

@@ -25,7 +25,7 @@ from checkpoints import (
     response_tokens,
     weights_in,
 )
-from entrgi_ref import GuidanceConfig, SamplingConfig, generate, prompt_key, schedule
+from entrgi_ref import GuidanceConfig, SamplingConfig, checks, generate, prompt_key, schedule
 from entrgi_ref.fast import nucleus
 from entrgi_ref.models import Dream, SequenceReward, VocabularyMap, adapters, load_denoiser
 from entrgi_ref.models.reading import backbone_of, positions
@@ -792,6 +792,7 @@ def test_host_waits_once_per_denoising_step(single, steps, monkeypatch):
     """Beyond the shapes that depend on data; whatever the number of gradient steps."""
     denoiser, reward = single
     monkeypatch.setattr(nucleus, "applies", lambda probabilities: False)  # a CPU's own way
+    monkeypatch.setattr(checks, "at_hand", lambda tensor: False)
     to_list = torch.Tensor.tolist
 
     def counted(length):
