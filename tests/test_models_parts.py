@@ -336,6 +336,10 @@ class Words:
         return {"a": 0, "b": 2, "c": 3}
 
 
+HERE = {"local_files_only": True, "trust_remote_code": False}
+"""How each file is read: nothing is fetched, and no code of its own is run."""
+
+
 @pytest.fixture
 def read(monkeypatch, tmp_path):
     """A folder with a tokenizer, which is read as a test says."""
@@ -360,7 +364,7 @@ def test_a_tokenizer_is_loaded_from_its_folder_alone(read):
     said = f"^checkpoint: the tokenizer of {read.folder} does not load: a b {'x' * 296}$"
     with refused(said):
         read.load()
-    assert read.asked == [(read.folder, {"local_files_only": True})]
+    assert read.asked == [(read.folder, HERE)]
     read.tokenizer = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         read.load()
@@ -385,7 +389,7 @@ def test_dreams_own_tokenizer_is_qwens_wherever_it_lies(read):
         (read.folder / "tokenizer_config.json").write_text(json.dumps(written))
         with raised:
             tokenizers.load_tokenizer(read.folder)
-    assert read.asked == [(read.folder, {"local_files_only": True})]
+    assert read.asked == [(read.folder, HERE)]
 
 
 def test_a_tokenizer_has_a_template_and_one_token_for_each_id(read):
@@ -629,7 +633,7 @@ def test_transformers_does_not_count_the_tokens_of_a_prompt(tmp_path, capfd):
 
 def test_a_network_in_place_of_a_tokenizer_is_refused_in_one_line(tmp_path, capfd):
     folder = changed(REWARD, tmp_path, tokenizer={"tokenizer_class": "AutoModel"})
-    with refused(rf"^checkpoint: the tokenizer of {folder} does not load: "):
+    with refused(rf"^tokenizer_class: got 'AutoModel' in {folder}/.* is no tokenizer of "):
         tokenizers.load_tokenizer(folder)
     assert capfd.readouterr().err == ""
 
@@ -912,7 +916,7 @@ def test_a_network_is_loaded_frozen_from_its_folder_alone(loaded, tmp_path):
                 "use_safetensors": True,
                 "output_loading_info": True,
                 "ignore_mismatched_sizes": True,
-                "local_files_only": True,
+                **HERE,
                 "attn_implementation": "sdpa",
                 "config": "config",
                 "key_mapping": {"a": "b"},

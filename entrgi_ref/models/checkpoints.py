@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, PretrainedConfig
+from transformers import CONFIG_MAPPING, PretrainedConfig, dynamic_module_utils
 from transformers.utils import logging
 
 from .. import checks
@@ -138,7 +138,7 @@ SAMPLED = 2**20
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The contents of config.json. `ValueError` for what transformers would load without being
-    asked to: an adapter that lies there, or a file of weights that we do not look at.
+    asked to: an adapter that lies there, or files and fields that we do not look at.
     """
     if (folder / "adapter_config.json").exists():
         raise ValueError(
@@ -151,7 +151,17 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"transformers_weights: got {written['transformers_weights']!r:.60}, expected none: "
             "weights are read from model.safetensors or the shards of its index"
         )
+    for field in ELSEWHERE:
+        if written.get(field):
+            raise ValueError(
+                f"{field}: got {written[field]!r:.60}, expected none: the configuration is read as "
+                "it stands in config.json"
+            )
     return written
+
+
+ELSEWHERE = ("attribute_map", "configuration_files")
+"""Fields by which transformers reads other fields, or another file, in the place of those here."""
 
 
 NUMBERS = ("rms_norm_eps", "max_position_embeddings", "num_labels", "rope_theta")
@@ -204,7 +214,7 @@ def known_config(
     try:
         with quiet():
             config: PretrainedConfig = CONFIG_MAPPING[name].from_pretrained(
-                folder, local_files_only=True
+                folder, local_files_only=True, trust_remote_code=False
             )
         text = config.get_text_config()
     except Exception as error:  # transformers has kinds of its own for values of a wrong type
@@ -285,6 +295,7 @@ def load(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported below, by name
                 local_files_only=True,
+                trust_remote_code=False,
                 **options,
             )
     except torch.OutOfMemoryError:
@@ -496,8 +507,12 @@ _IGNORED = ("rotary_emb.inv_freq", "lm_head.weight")
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars, reports and warnings from transformers: what matters is raised."""
+    """No progress bars, reports and warnings from transformers: what matters is raised. And no
+    question whether to run a checkpoint's own code: that it would be needed is raised, too.
+    """
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
@@ -505,6 +520,7 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()

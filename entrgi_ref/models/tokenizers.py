@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from .. import checks
 from ..protocols import prompt_key
@@ -30,20 +31,15 @@ from .templates import process
 def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint: of class `kind`, or of the class that it names itself.
 
-    Raises `ValueError` if its files do not load, if it has no chat template, if its class is code
-    of its own, if it leaves letters out, or if a token has another id than its files say.
+    Raises `ValueError` if its files do not load, if it has no chat template, if its class is no
+    tokenizer of transformers, if it leaves letters out, or if a token has another id than its files
+    say.
     """
     process.start()  # while the files are read
     written = _written(folder / "tokenizer_config.json")
-    declared = str(written.get("tokenizer_class"))
-    kind = kind or SAME_AS.get(declared)
-    maps = [written.get("auto_map") or {}, _written(folder / "config.json").get("auto_map") or {}]
-    own = any(isinstance(found, list) or "AutoTokenizer" in str(found) for found in maps)
-    if kind is None and own and not hasattr(transformers, declared):
-        raise ValueError(
-            f"tokenizer_class: got {declared!r} in {folder}, which transformers does not know, and "
-            "a checkpoint's own code is not run"
-        )
+    kind = kind or SAME_AS.get(str(written.get("tokenizer_class")))
+    if kind is None:
+        _require_known_class(written, folder)
     loader = getattr(transformers, kind) if kind else AutoTokenizer
     files = ("tokenizer.json", "vocab.json", "tokenizer.model")
     if not any((folder / file).is_file() for file in files):
@@ -52,7 +48,7 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     _require_keys_once(folder)
     _require_short(folder)
     with working(f"checkpoint: the tokenizer of {folder} does not load"), quiet():
-        tokenizer = loader.from_pretrained(folder, local_files_only=True)
+        tokenizer = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         ids = tokenizer(SENTENCE, add_special_tokens=False)["input_ids"]
         back = tokenizer.decode(ids)
         _ = [getattr(tokenizer, f"{kind}_token_id") for kind in ("unk", "eos", "pad", "mask")]
@@ -81,6 +77,36 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
             "stand in each prompt: save it without"
         )
     return tokenizer
+
+
+def _require_known_class(written: Mapping[str, Any], folder: Path) -> None:
+    """Raise `ValueError` unless the class that is named, in tokenizer_config.json (`written`) or
+    else in config.json, is a tokenizer of transformers itself. Of another one, such as
+    AutoProcessor, it would look for code in the folder and ask whether to run it.
+    """
+    config = _written(folder / "config.json")
+    file, declared = folder / "tokenizer_config.json", written.get("tokenizer_class")
+    if declared is None and config.get("tokenizer_class") is not None:
+        file, declared = folder / "config.json", config["tokenizer_class"]
+    maps = [written.get("auto_map") or {}, config.get("auto_map") or {}]
+    own = any(isinstance(found, list) or "AutoTokenizer" in str(found) for found in maps)
+    with working(f"checkpoint: the tokenizer of {folder} does not load"), quiet():
+        known = not own if declared is None else _is_tokenizer(declared)
+    if not known:
+        raise ValueError(
+            f"tokenizer_class: got {declared!r:.60} in {file}, which is no tokenizer of "
+            "transformers, and a checkpoint's own code is not run"
+        )
+
+
+def _is_tokenizer(name: Any) -> bool:
+    """Whether a name, with or without `Fast` at its end, is that of a tokenizer."""
+    bare = name.removesuffix("Fast") if isinstance(name, str) else ""
+    found = [tokenizer_class_from_name(one) for one in (bare, f"{bare}Fast")]
+    known = [one for one in found if one is not None]
+    return bool(known) and all(
+        isinstance(one, type) and issubclass(one, PreTrainedTokenizerBase) for one in known
+    )
 
 
 SENTENCE = "The quick brown fox jumps over 13 lazy dogs"

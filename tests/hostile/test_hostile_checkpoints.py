@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoConfig, AutoProcessor
 
 from checkpoints import DREAM, REWARD, SHORT, changed, weights_in
 from corpus import VALUES, header, in_shards, one_weight, refusal
 from entrgi_ref import SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward, load_denoiser, tokenizers
+from entrgi_ref.models.checkpoints import quiet
 from entrgi_ref.models.denoiser import DenoiserCheckpoint
 from entrgi_ref.models.tokenizers import load_tokenizer, working
 
@@ -294,6 +296,72 @@ def test_files_that_would_be_read_instead_are_refused(tmp_path):
     (folder / "additional_chat_templates" / "default.jinja").write_text("{{ messages }}")
     said = refusal(lambda: DenoiserCheckpoint.examine(folder))
     assert "additional_chat_templates/default.jinja, which would be taken instead" in said
+
+
+NO_TOKENIZERS = (
+    *("AutoProcessor", "AutoProcessorFast", "AutoFeatureExtractor", "AutoImageProcessor"),
+    *("AutoModel", "AutoModelForCausalLM", "AutoConfig", "AutoTokenizer", "Qwen2Model"),
+    *("RagTokenizer", "pipeline", "utils", "OtherTokenizer", "", 5, ["AutoProcessor"]),
+)
+
+
+@pytest.fixture
+def unasked(monkeypatch):
+    """Nobody is there to be asked whether to run a checkpoint's own code."""
+    monkeypatch.setattr("builtins.input", lambda *words: pytest.fail("asks whether to run code"))
+
+
+def with_code(folder, **options):
+    """A reward model with code of its own, for whatever might be taken for its tokenizer."""
+    folder = changed(REWARD, folder, **options)
+    (folder / "evil.py").write_text("raise SystemExit('run')")
+    kinds = ("Config", "FeatureExtractor", "ImageProcessor", "Model", "Processor", "VideoProcessor")
+    maps = {"auto_map": {f"Auto{kind}": "evil.Evil" for kind in kinds}}
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        (folder / name).write_text(json.dumps(maps))
+    return folder
+
+
+@pytest.mark.parametrize("declared", NO_TOKENIZERS, ids=str)
+def test_a_class_that_is_no_tokenizer_is_refused(declared, unasked, tmp_path, capfd):
+    """Some of them would ask whether to run the checkpoint's own code."""
+    fields = {"tokenizer_class": declared}
+    for i, where in enumerate(("tokenizer", "config")):
+        file = f"{tmp_path}/{i}/reward-tiny/{where}{'_config' * (1 - i)}.json"
+        options = {"tokenizer": {"tokenizer_class": None}} | {where: fields}
+        folder = with_code(tmp_path / str(i), **options)
+        said = refusal(lambda folder=folder: load_tokenizer(folder))
+        assert said.startswith(f"tokenizer_class: got {declared!r} in {file}, which is no ")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [None, "Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizer", "GPT2TokenizerFast"],
+)
+def test_a_class_that_is_a_tokenizer_is_taken(declared, unasked, tmp_path):
+    folder = with_code(tmp_path, tokenizer={"tokenizer_class": declared})
+    load_tokenizer(REWARD).backend_tokenizer.save(str(folder / "tokenizer.json"))
+    assert load_tokenizer(folder)(SHORT) == load_tokenizer(REWARD)(SHORT)
+
+
+@pytest.mark.parametrize("loader", [AutoProcessor, AutoConfig])
+def test_no_question_is_asked_wherever_code_is_found(loader, unasked, tmp_path):
+    """As where transformers would take a class from a field that we do not know."""
+    folder = with_code(tmp_path)
+    (folder / "config.json").write_text(json.dumps({"auto_map": {"AutoConfig": "evil.Evil"}}))
+    with quiet(), pytest.raises(ValueError, match="requires you to execute"):
+        loader.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("field", ["attribute_map", "configuration_files"])
+def test_a_configuration_that_sends_its_reader_elsewhere_is_refused(field, kind, tmp_path):
+    """To another file, or to other fields than those that are looked at."""
+    source, load = kind
+    value = {"attribute_map": {"tokenizer_class": "a"}, "configuration_files": ["config.4.json"]}
+    folder = changed(source, tmp_path, config={field: value[field]})
+    (folder / "config.4.json").write_text((source / "config.json").read_text())
+    assert refusal(lambda: load(folder)).startswith(f"{field}: got {value[field]!r}, expected none")
 
 
 def test_a_normalizer_that_replaces_a_little_is_taken(tmp_path):
