@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -211,8 +212,10 @@ def _require_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 END_OF_WORD = "</w>"
 """Ends the last letter of a word in some vocabularies, of which merges are made as well."""
-GROWTH = 64
-"""Times as long may a text become before it is split into tokens."""
+GROWTH = 400
+"""Times as long may a text become before it is split into tokens. Real ones come to 360 at most, by
+NFKC, Lowercase, a pattern that is replaced by a space, and ByteLevel.
+"""
 
 
 def _require_as_read(written: Mapping[str, Any], folder: Path) -> None:
@@ -263,37 +266,97 @@ NAMED_TEMPLATE = "additional_chat_templates/default.jinja"
 
 
 def _require_short(folder: Path) -> None:
-    """Raise `ValueError` for replacements that make a text longer and longer: nothing can stop them
-    once they run.
+    """Raise `ValueError` for steps that may make a text longer and longer, and for very many of
+    them: nothing can stop them once they run.
     """
-    written = _written(folder / "tokenizer.json")
-    for part in ("normalizer", "decoder"):
-        growth = 1.0
-        for step in _steps(written.get(part)):
-            pattern, content = step.get("pattern"), step.get("content")
-            if step.get("type") == "Replace" and isinstance(content, str):
-                found = pattern.get("String") if isinstance(pattern, Mapping) else None
-                replaced = len(found) if isinstance(found, str) else 1
-                growth *= max(1.0, len(content) / max(1, replaced))
-            if isinstance(before := step.get("prepend"), str):
-                growth += len(before)
+    file = folder / "tokenizer.json"
+    written = _written(file)
+    growth = 1.0
+    for part, known in LETTERS.items():
+        steps = list(_steps(written.get(part)))
+        kinds = [step.get("type") if isinstance(step, Mapping) else step for step in steps]
+        unknown = [kind for kind in kinds if not (isinstance(kind, str) and kind in known)]
+        if unknown:
+            raise ValueError(
+                f"checkpoint: the {part} of {file} has a step {unknown[0]!r:.60}, expected one of "
+                f"{', '.join(known)}"
+            )
+        levels = kinds.count("ByteLevel")
+        if levels > 1 or len(kinds) > MOST_STEPS:
+            found = f"{levels} times ByteLevel" if levels > 1 else f"{len(kinds)} steps"
+            raise ValueError(
+                f"checkpoint: the {part} of {file} has {found}, expected at most "
+                f"{1 if levels > 1 else MOST_STEPS}"
+            )
+        growth = 1.0 if part == "decoder" else growth  # it is given tokens, the others a text
+        for step in steps:
+            growth *= known[step["type"]] * _letters(step)
         if growth > GROWTH:
             raise ValueError(
-                f"checkpoint: the {part} of {folder}/tokenizer.json may make a text {growth:.3g} "
-                f"times as long, expected at most {GROWTH} times"
+                f"checkpoint: the {part} of {file} may make a text {growth:.3g} times as long, "
+                f"expected at most {GROWTH} times"
             )
 
 
-def _steps(whole: Any) -> Iterator[Mapping[str, Any]]:
-    """A normalizer or decoder itself, and those that it is a sequence of."""
+def _letters(step: Mapping[str, Any]) -> float:
+    """How many letters a step may make of one, where that depends on its fields."""
+    kind, pattern = step["type"], step.get("pattern")
+    if kind == "Replace":
+        content = len(str(step.get("content")))
+        if isinstance(pattern, Mapping) and pattern.get("String"):
+            return max(1, content / len(str(pattern["String"])))
+        return 1 + content  # a pattern may find nothing at all, between any two letters
+    if kind == "Precompiled":
+        return _longest(str(step.get("precompiled_charsmap")))
+    if kind == "TemplateProcessing":
+        return max(1, str(step.get("single")).count("'Sequence'"))
+    if "" in (step.get("suffix"), step.get("word_delimiter_token")):
+        return 3  # a space between any two letters
+    return 1 + len(str(step.get("prepend", "")))
+
+
+def _longest(table: str) -> int:
+    """The longest text that a table of SentencePiece's writes: behind a trie, whose size is its
+    first number, they stand one after another, with a NUL after each.
+    """
+    try:
+        data = base64.b64decode(table)
+    except ValueError:
+        return 1  # loading it says so
+    texts = data[4 + int.from_bytes(data[:4], "little") // 4 * 4 :]
+    return max(1, *map(len, texts.decode(errors="replace").split("\0")))
+
+
+def _steps(whole: Any) -> Iterator[Any]:
+    """The steps of a part of tokenizer.json: itself, and those that it is a sequence of."""
     left = [whole]
     while left:
         one = left.pop()
-        if isinstance(one, Mapping):
+        if one is not None:
             yield one
-            for name in ("normalizers", "decoders"):
+        if isinstance(one, Mapping):
+            for name in ("normalizers", "pretokenizers", "processors", "decoders"):
                 inner = one.get(name)
                 left += inner if isinstance(inner, list) else []
+
+
+MOST_STEPS = 100
+"""Real ones have some ten in a part."""
+LETTERS = {
+    "normalizer": dict.fromkeys(("Nmt", "Precompiled", "Prepend", "Replace", "Sequence"), 1)
+    | {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Strip": 1, "StripAccents": 1}
+    | {"BertNormalizer": 3, "ByteLevel": 4, "Lowercase": 2},
+    "pre_tokenizer": dict.fromkeys(("BertPreTokenizer", "CharDelimiterSplit", "Digits"), 1)
+    | dict.fromkeys(("FixedLength", "Punctuation", "Sequence", "Split", "UnicodeScripts"), 1)
+    | {"ByteLevel": 5, "Metaspace": 2, "Whitespace": 1, "WhitespaceSplit": 1},
+    "post_processor": dict.fromkeys(("BertProcessing", "ByteLevel", "RobertaProcessing"), 1)
+    | {"Sequence": 1, "TemplateProcessing": 1},
+    "decoder": dict.fromkeys(("BPEDecoder", "ByteFallback", "ByteLevel", "CTC", "Fuse"), 1)
+    | {"Metaspace": 1, "Replace": 1, "Sequence": 1, "Strip": 1, "WordPiece": 2},
+}
+"""The steps of each part, and how many letters one of them makes of one at most: U+FDFA is a whole
+sentence in NFKC. Those that are called otherwise, or not at all, might do anything.
+"""
 
 
 SAME_AS = {"DreamTokenizer": "Qwen2Tokenizer"}

@@ -1,5 +1,6 @@
 """Checkpoints that lie: their weights, their index, their configuration and their tokenizer."""
 
+import base64
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from entrgi_ref import SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward, load_denoiser, tokenizers
 from entrgi_ref.models.checkpoints import quiet
 from entrgi_ref.models.denoiser import DenoiserCheckpoint
-from entrgi_ref.models.tokenizers import load_tokenizer, working
+from entrgi_ref.models.tokenizers import LETTERS, load_tokenizer, working
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 LLADA = DREAM.parent.parent / "parity-models" / "llada-tiny"
@@ -267,7 +268,7 @@ def replacing(times, part="normalizers"):
 
 
 @pytest.mark.parametrize("part", ["normalizer", "decoder"])
-@pytest.mark.parametrize("times", [7, 35, 2000])
+@pytest.mark.parametrize("times", [9, 35])
 def test_replacements_that_double_and_double_are_refused(part, times, tmp_path):
     """Nothing can end them once they run: at 35 it would take hours, and all memory."""
     folder = with_tokenizer(tmp_path, **{part: replacing(times, f"{part}s")})
@@ -275,9 +276,87 @@ def test_replacements_that_double_and_double_are_refused(part, times, tmp_path):
     assert f"the {part} of {folder}/tokenizer.json may make a text" in said
 
 
-def test_a_long_beginning_of_every_text_is_refused(tmp_path):
-    folder = with_tokenizer(tmp_path, normalizer={"type": "Prepend", "prepend": "a" * 64})
-    assert "may make a text 65 times" in refusal(lambda: DenoiserCheckpoint.examine(folder))
+def chain(part, *steps):
+    """A part of tokenizer.json with these steps, one after another."""
+    named = {"pre_tokenizer": "pretokenizers", "post_processor": "processors"}
+    return {part: {"type": "Sequence", named.get(part, f"{part}s"): [*steps]}}
+
+
+def step(kind, **fields):
+    return {"type": kind, **fields}
+
+
+def regex(found, content):
+    return step("Replace", pattern={"Regex": found}, content=content)
+
+
+def table(*texts):
+    """What SentencePiece writes for letters: a trie, here an empty one, and texts."""
+    data = (0).to_bytes(4, "little") + "\0".join(texts).encode()
+    return step("Precompiled", precompiled_charsmap=base64.b64encode(data).decode())
+
+
+def answer(times):
+    return step("TemplateProcessing", single=[{"Sequence": {"id": "A", "type_id": 0}}] * times)
+
+
+BYTES = step("ByteLevel", add_prefix_space=False, trim_offsets=False, use_regex=False)
+EACH = step("Split", pattern={"Regex": "."}, behavior="Isolated", invert=False)
+SPACES = [step("Metaspace", replacement=one, prepend_scheme="always", split=True) for one in "▁_"]
+HELD = step("BPEDecoder", suffix=""), step("CTC", word_delimiter_token="", pad_token="q")
+GROWING = {
+    "bytes": ("normalizer", [step("ByteLevel")] * 2, "has 2 times ByteLevel, expected at most 1"),
+    "bytes of pieces": ("pre_tokenizer", [BYTES] * 20, "has 20 times ByteLevel"),
+    "sentences": ("normalizer", [regex("x", "\ufdfa"), step("NFKD")] * 3, "4.67e+04 times"),
+    "between letters": ("normalizer", [regex("x*", "a")] * 9, "512 times"),
+    "capitals": ("normalizer", [regex("i", ""), step("Lowercase")] * 9, "512 times"),
+    "Chinese": ("normalizer", [step("BertNormalizer")] * 6, "729 times"),
+    "a table": ("normalizer", [table("a", "b" * 401, "c")], "401 times"),
+    "tables": ("normalizer", [table("aa")] * 9, "512 times"),
+    "a beginning": ("normalizer", [step("Prepend", prepend="a" * 400)], "401 times"),
+    "beginnings": ("pre_tokenizer", [*SPACES, EACH] * 5, "1.02e+03 times"),
+    "in two parts": ("pre_tokenizer", [*SPACES, EACH] * 4, "1.02e+03 times"),
+    "a template": ("post_processor", [answer(401)], "401 times"),
+    "a suffix": ("decoder", [HELD[0]] * 6, "729 times"),
+    "a delimiter": ("decoder", [HELD[1]] * 6, "729 times"),
+    "many": ("normalizer", [step("Nmt")] * 100, "has 101 steps, expected at most 100"),
+    "many in pieces": ("pre_tokenizer", [EACH] * 2000, "has 2001 steps"),
+    "no name": ("normalizer", [{"pattern": {"String": "a"}, "content": "b"}], "a step None, expec"),
+    "a list": ("normalizer", [["NFKC"]], "has a step ['NFKC'], expected one of "),
+    "another name": ("decoder", [{"type": "x", "suffix": ""}], "has a step 'x', expected one of "),
+}
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_steps_that_make_a_text_longer_and_longer_are_refused(name, tmp_path):
+    """Each one alone does little. Together they would take all memory at some letters."""
+    part, steps, said = GROWING[name]
+    first = {"normalizer": table("aaaa")} if "two parts" in name else {}
+    folder = with_tokenizer(tmp_path, **dict.fromkeys(LETTERS) | first | chain(part, *steps))
+    found = refusal(lambda: DenoiserCheckpoint.examine(folder))
+    assert found.startswith(f"checkpoint: the {part} of {folder}/tokenizer.json ")
+    assert said in found
+
+
+SPACE = step("Replace", pattern={"String": " "}, content="▁")
+REAL = {
+    "llama": chain("normalizer", step("Prepend", prepend="▁"), SPACE),
+    "gemma": {"normalizer": SPACE} | chain("decoder", SPACE, step("ByteFallback"), step("Fuse")),
+    "clip": chain("normalizer", step("NFC"), regex("\\s+", " "), step("Lowercase"))
+    | chain("pre_tokenizer", EACH, BYTES),
+    "t5": chain("normalizer", table("a" * 18), regex(" {2,}", "▁"))
+    | chain("pre_tokenizer", step("WhitespaceSplit"), SPACES[0]),
+    "bert": {"normalizer": step("BertNormalizer"), "decoder": step("WordPiece", prefix="##")},
+    "nfkc": chain("normalizer", step("NFKC"), step("Lowercase"), regex("\\s+", " "))
+    | {"pre_tokenizer": BYTES}
+    | chain("post_processor", BYTES, answer(1)),
+    "no table": {"normalizer": step("Precompiled", precompiled_charsmap="x")},
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_steps_of_real_tokenizers_are_taken(name, tmp_path):
+    tokenizers._require_short(with_tokenizer(tmp_path, **dict.fromkeys(LETTERS) | REAL[name]))
 
 
 def test_tokens_by_chance_are_refused(tmp_path):
