@@ -70,7 +70,7 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=DATA))
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=DATA))
     except Exception as error:  # whatever goes wrong there, the reader needs one line
         first = (str(error).splitlines() or [type(error).__name__])[0]
         at = f" at revision {revision!r}" if revision else ""
@@ -78,11 +78,13 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
             f"checkpoint: {hub_id!r} is no folder here, and could not be fetched{at} from the hub "
             f"({type(error).__name__}: {first}); give a folder, or connect to the network"
         ) from error
+    _require_files(folder)
+    return folder
 
 
 def _require_files(folder: Path) -> None:
     """Raise `ValueError` for what is read and never ends: a pipe, or a text file of gigabytes."""
-    for file in sorted(file for pattern in DATA for file in folder.glob(pattern)):
+    for file in sorted(file for pattern in (*DATA, TEMPLATES) for file in folder.glob(pattern)):
         if not file.is_file():
             raise ValueError(f"checkpoint: {file} is no file that can be read")
         size = file.stat().st_size
@@ -90,8 +92,16 @@ def _require_files(folder: Path) -> None:
             raise ValueError(
                 f"checkpoint: {file} has {size} bytes, expected at most {LARGEST_TEXT}"
             )
+    size = sum(file.stat().st_size for file in folder.glob(TEMPLATES))
+    if size > LARGEST_TEXT:
+        raise ValueError(
+            f"checkpoint: the files {folder / TEMPLATES} have {size} bytes, expected at most "
+            f"{LARGEST_TEXT}"
+        )
 
 
+TEMPLATES = "additional_chat_templates/*.jinja"
+"""All of these are read, whichever is used."""
 LARGEST_TEXT = 2**28
 """Bytes of a file beside the weights. Tokenizers of 250,000 tokens take a tenth of it."""
 

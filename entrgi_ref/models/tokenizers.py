@@ -71,6 +71,11 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     template = tokenizer.chat_template  # several of them, by name, are a mapping
     if not (isinstance(template, str | Mapping) and template):
         raise ValueError(f"checkpoint: the tokenizer of {folder} has no chat template")
+    if isinstance(template, Mapping) and not isinstance(template.get("default"), str):
+        raise ValueError(
+            f"checkpoint: the tokenizer of {folder} has the chat templates "
+            f"{checks.some(sorted(map(repr, template)))}, expected a text by the name 'default'"
+        )
     each = [template] if isinstance(template, str) else template.values()
     if any(str(one).startswith("\ufeff") for one in each):
         raise ValueError(

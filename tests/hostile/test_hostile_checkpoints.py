@@ -17,7 +17,7 @@ from entrgi_ref import SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward, load_denoiser, tokenizers
 from entrgi_ref.models.checkpoints import quiet
 from entrgi_ref.models.denoiser import DenoiserCheckpoint
-from entrgi_ref.models.tokenizers import LETTERS, load_tokenizer, working
+from entrgi_ref.models.tokenizers import LETTERS, conversation, load_tokenizer, working
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 LLADA = DREAM.parent.parent / "parity-models" / "llada-tiny"
@@ -514,6 +514,59 @@ def test_text_files_have_a_largest_size(tmp_path):
     with (folder / "special_tokens_map.json").open("wb") as file:
         file.truncate(2**28 + 1)
     assert "has 268435457 bytes" in refusal(lambda: SequenceReward.from_pretrained(folder, None))
+
+
+def with_templates(folder, **templates):
+    """A reward model with further templates, by name and size."""
+    folder = changed(REWARD, folder)
+    (folder / "additional_chat_templates").mkdir()
+    for name, size in templates.items():
+        with (folder / "additional_chat_templates" / f"{name}.jinja").open("wb") as file:
+            file.truncate(size)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((2**28 + 1,), "tool.jinja has 268435457 bytes"),
+        ((2**27, 2**27 + 1), "additional_chat_templates/*.jinja have 268435457 bytes"),
+    ],
+)
+def test_further_templates_have_a_largest_size(sizes, said, tmp_path):
+    folder = with_templates(tmp_path, **dict(zip(("tool", "rag"), sizes, strict=False)))
+    assert said in refusal(lambda: SequenceReward.from_pretrained(folder, None))
+
+
+def test_a_further_template_that_never_ends_is_refused(tmp_path):
+    folder = with_templates(tmp_path)
+    os.mkfifo(folder / "additional_chat_templates" / "tool.jinja")
+    said = refusal(lambda: SequenceReward.from_pretrained(folder, None))
+    assert "tool.jinja is no file that can be read" in said
+
+
+@pytest.mark.parametrize("named", ["a file", "a list", "no text"])
+def test_named_templates_without_the_usual_one_are_refused(named, tmp_path):
+    """Which of them is meant, nobody says. transformers would say so at the first prompt only."""
+    folder = with_templates(tmp_path / "file", tool=3)
+    if named != "a file":
+        template = {"name": "tool" if named == "a list" else "default", "template": 5}
+        folder = changed(REWARD, tmp_path / named, tokenizer={"chat_template": [template]})
+    said = refusal(lambda: load_tokenizer(folder))
+    name = "default" if named == "no text" else "tool"
+    assert said == (
+        f"checkpoint: the tokenizer of {folder} has the chat templates {name!r}, expected a text "
+        "by the name 'default'"
+    )
+
+
+def test_further_templates_beside_the_usual_one_are_not_taken(tmp_path):
+    folder = with_templates(tmp_path, tool=3)
+    own = load_tokenizer(REWARD).chat_template
+    (folder / "chat_template.jinja").write_text(own)
+    assert conversation(load_tokenizer(folder), SHORT) == conversation(
+        load_tokenizer(REWARD), SHORT
+    )
 
 
 def of_vocabulary(edit, folder):
