@@ -39,6 +39,8 @@ TODAY = datetime(2024, 7, 26)
 """What a template is told that asks for the time, so that a prompt is the same on every day. It is
 the day that the templates of Llama 3 name where there is no clock.
 """
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TZ": "UTC"}
+"""Of the process: few threads, and the same time on every machine."""
 
 
 class Process:
@@ -94,7 +96,7 @@ class Process:
                 stderr=subprocess.DEVNULL,
                 text=True,
                 encoding="ascii",
-                env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env=os.environ | ENVIRONMENT,
                 start_new_session=True,  # Ctrl-C is for those who wait for it
             )
             self._parent = os.getpid()

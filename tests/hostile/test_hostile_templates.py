@@ -140,6 +140,14 @@ def test_the_time_in_a_template_is_the_same_on_each_day(tokenizer):
     assert conversation(tokenizer, SHORT) == f"26 Jul 2024 00:00:00.000000 {SHORT}"
 
 
+@pytest.mark.slow
+def test_the_time_in_a_template_is_the_same_in_each_time_zone(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    process = templates.Process()
+    assert process.render("{{ strftime_now('%s %Z') }}", []) == "1721952000 "
+    process.close()
+
+
 def test_a_prompt_may_hold_what_looks_like_an_object(tokenizer):
     tokenizer.chat_template = CONTENT
     prompt = "why\n<object at 0x7f1234567890>?"
