@@ -10,12 +10,13 @@ with the process that started it.
 from __future__ import annotations
 
 import atexit
+import functools
 import json
 import math
 import os
 import random
-import re
 import signal
+import string
 import subprocess
 import sys
 import threading
@@ -137,6 +138,7 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
     from transformers.utils import chat_template_utils
 
     chat_template_utils.datetime = SimpleNamespace(now=lambda: TODAY)
+    chat_template_utils.ImmutableSandboxedEnvironment = _environment()
     render = chat_template_utils.render_jinja_template
     if resource:
         _bound(resource.RLIMIT_CORE, 0)
@@ -154,8 +156,6 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
             if len(text) > LONGEST:
                 raise ValueError(f"it makes {len(text)} characters of a conversation")
             text.encode()  # half a character is no text
-            if shown := {*ADDRESS.findall(text)} - {*ADDRESS.findall(request)}:
-                raise ValueError(f"it shows an object of Python{min(shown)}")
             answer = {"text": text}
         except MemoryError:
             answer = {"error": f"it takes more than {MEMORY >> 20} MB of memory"}
@@ -167,8 +167,82 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
 
 
 TAKEN = "/proc/self/statm"
-ADDRESS = re.compile(" at 0x[0-9a-f]{6,}")
-"""It is another one in each process, so that the conversation could not be made again."""
+OF_OBJECTS = {
+    *("abs", "attr", "batch", "count", "d", "default", "dictsort", "first", "float", "groupby"),
+    *("int", "items", "join", "last", "length", "list", "map", "max", "min", "random", "reject"),
+    *("rejectattr", "reverse", "round", "select", "selectattr", "slice", "sort", "sum", "tojson"),
+    "unique",
+}
+"""Filters that make no text of what they are given; `join` looks at the parts itself."""
+
+
+def _environment() -> type[Any]:
+    """Where templates are rendered: transformers' environment, but text is made of plain values
+    alone: by output, `~`, `%`, `format`, filters and methods of Markup.
+
+    An object of Python's would show its address, which is another one in each process, so that the
+    conversation could not be made again.
+    """
+    from jinja2 import Undefined, filters, pass_eval_context, runtime, sandbox
+    from markupsafe import Markup
+
+    scalars = (str, bytes, int, float, complex, type(None), Undefined)
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            plain([*value, *value.values()])
+        elif isinstance(value, list | tuple):
+            for one in value:
+                plain(one)
+        elif not isinstance(value, scalars):
+            raise ValueError(f"it shows an object of Python, a {type(value).__name__}")
+        return value
+
+    def of_plain(function: Any) -> Any:
+        @functools.wraps(function)
+        def made(*given: Any, **options: Any) -> Any:
+            plain([given[hasattr(function, "jinja_pass_arg") :], options])
+            return function(*given, **options)
+
+        return made
+
+    @pass_eval_context
+    def join(context: Any, value: Any, d: Any = "", attribute: Any = None) -> Any:
+        if attribute is not None:
+            value = map(filters.make_attrgetter(context.environment, attribute), value)
+        return filters.do_join(context, plain([*value]), plain(d))
+
+    class Environment(sandbox.ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset("%")
+
+        def from_string(self, *source: Any, **options: Any) -> Any:
+            self.finalize = plain
+            for name in self.filters.keys() - OF_OBJECTS:
+                self.filters[name] = of_plain(self.filters[name])
+            self.filters["join"] = join
+            return super().from_string(*source, **options)
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            return super().call_binop(context, operator, plain(left), plain(right))
+
+        def call(self, context: Any, function: Any, /, *given: Any, **options: Any) -> Any:
+            owner = getattr(function, "__self__", None)
+            if isinstance(owner, Markup) or owner is Markup:
+                plain([given, options])
+            return super().call(context, function, *given, **options)
+
+    def converted(self: Any, value: Any, conversion: Any) -> Any:
+        return string.Formatter.convert_field(self, plain(value), conversion)
+
+    def of_parts(function: Any) -> Any:
+        return lambda parts: function(plain([*parts]))
+
+    sandbox.SandboxedFormatter.convert_field = converted  # type: ignore[method-assign]
+    runtime.str_join, runtime.markup_join = (
+        of_parts(runtime.str_join),
+        of_parts(runtime.markup_join),
+    )
+    return Environment
 
 
 def _bound(what: int, soft: int) -> None:

@@ -41,9 +41,76 @@ HOSTILE = {
     "no end": ("{% for %}", "TemplateSyntaxError"),
     "its own error": ("{{ raise_exception('no\nno') }}", "TemplateError: no no"),
     "nothing": ("{{ none.x.y }}", "UndefinedError"),
-    "an object": ("{{ cycler(1, 2) }}", "shows an object of Python at 0x"),
-    "another object": ("{{ messages | map(attribute='content') }}", "shows an object of Python"),
+    "an object": ("{{ cycler(1, 2) }}", "it shows an object of Python, a Cycler"),
+    "another object": ("{{ messages | map(attribute='content') }}", "of Python, a generator"),
     "half a character": ("\ud800", "UnicodeEncodeError"),
+}
+DISGUISED = (
+    "{{ joiner() | string | replace(' at ', '@') }}",
+    "{{ joiner() ~ '' }}",
+    "{{ '' ~ [{'x': (1, raise_exception)}] }}",
+    "{% autoescape true %}{{ joiner() ~ '' }}{% endautoescape %}",
+    "{{ '%s' % joiner() }}",
+    "{{ '%(a)r' % {'a': lipsum} }}",
+    "{{ '%a'.encode() % lipsum }}",
+    "{{ ('%s' | safe) % joiner() }}",
+    "{{ '{}'.format(joiner()) }}",
+    "{{ '{0!r:>99}'.format(joiner()) }}",
+    "{{ '{a.upper}'.format(a='x') }}",
+    "{{ '{a}'.format_map({'a': joiner()}) }}",
+    "{{ ('{}' | safe).format(joiner()) }}",
+    "{{ '%s' | format(joiner()) }}",
+    "{{ joiner() | format }}",
+    "{{ joiner() | upper | reverse }}",
+    "{{ joiner() | trim | list }}",
+    "{{ 'x' | replace('x', joiner()) }}",
+    "{{ 'x' | indent(joiner()) }}",
+    "{{ [joiner()] | join }}",
+    "{{ [1, 2] | join(joiner()) }}",
+    "{{ messages | join(attribute='items') }}",
+    "{{ messages | map(attribute='items') | join }}",
+    "{{ [joiner()] | map('string') | join }}",
+    "{{ [joiner()] | map('upper') | list | string }}",
+    "{{ {'a': messages.index} | pprint }}",
+    "{{ {'a': dict} | urlencode }}",
+    "{{ {'a': namespace(b=joiner())} | xmlattr }}",
+    "{{ joiner() | e | striptags }}",
+    "{{ ('' | safe).join([joiner()]) }}",
+    "{{ ('' | safe).join([joiner()] | map('default')) }}",
+    "{{ ('' | escape).escape(joiner()) }}",
+    "{{ (messages | groupby('role') | first).list | map(attribute='get') | first ~ '' }}",
+    "{{ ('{}' | attr('format'))(joiner()) ~ '{}'['format'](joiner()) }}",
+    "{{ ['%s'] | map('format', joiner()) | list }}",
+    "{% set ns = namespace(x=cycler(1)) %}{% set y %}{{ ns.x }}{% endset %}{{ y | length }}",
+    "{% filter upper %}{{ joiner }}{% endfilter %}",
+    "{% macro f() %}{{ varargs }}{% endmacro %}{{ f(joiner()) }}",
+    "{% macro f() %}{{ caller }}{% endmacro %}{% call f() %}{% endcall %}",
+    "{% for m in messages %}{{ loop.cycle }}{% endfor %}",
+    "{{ range(3) | random }}{{ self }}",
+)
+"""The address of an object, of which another look is shown than Python's."""
+PLAIN = {
+    "{{ messages[0].content | string ~ 1 ~ none ~ true ~ nothing }}": "x1NoneTrue",
+    "{{ '%s %d' % ('a', 2) }} {{ 7 % 4 }} {{ '{:>3}'.format(1.5) }}": "a 2 3 1.5",
+    "{{ messages | map(attribute='content') | map('upper') | join(', ') }}": "X",
+    "{{ messages | join('-', attribute='role') }}{{ 'abc' | join('.') }}": "usera.b.c",
+    "{{ messages | selectattr('role', 'eq', 'user') | list }}": (
+        "[{'role': 'user', 'content': 'x'}]"
+    ),
+    "{{ messages[0].items() | list }}": "[('role', 'user'), ('content', 'x')]",
+    "{{ messages[0].keys() | join(',') }} {{ messages[0] | dictsort | length }}": "role,content 2",
+    "{{ messages | tojson }}": '[{"role": "user", "content": "x"}]',
+    "{{ ', '.join(messages | map(attribute='content')) }}{{ nothing | join }}": "x",
+    "{% set n = namespace(n=1) %}{% for m in messages %}{% set n.n = n.n + loop.index %}"
+    "{% endfor %}{{ n.n }}": "2",
+    "{% macro f(a, b=2) %}{{ a }}{{ b }}{{ caller() }}{% endmacro %}"
+    "{% call f(1) %}3{% endcall %}": "123",
+    "{{ strftime_now('%Y') }}{{ ('<b>' | e) ~ '&' }}{{ '<i>x</i>' | striptags }}": (
+        "2024&lt;b&gt;&x"
+    ),
+    "{{ ('<' | safe).join(['a', 'b']) }}{{ ('%s' | safe) % '<' }}": "a<b&lt;",
+    "{% generation %}{{ 'é'.encode().decode() | capitalize }}{% endgeneration %}": "É",
+    "{% if joiner is callable %}{{ [3, 1] | sort | first }}{% endif %}{{ 5 | float | int }}": "15",
 }
 SLOWLY = ("loops in loops", "a large power")
 """These take all the seconds that a template has."""
@@ -64,6 +131,20 @@ def test_it_is_refused_in_one_line(name, tokenizer):
     said = refusal(lambda: conversation(tokenizer, SHORT))
     assert said.startswith("checkpoint: its chat template does not work: ")
     assert any(part in said for part in reason.split("|")), said
+
+
+@pytest.mark.parametrize("template", DISGUISED)
+def test_no_object_is_shown_in_disguise(template, tokenizer):
+    """Its address would be another one in each run, and so would be the prompt."""
+    tokenizer.chat_template = template + CONTENT
+    said = refusal(lambda: conversation(tokenizer, SHORT))
+    assert "its chat template does not work: ValueError: it shows an object of Python, a" in said
+
+
+@pytest.mark.parametrize("template", PLAIN)
+def test_what_is_no_object_is_shown_as_ever(template):
+    turns = [{"role": "user", "content": "x"}]
+    assert templates.process.render(template, turns) == PLAIN[template]
 
 
 def test_lmunits_template_is_bounded_too(tokenizer):
