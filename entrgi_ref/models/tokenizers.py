@@ -50,6 +50,9 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     _require_short(folder)
     with working(f"checkpoint: the tokenizer of {folder} does not load"), quiet():
         tokenizer = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        longest = max(map(len, tokenizer.get_vocab()), default=0)
+        if longest > LONGEST:
+            raise ValueError(f"a token has {longest} letters, expected at most {LONGEST}")
         ids = tokenizer(SENTENCE, add_special_tokens=False)["input_ids"]
         back = tokenizer.decode(ids)
         _ = [getattr(tokenizer, f"{kind}_token_id") for kind in ("unk", "eos", "pad", "mask")]
@@ -117,6 +120,8 @@ def _is_tokenizer(name: Any) -> bool:
 
 SENTENCE = "The quick brown fox jumps over 13 lazy dogs"
 """Each letter once at least."""
+LONGEST = 2**16
+"""Letters of a token, which may stand at each place of an answer. Real ones have some hundreds."""
 
 
 @contextmanager

@@ -338,6 +338,17 @@ def test_steps_that_make_a_text_longer_and_longer_are_refused(name, tmp_path):
     assert said in found
 
 
+def test_a_token_has_a_longest_text(monkeypatch):
+    """Or an answer that repeats it would take all memory."""
+    longest = max(map(len, load_tokenizer(LLADA).get_vocab()))
+    assert longest < tokenizers.LONGEST == 65536
+    monkeypatch.setattr(tokenizers, "LONGEST", longest)
+    load_tokenizer(LLADA)
+    monkeypatch.setattr(tokenizers, "LONGEST", longest - 1)
+    said = refusal(lambda: load_tokenizer(LLADA))
+    assert f"a token has {longest} letters, expected at most {longest - 1}" in said
+
+
 SPACE = step("Replace", pattern={"String": " "}, content="▁")
 REAL = {
     "llama": chain("normalizer", step("Prepend", prepend="▁"), SPACE),
