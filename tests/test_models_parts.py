@@ -1275,16 +1275,18 @@ def family_fields(family):
         "model_type": family.model_type,
         "rope_theta": 1e4,
         **{theirs: 8 for theirs, ours in family.fields.items() if ours in families.REQUIRED},
+        **{theirs: 16 for theirs, ours in family.fields.items() if ours == "hidden_size"},
     }
 
 
 @pytest.mark.parametrize("family", families.FAMILIES, ids=lambda one: one.name)
 def test_numbers_of_a_network_are_positive_integers(family):
     written = family_fields(family)
-    assert family.translated(written).hidden_size == 8
+    assert family.translated(written).hidden_size == 16
     needed = {theirs: ours for theirs, ours in family.fields.items() if ours in families.REQUIRED}
-    least = family.translated(written | dict.fromkeys(needed, 1))
-    assert {getattr(least, ours) for ours in needed.values()} == {1}
+    wide = {theirs: 2 for theirs, ours in needed.items() if ours == "hidden_size"}
+    least = family.translated(written | dict.fromkeys(needed, 1) | wide)
+    assert [getattr(least, ours) for ours in sorted({*needed.values()})] == [2, 1, 1, 1, 1, 1]
     for theirs in {ours: theirs for theirs, ours in reversed(needed.items())}.values():
         for bad in (0, -1, True, 1.0, "8"):
             with refused(rf"^{theirs}: got {bad!r}, expected a positive integer$"):

@@ -106,10 +106,8 @@ class DenoiserCheckpoint:
             network.lm_head.weight = table
         writable = torch.tensor([token is not None for token in self.tokens], device=loading.device)
         writable[self.mask_id] = False
-        if compiled:
-            compile_layers(network)
         made = Dream if self.family is DREAM else DiffusionLM
-        return made(
+        found = made(
             network=network,
             tokenizer=self.tokenizer,
             tokens=self.tokens,
@@ -119,6 +117,10 @@ class DenoiserCheckpoint:
             pad_id=self.tokenizer.pad_token_id,
             family=self.family,
         )
+        _require_logits(found, self.folder)
+        if compiled:
+            compile_layers(network)
+        return found
 
 
 @checks.explained
@@ -195,17 +197,23 @@ class DiffusionLM:
         """The logits at the masked positions. Nothing of size [S, L, V] is ever made."""
         length, new_tokens = tokens.shape[1], masked.shape[1]
         checkpoints.require_positions(self.family.name, length, self.network.config)
-        hidden = self.network.model(
+        hidden = self._hidden_states(tokens, valid)
+        # A shifted family keeps what it learnt as a causal model: the output at a position
+        # predicts the next one.
+        end = length - 1 if self.family.shifted else length
+        return self.network.lm_head(hidden[:, end - new_tokens : end][masked])
+
+    def _hidden_states(
+        self, tokens: Int[Tensor, "S L"], valid: Bool[Tensor, "S L"]
+    ) -> Float[Tensor, "S L d"]:
+        found: Tensor = self.network.model(
             input_ids=tokens,
             # A mask that is given is all the mask there is: nothing is causal.
             attention_mask=as_attended(self.network, valid[:, None, None, :], self.dtype),
             position_ids=positions(valid),
             use_cache=False,
         ).last_hidden_state
-        # A shifted family keeps what it learnt as a causal model: the output at a position
-        # predicts the next one.
-        end = length - 1 if self.family.shifted else length
-        return self.network.lm_head(hidden[:, end - new_tokens : end][masked])
+        return found
 
     @checks.explained
     def template(self, text: str) -> Int[Tensor, "N"]:
@@ -256,6 +264,23 @@ def compile_layers(network: Network) -> None:
     """Have torch compile what all layers do, once, at the first call."""
     for layer in network.model.layers:
         layer.compile()
+
+
+@torch.no_grad()
+def _require_logits(denoiser: DiffusionLM, folder: Path) -> None:
+    """Raise `ValueError`, naming the `folder`, unless logits can be made of two tokens: what a
+    configuration says may agree with the weights, and still no layer computes it.
+    """
+    network = denoiser.network
+    tokens = torch.full((1, 2), denoiser.mask_id, device=network.device)
+    try:
+        network.lm_head(denoiser._hidden_states(tokens, torch.ones_like(tokens).bool()))
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except Exception as error:  # of many kinds, for what does not fit in there
+        raise ValueError(
+            f"checkpoint: {folder} makes no logits of tokens: {checkpoints.one_line(error)}"
+        ) from error
 
 
 def _mask_of(

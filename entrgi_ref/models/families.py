@@ -87,6 +87,7 @@ class Family:
                 if not named:
                     raise ValueError(f"fields: got none for transformers' {ours!r}, expected one")
                 raise ValueError(f"{named[0]}: got {number!r}, expected a positive integer")
+        self._require_heads(same)
         for name, values in self.neutral.items():
             if name in written and written[name] not in values:
                 raise ValueError(f"{name}: got {written[name]!r}, which is not supported")
@@ -111,6 +112,39 @@ class Family:
                 return self.config(**same, rope_parameters=position, use_cache=False)
         except Exception as error:  # transformers has kinds of its own for values of a wrong type
             raise ValueError(f"config.json: {checkpoints.one_line(error)}") from error
+
+    def _require_heads(self, same: Mapping[str, Any]) -> None:
+        """Raise `ValueError` for heads that no attention computes, though weights of their shape
+        there can be. `same` are transformers' fields.
+
+        Each head of keys is shared by as many others, and rotations turn pairs of numbers.
+        """
+        heads, shared, width = (
+            same[ours] for ours in ("num_attention_heads", "num_key_value_heads", "hidden_size")
+        )
+        named = {ours: theirs for theirs, ours in reversed([*self.fields.items()])}
+        name = named["num_attention_heads"]
+        if heads % shared:
+            raise ValueError(
+                f"{named['num_key_value_heads']}: got {shared}, expected a divisor of {name}, "
+                f"{heads}"
+            )
+        if "head_dim" in named:
+            own = same.get("head_dim", 2)  # transformers' own is even
+            if type(own) is not int or own < 2 or own % 2:
+                raise ValueError(
+                    f"{named['head_dim']}: got {own!r}, expected an even number of at least 2"
+                )
+            return
+        if width % heads:
+            raise ValueError(
+                f"{name}: got {heads}, expected a divisor of {named['hidden_size']}, {width}"
+            )
+        if width // heads % 2:
+            raise ValueError(
+                f"{name}: got {heads} for a {named['hidden_size']} of {width}, which makes heads "
+                f"of {width // heads} numbers, expected an even one"
+            )
 
 
 def _rotations(written: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoProcessor
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
 from checkpoints import DREAM, REWARD, SHORT, changed, weights_in
 from corpus import VALUES, header, in_shards, one_weight, refusal
@@ -20,7 +21,8 @@ from entrgi_ref.models.denoiser import DenoiserCheckpoint
 from entrgi_ref.models.tokenizers import LETTERS, conversation, load_tokenizer, working
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
-LLADA = DREAM.parent.parent / "parity-models" / "llada-tiny"
+OTHERS = DREAM.parent.parent / "parity-models"
+LLADA = OTHERS / "llada-tiny"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -489,6 +491,61 @@ def test_numbers_that_no_network_has_are_refused(field, kind, tmp_path):
         folder = changed(source, tmp_path / str(i), config={field: value})
         assert refusal(lambda folder=folder: load(folder)), value
         shutil.rmtree(folder)
+
+
+HEADS = {
+    "dream-tiny": ("num_attention_heads", "num_key_value_heads", "hidden_size"),
+    "a2d-qwen2-tiny": ("num_attention_heads", "num_key_value_heads", "hidden_size"),
+    "a2d-qwen3-tiny": ("num_attention_heads", "num_key_value_heads", None),
+    "llada-tiny": ("n_heads", "n_kv_heads", "d_model"),
+    "open-dcoder-tiny": ("num_attention_heads", "num_key_value_heads", "hidden_size"),
+}
+"""What families call heads, those of keys and values, and the width that heads share, unless their
+own is written.
+"""
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_that_no_attention_computes_are_refused(name, tmp_path):
+    """Weights of such a shape there can be: it is known before they are loaded."""
+    heads, shared, width = HEADS[name]
+    source = DREAM if name == DREAM.name else OTHERS / name
+    cases = [({heads: 12, shared: 5}, f"{shared}: got 5, expected a divisor of {heads}, 12")]
+    for many in (9, 96) if width else ():
+        said = f"{heads}: got {many}, expected a divisor of {width}, 48"
+        cases.append(({heads: many, shared: 1, width: 48}, said))
+    for many in (16, 48) if width else ():
+        said = f"{heads}: got {many} for a {width} of 48, which makes heads of {48 // many} "
+        cases.append(({heads: many, shared: 1, width: 48}, said))
+    for own in () if width else (3, 1, 0, -2, 1.5, "x", True):
+        cases.append(({"head_dim": own}, f"head_dim: got {own!r}, expected an even number"))
+    for i, (config, said) in enumerate(cases):
+        folder = changed(source, tmp_path / str(i), config=config)
+        assert refusal(lambda folder=folder: DenoiserCheckpoint.examine(folder)).startswith(said)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("of\nanother size"), TypeError("x")])
+def test_a_denoiser_that_computes_nothing_is_refused(error, tmp_path, monkeypatch):
+    """Whatever the reason: before anything is asked of it."""
+
+    def forward(self, *args, **options):
+        raise error
+
+    monkeypatch.setattr(Qwen2Attention, "forward", forward)
+    said = refusal(lambda: load_denoiser(DREAM, dtype="float32", device="cpu"))
+    kind, reason = type(error).__name__, " ".join(str(error).split())
+    assert said == f"checkpoint: {DREAM} makes no logits of tokens: {kind}: {reason}"
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, torch.AcceleratorError])
+def test_what_a_device_lacks_is_no_fault_of_a_denoiser(kind, monkeypatch):
+    def forward(self, *args, **options):
+        raise kind("of the device")
+
+    monkeypatch.setattr(Qwen2Attention, "forward", forward)
+    with pytest.raises(kind):
+        load_denoiser(DREAM, dtype="float32", device="cpu")
 
 
 @pytest.mark.slow
