@@ -394,7 +394,7 @@ REWARDS = [
     ({"num_labels": "one"}, {}, "num_labels: got 'one', expected a number"),
     ({"num_key_value_heads": 0}, {}, r"config\.json|weights"),
     ({"quantization_config": {"bits": 4}}, {}, "quantization_config: "),
-    ({"rope_scaling": {"rope_type": "banana"}}, {}, r"config\.json|weights"),
+    ({"rope_scaling": {"rope_type": "banana"}}, {}, "rope_parameters: got .*'banana'"),
     ({"hidden_size": 0}, {}, r"config\.json|weights|hidden_size"),
     ({"model_type": "bert"}, {}, "."),
 ]

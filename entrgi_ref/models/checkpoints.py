@@ -478,10 +478,36 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def blank(architecture: type[Any], config: PretrainedConfig) -> Network:
-    """The network without numbers, for the names and shapes of its parts."""
+    """The network without numbers, for the names and shapes of its parts.
+
+    Raises `ValueError` if none can be built of the configuration.
+    """
     make = getattr(architecture, "from_config", None) or architecture
-    with quiet(), torch.device("meta"):
-        return make(deepcopy(config))  # which loading the network changes
+    try:
+        with quiet(), torch.device("meta"):
+            return make(deepcopy(config))  # which loading the network changes
+    except Exception as error:  # of many kinds, for fields that do not fit
+        raise ValueError(_why_not_built(config, error)) from error
+
+
+def _why_not_built(config: PretrainedConfig, error: Exception) -> str:
+    """What to say of a configuration in whose building this was raised. Of rotations that the
+    network does not find where it looks for them, the error is no more than a word.
+    """
+    rotations = getattr(config.get_text_config(), "rope_parameters", None)
+    if isinstance(rotations, Mapping):
+        got = f"rope_parameters: got {checks.shown(rotations, 100)}, expected"
+        for field in ("rope_theta", "rope_type"):
+            if isinstance(error, KeyError) and error.args == (field,):
+                return f"{got} an object with {field!r}"
+        kinds = [
+            part.get("rope_type")
+            for part in (rotations, *rotations.values())
+            if isinstance(part, Mapping)
+        ]
+        if any(isinstance(kind, list | dict) or error.args == (kind,) for kind in kinds):
+            return f"{got} a type that transformers knows"
+    return f"config.json: {one_line(error)}"
 
 
 def _require_size(
@@ -498,11 +524,8 @@ def _require_size(
     layers = getattr(config.get_text_config(), "num_hidden_layers", None) or 0
     if layers > len(stored):
         raise ValueError(f"num_hidden_layers: got {layers}, but {folder} has {len(stored)} weights")
-    try:
-        network = blank(architecture, config)
-        parameters = sum(one.numel() for one in network.parameters())
-    except Exception as error:  # of many kinds, for numbers that fit no network
-        raise ValueError(f"config.json: {one_line(error)}") from error
+    network = blank(architecture, config)
+    parameters = sum(one.numel() for one in network.parameters())
     if parameters > 2 * sum(stored.values()) + 2**20:  # an embedding may count twice
         raise ValueError(
             f"config.json: it is of a network of {parameters} numbers, but {folder} has "
@@ -618,10 +641,10 @@ def rope(config: Mapping[str, Any]) -> dict[str, Any]:
     Read from `rope_parameters`, as transformers 5 writes it, or from `rope_theta` and
     `rope_scaling`, as older versions did.
     """
+    for field in ("rope_parameters", "rope_scaling"):
+        if not isinstance(config.get(field) or {}, Mapping):
+            raise ValueError(f"{field}: got {checks.shown(config[field])}, expected an object")
     written = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(written, Mapping):
-        field = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
-        raise ValueError(f"{field}: got {written!r}, expected an object")
     kind = written.get("rope_type", written.get("type", "default"))
     return {
         "rope_theta": written.get("rope_theta", config.get("rope_theta")),

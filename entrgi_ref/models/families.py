@@ -23,7 +23,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from ..checks import some
+from ..checks import shown, some
 from . import checkpoints
 
 
@@ -148,11 +148,23 @@ class Family:
 
 
 def _rotations(written: Mapping[str, Any]) -> dict[str, Any]:
-    """How positions are encoded. Raises `ValueError` unless they are plain rotations."""
+    """How positions are encoded. Raises `ValueError` unless they are plain rotations, the same in
+    all layers, and nothing else is said of them.
+    """
     position = checkpoints.rope(written)
-    if position["rope_type"] != "default":
-        name = "rope_parameters" if written.get("rope_parameters") else "rope_scaling"
-        raise ValueError(f"{name}: got {written[name]!r}, which is not supported")
+    periods: set[Any] = {written.get("rope_theta")}
+    for name in ("rope_parameters", "rope_scaling"):
+        found = written.get(name) or {}
+        if any(found.get(kind, "default") != "default" for kind in ("rope_type", "type")):
+            raise ValueError(f"{name}: got {shown(found)}, which is not supported")
+        for part, value in found.items():
+            if part not in ("rope_theta", "rope_type", "type") and value is not None:
+                raise ValueError(
+                    f"{name}: got {shown(part, 60)}, expected rope_type and rope_theta alone"
+                )
+        periods.add(found.get("rope_theta"))
+    if len(periods - {None}) > 1:  # of which public code takes one or the other
+        raise ValueError(f"rope_theta: got {some(sorted(periods - {None}))}, expected one of them")
     if not isinstance(position["rope_theta"], int | float):
         raise ValueError(f"rope_theta: got {position['rope_theta']!r}, expected a number")
     return position

@@ -317,11 +317,7 @@ def _require_full_attention(config: PretrainedConfig) -> None:
 
 def _require_head(config: PretrainedConfig) -> None:
     """Raise `ValueError` unless the network of this configuration ends in the layer `score`."""
-    try:
-        with checkpoints.quiet(), torch.device("meta"):  # a network without numbers
-            network = AutoModelForSequenceClassification.from_config(config)
-    except Exception as error:  # of many kinds, for fields that do not fit
-        raise ValueError(f"config.json: {checkpoints.one_line(error)}") from error
+    network = checkpoints.blank(AutoModelForSequenceClassification, config)
     if not isinstance(getattr(network, "score", None), nn.Module):
         raise ValueError(
             f"checkpoint: {type(network).__name__} does not score the last token of a causal "

@@ -1,6 +1,7 @@
 """Checkpoints that lie: their weights, their index, their configuration and their tokenizer."""
 
 import base64
+import itertools
 import json
 import os
 import shutil
@@ -12,13 +13,18 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoProcessor
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
-from checkpoints import DREAM, REWARD, SHORT, changed, weights_in
+from checkpoints import DREAM, REMOVED, REWARD, SHORT, changed, weights_in
 from corpus import VALUES, header, in_shards, one_weight, refusal
 from entrgi_ref import SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward, load_denoiser, tokenizers
 from entrgi_ref.models.checkpoints import quiet
 from entrgi_ref.models.denoiser import DenoiserCheckpoint
 from entrgi_ref.models.tokenizers import LETTERS, conversation, load_tokenizer, working
+from entrgi_ref.models import Dream, RewardCheckpoint, SequenceReward, load_denoiser, tokenizers
+from entrgi_ref.models.denoiser import DenoiserCheckpoint
+from entrgi_ref.models.families import family_of
+from entrgi_ref.models.likelihood import LikelihoodCheckpoint
+from entrgi_ref.models.tokenizers import load_tokenizer, working
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 OTHERS = DREAM.parent.parent / "parity-models"
@@ -523,6 +529,78 @@ def test_heads_that_no_attention_computes_are_refused(name, tmp_path):
         folder = changed(source, tmp_path / str(i), config=config)
         assert refusal(lambda folder=folder: DenoiserCheckpoint.examine(folder)).startswith(said)
         shutil.rmtree(folder)
+
+
+ROTATING = ["rope_parameters", "rope_scaling"]
+PLAIN = {"rope_type": "default", "rope_theta": 5.0}
+ROTATIONS = {
+    "of a kind of layer": ({"full_attention": PLAIN}, "got 'full_attention', expected"),
+    "of a kind of layer beside": (PLAIN | {"sliding_attention": PLAIN}, "got 'sliding_attention'"),
+    "of no layer": ({"full_attention": {}}, "got 'full_attention'"),
+    "of a part": (PLAIN | {"partial_rotary_factor": 0.5}, "got 'partial_rotary_factor'"),
+    "of a factor": ({"factor": 4.0}, "got 'factor'"),
+    "of a wrong name": ({"theta": 4.0}, "got 'theta'"),
+    "of two types": ({"rope_type": "default", "type": "linear"}, "got {'rope_type': 'default', 't"),
+    "of no type": ({"rope_type": None}, "got {'rope_type': None}, which is not supported"),
+    "of a list": ([1], "got [1], expected an object"),
+}
+
+
+@pytest.mark.parametrize("name", ROTATIONS)
+@pytest.mark.parametrize("field", ROTATING)
+def test_rotations_that_are_not_understood_are_refused(field, name):
+    """Beside others too: what is not read would be left out without a word."""
+    rotations, said = ROTATIONS[name]
+    others = {"rope_parameters": PLAIN, "rope_scaling": {"type": "default"}, "rope_theta": None}
+    for source in (DREAM, OTHERS / "a2d-qwen3-tiny", LLADA):
+        config = json.loads((source / "config.json").read_text())
+        for other in ({}, others):
+            written = config | other | {field: rotations}
+            message = refusal(lambda w=written: family_of(w, "it").translated(w))
+            assert message.startswith(f"{field}: {said}")
+
+
+@pytest.mark.parametrize("fields", itertools.combinations(["here", *ROTATING], 2))
+def test_two_periods_of_rotations_are_refused(fields):
+    """Public code of different versions takes one or the other."""
+    config = json.loads((DREAM / "config.json").read_text()) | {"rope_theta": None}
+    for name, theta in zip(fields, (1e6, 5), strict=True):
+        config |= {"rope_theta": theta} if name == "here" else {name: PLAIN | {"rope_theta": theta}}
+    said = "rope_theta: got 5, 1000000.0, expected one of them"
+    assert refusal(lambda: family_of(config, "it").translated(config)) == said
+
+
+@pytest.mark.parametrize("field", ROTATING)
+def test_rotations_that_say_nothing_more_are_taken(field, tmp_path):
+    full = PLAIN | {"rope_theta": 1e6}
+    cases = [(full, 1e6), (full, REMOVED), ({"type": "default", "factor": None}, 1e6), ({}, 1e6)]
+    for i, (rotations, theta) in enumerate(cases):
+        config = {field: rotations, "rope_theta": theta}
+        folder = changed(DREAM, tmp_path / str(i), config=config)
+        found = DenoiserCheckpoint.examine(folder).config.rope_parameters
+        assert found == {"rope_type": "default", "rope_theta": 1e6}
+
+
+OF_A_REWARD = {
+    "of a kind of layer": ({"full_attention": PLAIN}, "an object with 'rope_type'"),
+    "of a kind of layer beside": (
+        {"rope_type": "default", "full_attention": PLAIN},
+        "an object with 'rope_theta'",
+    ),
+    "of an unknown type": ({"rope_type": "spiral"}, "a type that transformers knows"),
+    "of no type": ({"rope_type": None}, "a type that transformers knows"),
+    "of types": ({"rope_type": ["default"]}, "a type that transformers knows"),
+}
+
+
+@pytest.mark.parametrize("name", OF_A_REWARD)
+@pytest.mark.parametrize("kind", [RewardCheckpoint, LikelihoodCheckpoint])
+def test_rotations_that_a_rewards_network_cannot_read_are_named(kind, name, denoiser, tmp_path):
+    rotations, said = OF_A_REWARD[name]
+    folder = changed(REWARD, tmp_path, config={"rope_parameters": rotations})
+    message = refusal(lambda: kind.examine(folder).load(denoiser, dtype="float32"))
+    assert message.startswith("rope_parameters: got {")
+    assert message.endswith(f", expected {said}")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("of\nanother size"), TypeError("x")])
