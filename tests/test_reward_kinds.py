@@ -75,10 +75,13 @@ KINDS = {
     "Phi": GROUPED,
     "Phi3": GROUPED,
     "Qwen2": GROUPED,
+    "Qwen2Moe": GROUPED
+    | EXPERTS
+    | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
     "Qwen3": HEADS,
 }
 """Kinds of transformers' causal sequence classifiers, and what their small configurations need."""
-OFTEN = {"GPT2", "Llama", "OPT", "Qwen2", "Qwen3"}
+OFTEN = {"GPT2", "Llama", "OPT", "Qwen2", "Qwen2Moe", "Qwen3"}
 """Tried by make test; all by make test-slow."""
 FULL_ATTENTION = {"layer_types": ["full_attention"] * 2, "sliding_window": None}
 LATENT = {
@@ -290,6 +293,26 @@ def test_what_is_not_causal_or_not_plain_is_refused_by_name(kind, change, patter
         config["text_config"] |= change["text"]
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=pattern) as error:
+        pair("float32", reward=folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("Qwen2Moe", {"use_sliding_window": True, "sliding_window": 8}, "layer_types: got sliding"),
+        ("Qwen2Moe", {"use_sliding_window": True, "sliding_window": 0}, "layer_types: got sliding"),
+        ("Mistral", {"use_sliding_window": False, "sliding_window": 8}, "sliding_window: got 8"),
+        ("Mistral", {"use_sliding_window": False, "sliding_window": 0}, "sliding_window: got 0"),
+    ],
+)
+def test_a_window_that_is_on_is_refused(kind, change, said, tmp_path):
+    """Mistral has no such switch: there it is a word that nobody reads."""
+    folder = checkpoint(tmp_path, kind)
+    config = json.loads((folder / "config.json").read_text()) | change
+    config = {key: value for key, value in config.items() if key != "layer_types"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=said) as error:
         pair("float32", reward=folder)
     assert "\n" not in str(error.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -307,12 +308,20 @@ def _require_full_attention(config: PretrainedConfig) -> None:
         )
     if getattr(config, "use_sliding_window", False) not in (False, None):
         raise ValueError("use_sliding_window: got True, which is not supported")
-    if getattr(config, "sliding_window", None) is not None:  # those with a switch have put it out
-        raise ValueError(f"sliding_window: got {config.sliding_window}, which is not supported")
+    window = getattr(config, "sliding_window", None)
+    if window is not None and not (window == 0 and _has_switch(config)):
+        raise ValueError(f"sliding_window: got {window}, which is not supported")
     if getattr(config, "alibi", False):
         raise ValueError(
             "alibi: got True, which is not supported: positions by distance need a plain mask"
         )
+
+
+def _has_switch(config: PretrainedConfig) -> bool:
+    """Whether its kind of network knows the field `use_sliding_window`, and not its file alone.
+    Where that is off there is no window, which some write as null and some as 0.
+    """
+    return "use_sliding_window" in inspect.signature(type(config).__init__).parameters
 
 
 def _require_head(config: PretrainedConfig) -> None:
