@@ -529,6 +529,19 @@ FOREIGN = {"base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight": tor
         ({"add": ONE_OFF}, "has weights that are not finite$"),
         ({"config": {"lora_bias": True}}, "lora_bias: got True"),
         ({"config": {"alora_invocation_tokens": [1, 2]}}, r"alora_invocation_tokens: got \[1, 2\]"),
+        (
+            {"config": {"alora_invocation_tokens": [1] * 6000}},
+            r"alora_invocation_tokens: got \[1, ",
+        ),
+        (
+            {"config": {"layer_replication": [[0, 2], [0, 2]]}},
+            r"layer_replication: got \[\[0, 2\], ",
+        ),
+        (
+            {"config": {"layer_replication": [[0, 2]] * 6000}},
+            r"layer_replication: got \[\[0, 2\], ",
+        ),
+        ({"config": {"layer_replication": "x"}}, "layer_replication: got 'x', expected none"),
     ],
 )
 def test_an_adapter_is_merged_exactly_or_refused(change, pattern, tmp_path):
@@ -540,7 +553,8 @@ def test_an_adapter_is_merged_exactly_or_refused(change, pattern, tmp_path):
 
 
 def test_an_adapter_that_fits_is_merged(tmp_path):
-    folder = adapter(tmp_path / "adapter", config={"unheard_of_but_off": False})
+    silent = {"unheard_of_but_off": False, "layer_replication": None}
+    folder = adapter(tmp_path / "adapter", config=silent)
     merged = with_adapter(folder)
     assert not any(parameter.requires_grad for parameter in merged.network.parameters())
     assert not any(module.training for module in merged.network.modules())

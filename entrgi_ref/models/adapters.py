@@ -60,9 +60,14 @@ class Adapter:
         for field in UNSUPPORTED:
             if written.get(field):
                 raise ValueError(
-                    f"adapter: {field}: got {written[field]!r}, with which an adapter cannot be "
-                    "merged into the weights exactly"
+                    f"adapter: {field}: got {checks.shown(written[field], 60)}, with which an "
+                    "adapter cannot be merged into the weights exactly"
                 )
+        if written.get(REPEATED):
+            raise ValueError(
+                f"adapter: {REPEATED}: got {checks.shown(written[REPEATED], 60)}, expected none: a "
+                "network with other layers than its checkpoint's cannot be read"
+            )
         if PISSA.fullmatch(str(written.get("init_lora_weights"))):
             raise ValueError(
                 f"adapter: init_lora_weights: got {written['init_lora_weights']!r:.60}, with which "
@@ -135,6 +140,10 @@ class Adapter:
 UNSUPPORTED = ("lora_bias", "alora_invocation_tokens")
 """Fields of an adapter that adds more than a product of two matrices, or not to every token."""
 
+REPEATED = "layer_replication"
+"""A field that repeats layers. What is added to one would be added to each that shares its weights,
+and there are as many as it says before anybody looks at the file.
+"""
 BY_LAYER = ("rank_pattern", "alpha_pattern", "layers_pattern")
 """Fields in which peft takes the names of layers for patterns."""
 LOW = re.compile(r"lora_(embedding_)?A")
