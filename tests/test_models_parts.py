@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import (
     AddedToken,
+    GenerationConfig,
     Qwen2Config,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -918,6 +919,7 @@ def test_a_network_is_loaded_frozen_from_its_folder_alone(loaded, tmp_path):
                 **HERE,
                 "attn_implementation": "sdpa",
                 "config": "config",
+                "generation_config": GenerationConfig(),
                 "key_mapping": {"a": "b"},
             },
         )
@@ -986,7 +988,8 @@ def test_files_of_weights_are_the_whole_or_the_shards(tmp_path):
             found()
 
     def of(*names):
-        index.write_text(json.dumps({"weight_map": dict(enumerate(names))}))
+        content = {"metadata": {}, "weight_map": dict(enumerate(names))}
+        index.write_text(json.dumps(content))
         return found()
 
     assert of("model.safetensors", "model.safetensors") == ["model.safetensors"]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, PretrainedConfig, dynamic_module_utils
+from transformers import CONFIG_MAPPING, GenerationConfig, PretrainedConfig, dynamic_module_utils
 from transformers.utils import logging
 
 from .. import checks
@@ -293,6 +293,9 @@ def load(
     numbers without a word. With a `device_map` among the options it stays where that puts it.
     """
     options.setdefault("attn_implementation", "sdpa")
+    # The checkpoint's own, generation_config.json, is not read: it may not be greedy, and may not
+    # load.
+    options["generation_config"] = GenerationConfig()
     stored = require_weights(folder)
     renamed = options.get("key_mapping") or {}
     _require_size(architecture, folder, options["config"], stored, renamed)
@@ -457,9 +460,15 @@ def _weight_files(folder: Path) -> list[Path]:
         )
     if not index.is_file():
         return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
-    shards = read_json(index).get("weight_map")
+    written = read_json(index)
+    shards = written.get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise ValueError(f"checkpoint: {index} has no weight_map")
+    if not isinstance(written.get("metadata"), dict):  # which transformers writes into
+        raise ValueError(
+            f"checkpoint: {index}: metadata: got {checks.shown(written.get('metadata'), 60)}, "
+            "expected an object"
+        )
     names = sorted({str(name) for name in shards.values()})
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors") or len(name) > 200:

@@ -311,15 +311,17 @@ def _mask_of(
 def _check_special_tokens(
     tokenizer: PreTrainedTokenizerBase, written: Mapping[str, Any], mask_id: int, width: int
 ) -> None:
-    """That tokenizer and configuration do not contradict. They may in the padding, which is hidden:
-    there the tokenizer counts.
+    """That tokenizer and configuration do not contradict. They may in the padding, which is hidden,
+    and of several ends of an answer one is the tokenizer's: there the tokenizer counts.
     """
     found = {
         "mask": mask_id,
         "eos": tokenizer.eos_token_id,
         "pad": tokenizer.pad_token_id,
     }
-    if found["eos"] == mask_id:
+    ends = written.get("eos_token_id")
+    ends = ends if isinstance(ends, list) else []
+    if mask_id in (found["eos"], *ends):
         raise ValueError(
             f"checkpoint: the token {mask_id} is both the mask and the end of an answer"
         )
@@ -335,9 +337,10 @@ def _check_special_tokens(
             raise ValueError(
                 f"checkpoint: the {name} token has the id {index}, but vocab_size is {width}"
             )
-        if other is None or other == index:
+        several = name == "eos" and index in ends
+        if other in (None, index) or (several and all(end == index for end in ends)):
             continue
         said = f"{name}_token_id: got {other!r} in config.json, but {index} in the tokenizer"
-        if name != "pad":
+        if name != "pad" and not several:
             raise ValueError(said)
         warnings.warn(f"{said}, which counts", stacklevel=2)

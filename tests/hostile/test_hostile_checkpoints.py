@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoProcessor
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
-from checkpoints import DREAM, REMOVED, REWARD, SHORT, changed, weights_in
+from checkpoints import DREAM, REMOVED, REWARD, SHORT, causal, changed, weights_in
 from corpus import VALUES, header, in_shards, one_weight, refusal
 from entrgi_ref import SamplingConfig, generate
 from entrgi_ref.models import Dream, SequenceReward, load_denoiser, tokenizers
@@ -240,6 +240,41 @@ def test_files_that_are_no_json_are_refused(name, file, tmp_path):
         (folder / WHOLE).rename(folder / "model-1.safetensors")
     (folder / file).write_bytes(BAD_JSON[name])
     assert refusal(lambda: SequenceReward.from_pretrained(folder, None))
+
+
+GENERATION = {
+    "a list": "[1]",
+    "no json": "{",
+    "a cache that there is not": '{"cache_implementation": "banana"}',
+    "compilation": '{"compile_config": [5]}',
+    "an end of any kind": '{"eos_token_id": {"a": 1}}',
+}
+
+
+@pytest.mark.parametrize("name", GENERATION)
+@pytest.mark.parametrize("source", [DREAM, LLADA, None], ids=["dream", "llada", "likelihood"])
+def test_how_a_checkpoint_would_generate_is_not_read(source, name, denoiser, tmp_path):
+    """Nothing here generates as transformers does: such a file spoils no good checkpoint."""
+    folder = changed(source, tmp_path) if source else causal(tmp_path)
+    (folder / "generation_config.json").write_text(GENERATION[name])
+    if source:
+        assert refusal(lambda: load_denoiser(folder, dtype="float32", device="cpu")) is None
+    else:
+        loaded = LikelihoodCheckpoint.examine(folder)
+        assert refusal(lambda: loaded.load(denoiser, dtype="float32")) is None
+
+
+@pytest.mark.parametrize("metadata", [REMOVED, None, [], "x", 5])
+def test_an_index_without_metadata_is_refused(metadata, kind, tmp_path):
+    """Which transformers writes into it as it reads."""
+    source, load = kind
+    folder = in_shards(changed(source, tmp_path), lambda *_: None)
+    written = json.loads((folder / INDEX).read_text()) | {"metadata": metadata}
+    kept = {key: value for key, value in written.items() if value is not REMOVED}
+    (folder / INDEX).write_text(json.dumps(kept))
+    got = None if metadata is REMOVED else metadata
+    said = f"checkpoint: {folder / INDEX}: metadata: got {got!r}, expected an object"
+    assert refusal(lambda: load(folder)) == said
 
 
 def cut_merges(folder):
@@ -845,6 +880,33 @@ def test_a_mask_that_ends_an_answer_is_refused(tmp_path):
     folder = changed(DREAM, tmp_path, tokenizer={"eos_token": mask}, config={"eos_token_id": None})
     said = refusal(lambda: DenoiserCheckpoint.examine(folder))
     assert "is both the mask and the end of an answer" in said
+
+
+@pytest.mark.parametrize("ends", [[380, 382], [382, 380]])
+def test_several_ends_of_an_answer_are_those_of_the_tokenizer(ends, tmp_path):
+    folder = changed(DREAM, tmp_path, config={"eos_token_id": ends})
+    said = rf"^eos_token_id: got \[{ends[0]}, {ends[1]}\] in config.json, but 380 in the tokenizer"
+    with pytest.warns(UserWarning, match=said):
+        assert load_denoiser(folder, dtype="float32", device="cpu").eos_id == 380
+
+
+def test_one_end_of_an_answer_in_a_list_is_no_contradiction(tmp_path, recwarn):
+    folder = changed(DREAM, tmp_path, config={"eos_token_id": [380]})
+    assert load_denoiser(folder, dtype="float32", device="cpu").eos_id == 380
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("ends", [[382], [382, 383], []])
+def test_ends_of_an_answer_without_the_tokenizers_are_refused(ends, tmp_path):
+    folder = changed(DREAM, tmp_path, config={"eos_token_id": ends})
+    said = f"eos_token_id: got {ends!r} in config.json, but 380 in the tokenizer"
+    assert refusal(lambda: DenoiserCheckpoint.examine(folder)) == said
+
+
+def test_a_mask_among_the_ends_of_an_answer_is_refused(tmp_path):
+    folder = changed(DREAM, tmp_path, config={"eos_token_id": [380, 384]})
+    said = "checkpoint: the token 384 is both the mask and the end of an answer"
+    assert refusal(lambda: DenoiserCheckpoint.examine(folder)) == said
 
 
 def test_numbers_that_are_none_give_no_reward(denoiser, tmp_path):

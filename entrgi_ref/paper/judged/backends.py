@@ -46,11 +46,7 @@ class TransformersJudge:
     @classmethod
     def examine(cls, model: str, device: str, dtype: str, batch_size: int) -> JudgeCheckpoint:
         """Look at a folder or a hub id."""
-        from transformers import (
-            MODEL_FOR_CAUSAL_LM_MAPPING,
-            AutoModelForCausalLM,
-            GenerationConfig,
-        )
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
         from ...models import checkpoints
         from ...models.tokenizers import load_tokenizer
@@ -71,7 +67,6 @@ class TransformersJudge:
             network = checkpoints.load(
                 AutoModelForCausalLM, folder, dtype=precision, device=where, config=config
             )
-            network.generation_config = GenerationConfig()  # the checkpoint's may not be greedy
             return cls(declaration, network, tokenizer, batch_size)
 
         return JudgeCheckpoint(declaration, load)
