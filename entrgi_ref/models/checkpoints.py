@@ -506,9 +506,8 @@ def _why_not_built(config: PretrainedConfig, error: Exception) -> str:
     rotations = getattr(config.get_text_config(), "rope_parameters", None)
     if isinstance(rotations, Mapping):
         got = f"rope_parameters: got {checks.shown(rotations, 100)}, expected"
-        for field in ("rope_theta", "rope_type"):
-            if isinstance(error, KeyError) and error.args == (field,):
-                return f"{got} an object with {field!r}"
+        if error.args == ("rope_type",):
+            return f"{got} an object with 'rope_type', which is for all layers"
         kinds = [
             part.get("rope_type")
             for part in (rotations, *rotations.values())

@@ -296,7 +296,22 @@ def readable_config(
                 f"rope_type: got {rotations!r}, which depends on the length of the sequence, so "
                 "that a prefix cannot be read once"
             )
+    _require_one_reading(getattr(text, "rope_parameters", None))
     return config
+
+
+def _require_one_reading(rotations: Any) -> None:
+    """Raise `ValueError` for rotations of all layers beside some of one kind of layer: a network
+    reads the ones or the others. Some versions of transformers add the first to the second.
+    """
+    if not (isinstance(rotations, Mapping) and "rope_type" in rotations):
+        return
+    for kind, inner in rotations.items():
+        if isinstance(inner, Mapping):
+            raise ValueError(
+                f"rope_parameters: got {checks.shown(kind, 60)} beside rope_type, which is for all "
+                "layers, expected the one or the other"
+            )
 
 
 def _require_full_attention(config: PretrainedConfig) -> None:
