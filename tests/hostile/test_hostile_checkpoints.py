@@ -596,7 +596,7 @@ def test_rotations_that_are_not_understood_are_refused(field, name):
             assert message.startswith(f"{field}: {said}")
 
 
-@pytest.mark.parametrize("fields", itertools.combinations(["here", *ROTATING], 2))
+@pytest.mark.parametrize("fields", [*itertools.combinations(["here", *ROTATING], 2)])
 def test_two_periods_of_rotations_are_refused(fields):
     """Public code of different versions takes one or the other."""
     config = json.loads((DREAM / "config.json").read_text()) | {"rope_theta": None}
