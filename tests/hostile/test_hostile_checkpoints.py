@@ -17,15 +17,12 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 from checkpoints import DREAM, REMOVED, REWARD, SHORT, causal, changed, weights_in
 from corpus import VALUES, header, in_shards, one_weight, refusal
 from entrgi_ref import SamplingConfig, generate
-from entrgi_ref.models import Dream, SequenceReward, load_denoiser, tokenizers
-from entrgi_ref.models.checkpoints import quiet
-from entrgi_ref.models.denoiser import DenoiserCheckpoint
-from entrgi_ref.models.tokenizers import LETTERS, conversation, load_tokenizer, working
 from entrgi_ref.models import Dream, RewardCheckpoint, SequenceReward, load_denoiser, tokenizers
+from entrgi_ref.models.checkpoints import quiet
 from entrgi_ref.models.denoiser import DenoiserCheckpoint
 from entrgi_ref.models.families import family_of
 from entrgi_ref.models.likelihood import LikelihoodCheckpoint
-from entrgi_ref.models.tokenizers import load_tokenizer, working
+from entrgi_ref.models.tokenizers import LETTERS, conversation, load_tokenizer, working
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 OTHERS = DREAM.parent.parent / "parity-models"
