@@ -211,6 +211,30 @@ def test_a_file_cut_at_any_byte_loses_no_complete_line(tmp_path_factory, data):
     assert sorted(json.loads(line)["idx"] for line in lines) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("does", [opened, read_records, repair])
+def test_records_with_the_line_ends_of_an_old_mac_are_refused_and_stay(tmp_path, does):
+    """They are no line that is half-written."""
+    write(tmp_path, record(0), record(1))
+    (file,) = (tmp_path / "records").iterdir()
+    file.write_bytes(content := file.read_bytes().replace(b"\n", b"\r"))
+    with pytest.raises(ValueError, match=rf"^out: {file} has lines that end with CR, expected LF"):
+        does(tmp_path)
+    assert file.read_bytes() == content
+
+
+def test_a_half_written_line_is_kept_aside(tmp_path):
+    """Of a run, and of a judge of it, where lines that `repair` takes out are too."""
+    for folder in (tmp_path, tmp_path / "judges" / "j"):
+        write(folder, record(0))
+        (file,) = (folder / "records").iterdir()
+        file.write_bytes(file.read_bytes() + b'{"half')
+        aside = tmp_path / "dropped" / file.relative_to(tmp_path)
+        with pytest.warns(UserWarning, match=f"half-written last line; it is kept in {aside}$"):
+            opened(folder)
+        assert aside.read_bytes() == b'{"half\n'
+        assert read_records(folder) == [record(0)]
+
+
 def test_another_run_is_refused_with_the_fields_that_differ(tmp_path):
     write(tmp_path, record(0))
     other = {**DECLARATION, "settings": {"top_p": 0.9}, "dtype": "float32"}

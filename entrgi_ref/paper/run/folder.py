@@ -40,6 +40,7 @@ from .records import (
     require_equal,
     require_no_link,
     require_same,
+    run_of,
 )
 from .required import Record, Require, require_answers
 
@@ -134,7 +135,7 @@ class RunFolder:
             self._file = None
 
     def _mend(self, file: Path) -> None:
-        """Drop a half-written last line, if the process that wrote it is gone."""
+        """Move a half-written last line to OUT/dropped, if the process that wrote it is gone."""
         with file.open("r+b") as lines:
             try:
                 fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,7 +151,10 @@ class RunFolder:
                 lines.seek(0, os.SEEK_END)
                 lines.write(b"\n")
             except ValueError:
-                warnings.warn(f"{file}: dropped a half-written last line", stacklevel=4)
+                aside = _keep(run_of(self.path), file, [rest])
+                warnings.warn(
+                    f"{file}: dropped a half-written last line; it is kept in {aside}", stacklevel=4
+                )
                 lines.truncate(end)
             lines.flush()
             os.fsync(lines.fileno())
@@ -326,6 +330,19 @@ def _dropped(run: Path, path: Path) -> Path:
     return run / aside
 
 
+def _keep(run: Path, file: Path, lines: Sequence[bytes]) -> Path:
+    """Have lines on the disk in OUT/dropped, before they are taken out of a file. Returns where."""
+    aside = _dropped(run, file)
+    if aside.exists() and not aside.is_file():  # a pipe would be waited for without end
+        raise ValueError(f"out: {aside} is no file; move it elsewhere")
+    with aside.open("ab") as rest:
+        rest.write(b"".join(line + b"\n" for line in lines))
+        rest.flush()
+        os.fsync(rest.fileno())
+    sync_folder(aside.parent)
+    return aside
+
+
 def _unused(path: Path) -> Path:
     """A path where nothing is yet."""
     names = (path if n == 0 else path.with_name(f"{path.name}-{n}") for n in itertools.count())
@@ -367,12 +384,5 @@ def _repaired(
                 dropped.append(line)
                 yield f"{file.relative_to(run)}, line {number}: {error}"
         if dropped:
-            aside = _dropped(run, file)
-            if aside.exists() and not aside.is_file():  # a pipe would be waited for without end
-                raise ValueError(f"out: {aside} is no file; move it elsewhere")
-            with aside.open("ab") as rest:
-                rest.write(b"".join(line + b"\n" for line in dropped))
-                rest.flush()
-                os.fsync(rest.fileno())
-            sync_folder(aside.parent)
+            _keep(run, file, dropped)
             write_bytes(file, b"".join(line + b"\n" for line in kept))

@@ -5,7 +5,7 @@
     OUT/records/*.jsonl   the records, one file per process that ever wrote here
     OUT/claims/           locks of batches; empty files, safe to delete when no process runs
     OUT/judges/NAME/      the same for the judgements of each judge
-    OUT/dropped/          lines that `repair` took out
+    OUT/dropped/          lines that `repair` took out, and half-written ones
     OUT/report/           what `report` writes
     OUT/browse.html       what `browse` writes
     OUT/export/           what `export` writes
@@ -108,12 +108,17 @@ def line_of(record: Record) -> bytes:
 def bad_line(file: Path, number: int, reason: object) -> ValueError:
     """The error of a line that is no record of the run."""
     folder = file.parent.parent
-    run = folder.parent.parent if folder.parent.name == JUDGES else folder
+    run = run_of(folder)
     return ValueError(
         f"out: {file}, line {number}: {reason}; python -m entrgi_ref.paper repair {run} takes such "
         f"lines out, and the command {'of the run' if run == folder else '`judge`'} computes them "
         "again"
     )
+
+
+def run_of(folder: Path) -> Path:
+    """The folder of the run that one with records is, or that the judgements in it are of."""
+    return folder.parent.parent if folder.parent.name == JUDGES else folder
 
 
 # Reading
@@ -239,7 +244,8 @@ def lines_of(file: Path, start: int = 0) -> Iterator[tuple[int, bytes, bool]]:
     with a newline.
 
     They end where JSON's do and nowhere else, so that a stray byte spoils one line only.
-    `ValueError` for one that is longer than a record: it may have no end.
+    `ValueError` for one that is longer than a record: it may have no end; and for several that end
+    with CR, which would all count as one that is half-written.
     """
     with file.open("rb") as lines:
         lines.seek(start)
@@ -251,6 +257,11 @@ def lines_of(file: Path, start: int = 0) -> Iterator[tuple[int, bytes, bool]]:
                 raise ValueError(
                     f"out: {file} has a line of more than {LONGEST_RECORD} bytes, which is no "
                     "record; move the file elsewhere"
+                )
+            if b"}\r{" in line and not line.endswith(b"\n"):
+                raise ValueError(
+                    f"out: {file} has lines that end with CR, expected LF; convert it, or move the "
+                    "file elsewhere"
                 )
             yield number, line.removesuffix(b"\n"), line.endswith(b"\n")
 
