@@ -60,8 +60,15 @@ def record(idx, **more):
 
 def errors(steps=(), counts=((1, 2),)):
     """What an observer saw, with one bin of entropy and two of E."""
-    histogram = {"entropy_edges": [0, 1], "error_edges": [0, 1, 2.5], "counts": counts}
+    histogram = {
+        "entropy_edges": [0, 1],
+        "error_edges": [0, 1, 2.5],
+        "counts": list(map(list, counts)),
+    }
     return {"steps": list(steps), "histogram": histogram, "log_vocabulary": 2.0}
+
+
+NO_BIN = {"entropy_edges": [], "error_edges": [], "counts": []}
 
 
 def written(words, steps=None):
@@ -371,7 +378,7 @@ def test_two_equal_records_of_a_prompt_count_once(tmp_path):
     [
         ({"rewards": [0.5, 2.0]}, "rewards"),
         ({"responses": ["a", "c"]}, "responses"),
-        ({"errors": errors(), "gold": [1, 2]}, "errors, gold"),
+        ({"written": written([["a"], ["b"]]), "gold": [1, 2]}, "gold, written"),
     ],
     ids=str,
 )
@@ -413,6 +420,87 @@ def test_what_has_failed_is_no_other_record_of_a_prompt(tmp_path):
     twins(tmp_path, status="failed", responses=[], rewards=[])
     assert [r["status"] for r in read_records(tmp_path)] == ["ok"] * 3
     assert repair(tmp_path) == []
+
+
+WIDER = errors() | {"histogram": errors()["histogram"] | {"error_edges": [0, 1, 3.5]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"prompt": "x"}, "its prompt is another text than that of other records with its"),
+        ({"errors": WIDER}, "its errors.histogram has other edges than those of other records"),
+    ],
+    ids=["prompt", "edges"],
+)
+def test_a_record_that_says_what_the_others_do_not_is_named_and_taken_out(tmp_path, change, reason):
+    """Whichever is read first: what most records say is right."""
+    same = {"experiment": "error-by-step", "errors": errors()}
+    others = [record(0, method=method, **same) for method in ("aps", "entrgi")]
+    write(tmp_path, record(0, **same) | change, *others)
+    (file,) = (tmp_path / "records").iterdir()
+    for reader in (read_records, read_by_key, opened):
+        with pytest.raises(ValueError, match=re.escape(f"out: {file}, line 1: {reason}")):
+            reader(tmp_path)
+    assert [said.partition(": ")[0] for said in repair(tmp_path)] == [
+        f"records/{file.name}, line 1"
+    ]
+    assert read_records(tmp_path) == others
+
+
+def test_of_two_records_that_say_unlike_things_none_is_right(tmp_path):
+    write(tmp_path, record(0), record(0, method="aps", prompt="x"), record(1))
+    with pytest.raises(ValueError, match="line 1: its prompt is another text than"):
+        read_records(tmp_path)
+    assert len(repair(tmp_path)) == 2
+    assert read_records(tmp_path) == [record(1)]
+
+
+def test_another_seed_may_have_other_prompts(tmp_path):
+    write(tmp_path, record(0), record(0, seed=2, prompt="x"))
+    assert len(read_records(tmp_path)) == 2
+
+
+def test_edges_that_are_off_by_their_last_digits_are_the_same(tmp_path):
+    """The norms that they are made of are summed in another order on another device."""
+    edges = {"error_edges": [0, 1 + 1e-7, 2.5 - 1e-7]}
+    off = errors() | {"histogram": errors()["histogram"] | edges}
+    both = [record(i, experiment="error-by-step", errors=e) for i, e in enumerate((errors(), off))]
+    write(tmp_path, *both)
+    assert read_records(tmp_path) == both
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"benchmark": "c"}, "its benchmark is 'c', none of the run's"),
+        ({"idx": 2}, "its idx is 2, expected one below 2: as many were asked for"),
+    ],
+    ids=["benchmark", "idx"],
+)
+def test_what_the_run_was_not_asked_for_is_named_and_repair_takes_it_out(tmp_path, change, reason):
+    own = {"fingerprint": fingerprint(CONTENTS)}
+    RunFolder(tmp_path, CONTENTS, asked=ASKED).close()
+    file = tmp_path / "records" / "a.jsonl"
+    lines = (record(1, **own), record(0, **own) | change)
+    file.write_bytes(b"".join(map(line_of, lines)))
+    for reader in (read_records, read_by_key, lambda path: RunFolder(path, CONTENTS)):
+        with pytest.raises(ValueError, match=re.escape(f"out: {file}, line 2: {reason}")):
+            reader(tmp_path)
+    assert repair(tmp_path) == [f"records/a.jsonl, line 2: {reason}"]
+    assert read_records(tmp_path) == [record(1, **own)]
+
+
+def test_what_another_process_was_asked_for_is_of_the_run(tmp_path):
+    """It declares that before it writes, and a run asked for fewer prompts keeps those it has."""
+    own = {"fingerprint": fingerprint(CONTENTS)}
+    mine = RunFolder(tmp_path, CONTENTS, asked=ASKED)
+    theirs = RunFolder(tmp_path, CONTENTS, asked=ASKED | {"prompts": {"b": 3}})
+    theirs.write(record(2, **own))
+    mine.refresh()
+    assert key_of(record(2)) in mine.done
+    RunFolder(tmp_path, CONTENTS, asked=ASKED | {"prompts": {"b": 1}}).close()
+    assert read_records(tmp_path) == [record(2, **own)]
 
 
 def test_a_run_goes_on_while_another_process_writes_the_same_prompt(tmp_path):
@@ -592,6 +680,13 @@ BAD_LINES = [
             ({"written": written([["a"], ["b"]], [[0], [-1]])}, "steps hold a negative number"),
             ({"errors": errors(counts=[[1]])}, "counts do not fit the edges"),
             ({"errors": errors(counts=[[1, 2]] * 2)}, "counts do not fit the edges"),
+            ({"errors": errors() | {"histogram": NO_BIN}}, "its errors.histogram has no bin"),
+            ({"errors": errors()}, "it has errors, which main does not observe"),
+            ({"experiment": "error-by-step"}, "it has no errors, which error-by-step observes"),
+            (
+                {"experiment": "error-by-step", "errors": None},
+                "it has no errors, which error-by-step observes",
+            ),
         )
     ),
 ]
@@ -614,7 +709,7 @@ def test_the_quick_question_and_the_slow_one_agree(line):
 def test_what_an_observer_saw_is_accepted(tmp_path):
     write(
         tmp_path,
-        record(0, errors=errors(), written=written([["a"], ["b"]])),
+        record(0, experiment="error-by-step", errors=errors(), written=written([["a"], ["b"]])),
         record(1, errors=None),
     )
     assert len(read_records(tmp_path)) == 2
@@ -632,6 +727,8 @@ EXPERIMENT = {
     "asked": [{"methods": ["bon"], "variants": [{}], "seeds": [1], "prompts": {"b": 2}}],
     "made_with": [{"commit": "c"}],
 }
+CONTENTS = {k: v for k, v in EXPERIMENT.items() if k not in ("asked", "made_with")}
+(ASKED,) = EXPERIMENT["asked"]
 
 
 @pytest.mark.parametrize(

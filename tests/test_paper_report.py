@@ -50,8 +50,17 @@ draws = pytest.mark.draws
 draws_every_format = pytest.mark.draws("every format")
 
 
+SEEN = {
+    "steps": [{"step": 0, "E": 1.0, "entropy": 0.5, "n": 1}],
+    "histogram": {"entropy_edges": [0.0, 2.0], "error_edges": [0.0, 3.0], "counts": [[1]]},
+    "log_vocabulary": 2.0,
+}
+"""What an observer saw of a prompt."""
+
+
 def reward_of(benchmark, method, seed, idx, k):
-    return HUB.index(benchmark) + METHODS.index(method) / 7 + math.sin(seed * 31 + idx * 7 + k)
+    base = HUB.index(benchmark) if benchmark in HUB else 0
+    return base + METHODS.index(method) / 7 + math.sin(seed * 31 + idx * 7 + k)
 
 
 def written(
@@ -100,7 +109,7 @@ def written(
                 "settings": settings,
                 "status": "ok",
                 "reason": None,
-                "errors": None,
+                "errors": SEEN if EXPERIMENTS[declaration["experiment"]].observed else None,
                 "fingerprint": run.fingerprint,
                 "commit": "c0ffee",
                 "versions": {"entrgi_ref": "0.1.0"},
@@ -340,12 +349,12 @@ def test_nothing_published_stands_beside_other_experiments(tmp_path):
 
 def test_latex_says_what_the_text_says(tmp_path):
     name = "50%_of ${x}^~\\"
-    declaration = PAPER | {"benchmarks": {name: "4 prompts, ab"}}
-    invoke("report", written(tmp_path, declaration=declaration, names=HUB[:1], prompts=1))
+    declaration = PAPER | {"benchmarks": {name: "4 prompts, ab", **PAPER["benchmarks"]}}
+    invoke("report", written(tmp_path, declaration=declaration, names=[name, HUB[0]], prompts=1))
     tex = (tmp_path / "report" / "report.tex").read_text()
     escaped = r"50\%\_of \$\{x\}\textasciicircum{}\textasciitilde{}\textbackslash{}"
     assert rf"\caption{{{escaped}, rewards" in tex
-    (line,) = [line for line in tex.splitlines() if "NOT COMPARABLE" in line]
+    (line,) = {line for line in tex.splitlines() if "NOT COMPARABLE" in line}
     assert line.startswith(r"\par\smallskip\footnotesize Measured: ")
     assert "%" not in line.replace(r"\%", "")
 
@@ -754,6 +763,18 @@ def observed(benchmark, method, seed, steps, counts):
             "log_vocabulary": 2.0 if benchmark == "rm-bench" else 4.0,
         },
     }
+
+
+@draws
+@pytest.mark.parametrize("methods", [["bon"], ["aps"]])
+def test_figures_2_and_3_of_methods_that_saw_nothing(methods):
+    records = [observed("own", method, 1, [], [[0, 0], [0, 0]]) for method in methods]
+    declaration = PAPER | {"experiment": "error-by-step", "benchmarks": {"own": ""}}
+    run = Run(declaration | {"fingerprint": "f"}, records, [], [])
+    drawn = figures.of(run)
+    assert drawn == ["error-by-step", "error-vs-entropy"][: 1 if methods == ["bon"] else 2]
+    for name in drawn:
+        assert figures.DRAWN[name](run).axes
 
 
 def test_figures_2_and_3_keep_benchmarks_apart():

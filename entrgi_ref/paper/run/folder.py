@@ -21,28 +21,32 @@ from typing import Any
 
 from ...commands.files import sync_folder, write_bytes, write_text
 from ...commands.provenance import made_with
+from .agreement import Agreement
 from .records import (
     JUDGES,
     Key,
     bad_line,
     declared,
     differing,
+    disagreeing,
     files_of,
     fingerprint,
     key_of,
     line_of,
     lines_of,
     of_best,
+    of_run,
     parsed,
     read_declaration,
     read_judge,
     read_records,
+    require_agreement,
     require_equal,
     require_no_link,
     require_same,
     run_of,
 )
-from .required import Record, Require, require_answers
+from .required import Record, Require
 
 
 class RunFolder:
@@ -56,7 +60,7 @@ class RunFolder:
         asked: Mapping[str, Any] | None = None,
         retry_failed: bool = False,
         other_version: bool = False,
-        require: Require = require_answers,
+        require: Require | None = None,
     ):
         """Open `path`, or make it.
 
@@ -65,16 +69,16 @@ class RunFolder:
         `ValueError` if the folder holds another run, with the fields that differ, or answers of
         another weight function of yours by the name of one that is asked for; if it was made
         with other versions, unless `other_version` is allowed; if a line of it is no record that
-        passes `require`; or if it cannot be written to.
+        passes `require`, by default `of_run`; or if it cannot be written to.
         """
         self.path = path
         self.fingerprint = fingerprint(declaration)
-        self._require = require
         with _writing(path):
             (path / "records").mkdir(parents=True, exist_ok=True)
             with self.lock("declaration", wait=True):
                 files = files_of(path)  # first: nothing is declared where records cannot be read
                 _declare(path / "run.json", declaration, asked or {}, other_version)
+                self._require = require or of_run(path)
                 for file in files:
                     self._mend(file)
             name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -83,8 +87,10 @@ class RunFolder:
         self._read: dict[Path, tuple[int, int]] = {}
         """File -> bytes and lines that have been read of it."""
         self.done: set[Key] = set()
+        self._agreement = Agreement()
         twice = self.refresh(forget_failed=retry_failed)
-        require_equal(path, self.fingerprint, require, twice)
+        require_equal(path, self.fingerprint, self._require, twice)
+        require_agreement(path, self.fingerprint, self._require, self._agreement)
 
     @contextmanager
     def lock(self, name: str, *, wait: bool = False) -> Iterator[bool]:
@@ -107,6 +113,7 @@ class RunFolder:
                     key, record = parsed(line, self.fingerprint, self._require)
                 except ValueError as error:
                     raise bad_line(file, count, error) from error
+                self._agreement.add(record)
                 if key in self.done and record["status"] == "ok":
                     twice.add(key)
                 if not (forget_failed and record["status"] == "failed"):
@@ -302,7 +309,7 @@ def repair(path: Path) -> list[str]:
 
 
 def _repaired_run(path: Path, run: str) -> list[str]:
-    said = _repaired_folder(path, path, run, require_answers)
+    said = _repaired_folder(path, path, run, of_run(path))
     require = of_best(read_records(path))
     require_no_link(path, JUDGES)
     for judge in sorted(folder for folder in (path / JUDGES).glob("*") if folder.is_dir()):
@@ -351,11 +358,12 @@ def _unused(path: Path) -> Path:
 
 def _repaired_folder(folder: Path, run: Path, expected: str, require: Require) -> list[str]:
     with _lock(folder, "declaration", wait=True):
-        twice = {(file, n): why for file, n, why in differing(folder, expected, require)}
+        found = (f(folder, expected, require) for f in (disagreeing, differing))
+        odd = {(file, n): why for file, n, why in itertools.chain(*found)}
         return [
             said
             for file in files_of(folder)
-            for said in _repaired(file, run, expected, require, twice)
+            for said in _repaired(file, run, expected, require, odd)
         ]
 
 
@@ -364,7 +372,7 @@ def _repaired(
     run: Path,
     expected: str,
     require: Require,
-    twice: Mapping[tuple[Path, int], str],
+    odd: Mapping[tuple[Path, int], str],
 ) -> Iterator[str]:
     with file.open("rb") as lines:
         try:
@@ -377,8 +385,8 @@ def _repaired(
         for number, line, _ in lines_of(file):
             try:
                 parsed(line, expected, require)
-                if (file, number) in twice:
-                    raise ValueError(twice[file, number])
+                if (file, number) in odd:
+                    raise ValueError(odd[file, number])
                 kept.append(line)
             except ValueError as error:
                 dropped.append(line)

@@ -25,10 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from ...checks import DoubleKeyError, without_doubles
+from .agreement import Agreement
 from .required import (
     Record,
     Require,
+    prompts_of,
     require_answers,
+    require_asked_for,
     require_experiment,
     require_judge,
     require_judgement,
@@ -124,8 +127,24 @@ def run_of(folder: Path) -> Path:
 # Reading
 
 
-def read_records(path: Path, require: Require = require_answers) -> list[Record]:
-    """All records of a run folder, in the order of their keys.
+def of_run(path: Path) -> Require:
+    """What a line with answers must pass to be of the run in a folder."""
+    before = prompts_of(read_declaration(path))
+
+    def require(record: Record) -> None:
+        require_answers(record)
+        try:
+            require_asked_for(before, record)
+        except ValueError:
+            # Another process may have been asked for more since.
+            require_asked_for(prompts_of(read_declaration(path)), record)
+
+    return require
+
+
+def read_records(path: Path, require: Require | None = None) -> list[Record]:
+    """All records of a run folder, in the order of their keys; each has to pass `require`, by
+    default `of_run`.
 
     A prompt that failed at first and was tried again has one record, the last. Raises `ValueError`
     if there is no run in `path`, or a line of it is no record of that run.
@@ -136,11 +155,12 @@ def read_records(path: Path, require: Require = require_answers) -> list[Record]
 
 def read_by_key(
     path: Path,
-    require: Require = require_answers,
+    require: Require | None = None,
     keep: Callable[[Record], Record] = lambda record: record,
 ) -> dict[Key, Record]:
     """As `read_records`, by key and in any order; `keep` says what of a record is kept."""
     expected = read_declaration(path)["fingerprint"]
+    require, agreement = require or of_run(path), Agreement()
     found: dict[Key, Record] = {}
     twice: set[Key] = set()
     for file in files_of(path):
@@ -152,11 +172,13 @@ def read_by_key(
                     warnings.warn(f"{file}: left out a half-written last line", stacklevel=2)
                     continue
                 raise bad_line(file, number, error) from error
+            agreement.add(record)
             if key not in found or found[key]["status"] == "failed":
                 found[key] = keep(record)
             elif record["status"] == "ok":
                 twice.add(key)
     require_equal(path, expected, require, twice)
+    require_agreement(path, expected, require, agreement)
     return found
 
 
@@ -179,25 +201,51 @@ def differing(
     number, and what is wrong. Lines that are no records are left out.
     """
     first: dict[Key, tuple[Path, int, str]] = {}
+    for file, number, record in _records_of(path, expected, require):
+        key = key_of(record)
+        if record["status"] != "ok" or (keys is not None and key not in keys):
+            continue
+        says = {name: value for name, value in record.items() if name not in MAY_DIFFER}
+        text = json.dumps(says, sort_keys=True)
+        before, at, there = first.setdefault(key, (file, number, text))
+        if text != there:
+            names = {name.partition(".")[0] for name, *_ in differences(json.loads(there), says)}
+            how = f"with another {', '.join(sorted(names))}"
+            for one, n, other, m in ((before, at, file, number), (file, number, before, at)):
+                place = f"{other.relative_to(path)}, line {m}"
+                yield one, n, f"it is of the prompt of {place}, {how}"
+
+
+def require_agreement(path: Path, expected: str, require: Require, agreement: Agreement) -> None:
+    """Raise `ValueError` if records say unlike things of what is the same for all."""
+    for file, number, reason in () if agreement.whole else disagreeing(path, expected, require):
+        raise bad_line(file, number, reason)
+
+
+def disagreeing(path: Path, expected: str, require: Require) -> Iterator[tuple[Path, int, str]]:
+    """The lines that say another thing than most of what is the same for all: file, number, and
+    what is wrong. Lines that are no records are left out.
+    """
+    agreement = Agreement()
+    for _, _, record in _records_of(path, expected, require):
+        agreement.add(record)
+    if agreement.whole:
+        return
+    for file, number, record in _records_of(path, expected, require):
+        reason = agreement.against(record)
+        if reason is not None:
+            yield file, number, reason
+
+
+def _records_of(path: Path, expected: str, require: Require) -> Iterator[tuple[Path, int, Record]]:
+    """The lines of a run that are its records: file, number, record."""
     for file in files_of(path):
         for number, line, _ in lines_of(file):
             try:
-                key, record = parsed(line, expected, require)
+                _, record = parsed(line, expected, require)
             except ValueError:
                 continue
-            if record["status"] != "ok" or (keys is not None and key not in keys):
-                continue
-            says = {name: value for name, value in record.items() if name not in MAY_DIFFER}
-            text = json.dumps(says, sort_keys=True)
-            before, at, there = first.setdefault(key, (file, number, text))
-            if text != there:
-                names = {
-                    name.partition(".")[0] for name, *_ in differences(json.loads(there), says)
-                }
-                how = f"with another {', '.join(sorted(names))}"
-                for one, n, other, m in ((before, at, file, number), (file, number, before, at)):
-                    place = f"{other.relative_to(path)}, line {m}"
-                    yield one, n, f"it is of the prompt of {place}, {how}"
+            yield file, number, record
 
 
 def files_of(path: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ... import checks
+from ..declared.experiments import EXPERIMENTS
 
 Record = dict[str, Any]
 Require = Callable[[Record], None]
@@ -192,8 +193,23 @@ def require_answers(record: Record) -> None:
         shape = [len(histogram[edges]) - 1 for edges in ("entropy_edges", "error_edges")]
         if [len(row) for row in histogram["counts"]] != [shape[1]] * shape[0]:
             raise ValueError("its errors.histogram.counts do not fit the edges")
+    _require_observed(record)
     if record.get("written") is not None:
         _require_written(record["written"], len(responses))
+
+
+def _require_observed(record: Record) -> None:
+    """Raise `ValueError` unless a record has errors where its experiment observes them, and only
+    there.
+    """
+    experiment = EXPERIMENTS.get(record["experiment"])
+    if experiment is None:
+        return
+    seen, expected = record.get("errors") is not None, experiment.observed
+    if expected and not seen and record["status"] == "ok":
+        raise ValueError(f"it has no errors, which {experiment.name} observes")
+    if seen and not expected:
+        raise ValueError(f"it has errors, which {experiment.name} does not observe")
 
 
 def _require_counts(errors: Mapping[str, Any]) -> None:
@@ -204,6 +220,8 @@ def _require_counts(errors: Mapping[str, Any]) -> None:
         if step["E"] < 0:
             raise ValueError(f"its errors.steps have {step!r:.80}, expected an E from 0 on")
     edges = errors["histogram"]["entropy_edges"], errors["histogram"]["error_edges"]
+    if any(len(one) < 2 for one in edges):
+        raise ValueError("its errors.histogram has no bin, expected two edges or more")
     if any(one != sorted(one) for one in edges):
         raise ValueError("its errors.histogram has edges that fall")
     if any(count < 0 for row in errors["histogram"]["counts"] for count in row):
@@ -360,6 +378,38 @@ def require_captioned(declaration: Mapping[str, Any]) -> None:
     denoiser = declaration.get("denoiser")
     if not isinstance(denoiser, str):
         require_fields(declaration, {"denoiser": {"name": str}})
+
+
+def prompts_of(declaration: Mapping[str, Any]) -> dict[str, float]:
+    """Benchmark -> how many prompts of it a run has been asked for, at most; none where it does not
+    say which benchmarks it has.
+
+    A run is only ever asked for more, and its run.json is written before its records. Where that
+    does not say what was asked, any prompt may have been.
+    """
+    try:
+        require_fields(declaration, {name: EXPERIMENT[name] for name in ("benchmarks", "asked?")})
+    except ValueError:
+        return {}  # who reads it as that of an experiment says what is wrong with it
+    asked = [one["prompts"] for one in declaration.get("asked", [])]
+    return {
+        name: max((prompts[name] for prompts in asked if name in prompts), default=math.inf)
+        for name in declaration["benchmarks"]
+    }
+
+
+def require_asked_for(prompts: Mapping[str, float], record: Record) -> None:
+    """Raise `ValueError` if a record is of a benchmark that its run does not have, or of a prompt
+    that nobody has asked for, by `prompts_of` the run.
+    """
+    if not prompts:
+        return
+    benchmark, idx = record["benchmark"], record["idx"]
+    if benchmark not in prompts:
+        raise ValueError(f"its benchmark is {benchmark!r:.40}, none of the run's")
+    if idx >= prompts[benchmark]:
+        count = prompts[benchmark]
+        raise ValueError(f"its idx is {idx}, expected one below {count}: as many were asked for")
 
 
 UNVARIED = (

@@ -73,8 +73,14 @@ def of(run: Run) -> list[str]:
     """The figures that can be drawn of a run."""
     name = run.declaration["experiment"]
     if any(record.get("errors") for record in run.records):
-        return ["error-by-step", "error-vs-entropy"]  # both are in the records of either
+        both = ["error-by-step", "error-vs-entropy"]  # both are in the records of either
+        return both if _guided(run) else both[:1]
     return [name]
+
+
+def _guided(run: Run) -> list[str]:
+    """The methods of a run whose errors are counted."""
+    return [method for method in run.methods if method not in ("bon", "bon_equal_compute")]
 
 
 def draw(run: Run, name: str, to: Path) -> list[Path]:
@@ -301,6 +307,8 @@ def _curve(
     for record in records:
         for step in record["errors"]["steps"]:
             found.setdefault(step["step"], []).append((step[field], step["n"]))
+    if not found:
+        return  # no method without a gradient has anything to see
     label, colour, marker, dashes = style
     steps = sorted(found)
     columns = [np.array(found[step]).T for step in steps]
@@ -323,7 +331,7 @@ def error_vs_entropy(run: Run) -> Figure:
     """Figure 3: how often each pair of entropy and E occurs, a row per benchmark, a column per
     method.
     """
-    methods = [method for method in run.methods if method not in ("bon", "bon_equal_compute")]
+    methods = _guided(run)
     figure, axes = _grid(len(run.benchmarks), len(methods), 1.35)
     counts = {}
     for method in methods:
