@@ -4,11 +4,13 @@ import csv
 import json
 import math
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
 from dataclasses import fields
 from itertools import combinations, product
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -20,9 +22,10 @@ from entrgi_ref import GuidanceConfig, SamplingConfig
 from entrgi_ref.paper.declared import benchmarks, published
 from entrgi_ref.paper.declared.experiments import EXPERIMENTS, LABELS
 from entrgi_ref.paper.run.folder import RunFolder
+from entrgi_ref.paper.run.records import key_of
 from entrgi_ref.paper.shown import comparable, figures, intervals, report
 from entrgi_ref.paper.shown import numbers as shown_numbers
-from entrgi_ref.paper.shown.summary import Run, value
+from entrgi_ref.paper.shown.summary import JudgedBy, Run, value
 
 METHODS = ("bon", "bon_equal_compute", "expectation", "aps", "entrgi")
 HUB = ("reward-bench-2", "judge-bench", "rm-bench")
@@ -491,6 +494,60 @@ def test_figures_open_and_show_every_method(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "KINDS", {"pdf": figures.KINDS["pdf"]})
     (again,) = figures.draw(run, "main", tmp_path)
     assert again.read_bytes() == before
+
+
+def one_answer(experiment, benchmark, method, **more):
+    """A record of one answer, and a run of it."""
+    one = observed(benchmark, method, 1, [(1.0, 0.5, 10)], [[1, 2], [3, 4]])
+    one |= {"experiment": experiment} | more
+    if not EXPERIMENTS[experiment].observed:
+        one["errors"] = None
+    declaration = PAPER | {"experiment": experiment, "benchmarks": {benchmark: ""}}
+    judge = JudgedBy("a$_$j", "m", "test", ("good?",), {key_of(one): 3.0}, 1, 1, 0)
+    return Run(declaration | {"fingerprint": "f"}, [one], [], [judge])
+
+
+@draws
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_dollar_sign_in_a_name_is_drawn_as_one(tmp_path, experiment):
+    """Of a benchmark, a method, a reward model and a judge: it begins no formula."""
+    variants = {
+        "reward-size": {"reward": "r$_$r"},
+        "gradient-steps": {"reward": "r$_$r", "gradient_steps": 1},
+    }
+    variant = variants.get(experiment, {})
+    run = one_answer(experiment, "b_$5_$10", "m$_$m", variant=variant)
+    text = "".join(map(opens, figures.draw(run, experiment, tmp_path)))
+    shown = ["b_$5_$10", "m$_$m"]
+    shown += [] if EXPERIMENTS[experiment].observed else ["a$_$j"]
+    shown += ["r$_$r"] if experiment == "reward-size" else []
+    for name in shown:
+        assert name in text
+    assert "\\$" not in text
+
+
+@draws
+def test_figures_do_not_depend_on_a_matplotlibrc(tmp_path, monkeypatch):
+    """Which may ask for LaTeX, which there may be none of, and which reads signs in names."""
+    run, before = one_answer("main", "50%_&", "aps"), {**matplotlib.rcParams}
+    plain = [path.read_bytes() for path in figures.draw(run, "main", tmp_path)]
+    asked = {"text.usetex": True, "axes.facecolor": "red", "figure.dpi": 10}
+    for name, theirs in asked.items():
+        monkeypatch.setitem(matplotlib.rcParams, name, theirs)
+    assert [path.read_bytes() for path in figures.draw(run, "main", tmp_path)] == plain
+    assert matplotlib.rcParams["text.usetex"]
+    monkeypatch.undo()
+    assert {**matplotlib.rcParams} == before
+
+
+@draws
+@pytest.mark.parametrize("name", ["基准", "🙂"])
+def test_signs_that_the_font_lacks_are_drawn_without_a_warning(tmp_path, name):
+    run = one_answer("main", name, "aps")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (path,) = figures.draw(run, "main", tmp_path)
+    assert name in opens(path)
 
 
 def bars_of(axis):

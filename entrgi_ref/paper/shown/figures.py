@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -66,7 +67,16 @@ def style_of(run: Run, method: str) -> tuple[str, str, str, Any]:
     if method in STYLES:
         return *STYLES[method], DASHES[method]
     own = [name for name in run.methods if name not in STYLES]
-    return textwrap.fill(method, 18), *OWN_STYLES[own.index(method) % len(OWN_STYLES)]
+    return _filled(method, 18), *OWN_STYLES[own.index(method) % len(OWN_STYLES)]
+
+
+def _filled(text: str, width: int) -> str:
+    """Lines of a text with names in it: a dollar sign in one begins no formula."""
+    return _plain(textwrap.fill(text, width))
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")
 
 
 def of(run: Run) -> list[str]:
@@ -108,7 +118,11 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """How figures look: letters of 7 and 8 points at the width of a column, embedded in the PDF."""
+    """How figures look: letters of 7 and 8 points at the width of a column, embedded in the PDF.
+
+    Whatever a matplotlibrc says: it may ask for LaTeX, which names break. A sign that the font
+    lacks is drawn as a box.
+    """
     settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "entrgi_ref",
@@ -133,7 +147,10 @@ def _style() -> Iterator[None]:
         "grid.alpha": 0.25,
         "grid.linewidth": 0.5,
     }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(settings)
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
         yield
 
 
@@ -178,7 +195,7 @@ def _panels(run: Run, height: float, below: float = 0.8) -> tuple[Figure, Panels
 
 def _legend_below(figure: Figure, handles: Sequence[Artist], text: str, columns: int = 3) -> None:
     """What the signs mean, and what is drawn."""
-    title = textwrap.fill(text, round(CHARACTERS * figure.get_figwidth() / COLUMN))
+    title = _filled(text, round(CHARACTERS * figure.get_figwidth() / COLUMN))
     legend = figure.legend(
         handles=handles,
         loc="outside lower center",
@@ -208,7 +225,11 @@ def bars(run: Run) -> str:
 
 
 def _title(text: str, across: int) -> str:
-    return textwrap.fill(text, 45 // across)
+    return _filled(text, 45 // across)
+
+
+def _label(method: str) -> str:
+    return STYLES[method][0] if method in STYLES else method
 
 
 def _named(run: Run, measure: str) -> str:
@@ -245,7 +266,7 @@ def main(run: Run) -> Figure:
         first = _place(axis).is_first_col()
         labels = [style_of(run, name)[0] if first else "" for name in names]
         axis.set_yticks(range(len(names)), labels)
-        axis.set_xlabel(textwrap.fill(_named(run, measure), 45 // across))
+        axis.set_xlabel(_filled(_named(run, measure), 45 // across))
         axis.set_ylim(-0.6, len(names) - 0.4)
         axis.margins(x=0.15)
         axis.xaxis.set_major_locator(MaxNLocator(6 // across + 1, steps=[1, 2, 5, 10]))
@@ -359,7 +380,7 @@ def error_vs_entropy(run: Run) -> Figure:
                     rasterized=True,
                 )
             axis.set_ylim(0, edges["error_edges"][highest + 1])
-            axis.set_title(_title(f"{style_of(run, method)[0]}, {benchmark}", len(methods)))
+            axis.set_title(_title(f"{_label(method)}, {benchmark}", len(methods)))
         row[0].set_ylabel("E (embedding units)")
     for axis in axes[-1]:
         axis.set_xlabel("entropy (nats)")
@@ -387,7 +408,7 @@ def reward_size(run: Run) -> Figure:
 
     figure, axes = _lines(run, points, "reward model", bars(run))
     for axis in axes:
-        axis.set_xticks(range(len(sizes)), sizes)
+        axis.set_xticks(range(len(sizes)), [_plain(size) for size in sizes])
         axis.set_xlim(-0.5, len(sizes) - 0.5)
     return figure
 
@@ -487,7 +508,7 @@ def _lines(
         if place.is_last_row():
             axis.set_xlabel(x_label)
         if place.is_first_col() or across == len(run.measures):
-            axis.set_ylabel(textwrap.fill(f"{of}{_named(run, measure)}", 18))
+            axis.set_ylabel(_filled(f"{of}{_named(run, measure)}", 18))
     _legend_below(figure, _handles(list(panels.values())), text)
     return figure, list(panels.values())
 
