@@ -738,6 +738,7 @@ CONTENTS = {k: v for k, v in EXPERIMENT.items() if k not in ("asked", "made_with
         ({"settings": None}, "its settings is None, expected an object"),
         ({"settings": {}}, "it has no settings.guidance"),
         ({"benchmarks": ["b"]}, r"its benchmarks is \['b'\], expected an object"),
+        ({"benchmarks": dict.fromkeys(map(str, range(65)), "x")}, "it has 65 benchmarks, expected"),
         ({"rewards": {"a": "a"}}, "its rewards.a is 'a', expected an object"),
         ({"main_reward": "b"}, "its main_reward is 'b'"),
         ({"denoiser": "dream"}, "its denoiser is 'dream', expected an object"),

@@ -34,6 +34,9 @@ HUB = {
 }
 """The paper's benchmarks."""
 
+MOST = 64
+"""Benchmarks of a run: each has a panel in its figures, and they are drawn in seconds."""
+
 FIELDS = ("prompt", "question")
 """Where a local file may hold the prompt."""
 
@@ -211,7 +214,9 @@ def _from_hub(name: str, revision: str) -> Benchmark:
 
 
 def named(names: Sequence[str], pinned: Mapping[str, str] | None = None) -> list[Benchmark]:
-    """Several benchmarks. Raises `ValueError` if two have one name."""
+    """Several benchmarks. Raises `ValueError` if two have one name, or there are too many."""
+    if len(names) > MOST:
+        raise ValueError(f"benchmark: {len(names)} are given, expected at most {MOST}")
     found = [load(name, pinned) for name in names]
     titles = [benchmark.name for benchmark in found]
     twice = {title for title in titles if titles.count(title) > 1}

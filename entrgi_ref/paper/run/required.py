@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ... import checks
+from ..declared import benchmarks
 from ..declared.experiments import EXPERIMENTS
 
 Record = dict[str, Any]
@@ -349,6 +350,9 @@ def require_experiment(declaration: Mapping[str, Any]) -> None:
     require_fields(declaration, EXPERIMENT)
     _require_asked(declaration.get("asked", []))
     require_names(declaration, ("experiment", "main_reward", "rewards", "benchmarks"))
+    if len(declaration["benchmarks"]) > benchmarks.MOST:
+        count = len(declaration["benchmarks"])
+        raise ValueError(f"it has {count} benchmarks, expected at most {benchmarks.MOST}")
     if declaration["testbed"] == "dream":
         require_fields(declaration, DREAM)
     if declaration["main_reward"] not in declaration["rewards"]:
