@@ -548,5 +548,5 @@ def test_a_row_is_counted_from_one_and_a_file_is_known_by_its_prompts(tmp_path):
 
 
 def test_more_benchmarks_than_a_figure_has_room_for_are_refused_unread():
-    with pytest.raises(ValueError, match="^benchmark: 65 are given, expected at most 64$"):
+    with pytest.raises(ValueError, match=r"^benchmark: 65 are given, expected at most 64$"):
         benchmarks.named(["nowhere.jsonl"] * 65)
