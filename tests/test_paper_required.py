@@ -170,8 +170,8 @@ def test_what_is_refused_in_a_record(path, value, message):
         ("errors.histogram.entropy_edges", [0.0, 0.0, 1.0]),
         ("errors.log_vocabulary", 1e-9),
         ("variant.more", "text"),
-        *((name, None) for name in ("errors", "written", "reason")),
-        *((name, ...) for name in ("errors", "written", "reason", "gold", "settings", "commit")),
+        *((name, None) for name in ("written", "reason")),
+        *((name, ...) for name in ("written", "reason", "gold", "settings", "commit")),
         *((f"variant.{name}", ...) for name in ("reward", "gradient_steps")),
         *((f"settings.{name}", ...) for name in ("options", "own_weight")),
         ("unknown", object()),
@@ -179,6 +179,17 @@ def test_what_is_refused_in_a_record(path, value, message):
 )
 def test_what_is_taken_in_a_record(path, value):
     required.require_answers(changed(RECORD, path, value))
+
+
+@pytest.mark.parametrize("value", [None, ...])
+def test_errors_are_there_where_the_experiment_observes_them_and_nowhere_else(value):
+    without = changed(RECORD, "errors", value)
+    with pytest.raises(ValueError, match="it has no errors, which error-by-step observes"):
+        required.require_answers(without | {"experiment": "error-by-step"})
+    required.require_answers(without | {"experiment": "main"})
+    required.require_answers(without | {"experiment": "of another program"})
+    with pytest.raises(ValueError, match="it has errors, which main does not observe"):
+        required.require_answers(RECORD | {"experiment": "main"})
 
 
 def test_a_failed_prompt_has_no_answers():

@@ -59,7 +59,7 @@ class TinyTestbed:
             "denoiser": {"name": "tiny"},
             "rewards": {name: {"name": name} for name in self.rewards},
             "main_reward": self.main_reward,
-            "benchmarks": {self.name: "digits"},
+            "benchmarks": {benchmark.name: "digits" for benchmark in self.benchmarks},
         }
 
     def examine(self, new_tokens):
