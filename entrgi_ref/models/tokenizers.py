@@ -306,6 +306,30 @@ def _require_short(folder: Path) -> None:
                 f"checkpoint: the {part} of {file} may make a text {growth:.3g} times as long, "
                 f"expected at most {GROWTH} times"
             )
+        lost = None if part == "decoder" else next(filter(None, map(_leaves_out, steps)), None)
+        if lost:
+            raise ValueError(
+                f"checkpoint: the {part} of {file} leaves {lost!r:.60} out of a text, expected all "
+                "of its letters: what is left out nobody would read"
+            )
+
+
+def _leaves_out(step: Mapping[str, Any]) -> str | None:
+    """The pattern by which a step leaves certain words out, which `SENTENCE` may not have."""
+    pattern = step.get("pattern")
+    found = next(iter(pattern.values()), "") if isinstance(pattern, Mapping) else ""
+    written = f"{step.get('delimiter') or ''}{found}"
+    named = re.search(r"[^\W_]", NO_LETTERS.sub("", written))
+    split = step["type"] in ("Split", "CharDelimiterSplit") and not step.get("invert")
+    removed = split and step.get("behavior", "Removed") == "Removed"
+    replaced = step["type"] == "Replace" and not re.search(r"[^\W_]", str(step.get("content")))
+    return written if named and (removed or replaced) else None
+
+
+NO_LETTERS = re.compile(
+    r"\\[pP]\{\w+\}|\\[xu]\{?[\da-fA-F]+\}?|\\\w|\{[\d,]+\}|\[:\w+:\]|\(\?[\w<>=!:-]*"
+)
+"""Letters and digits of a pattern that stand for no letters: classes, signs by number, counts."""
 
 
 def _letters(step: Mapping[str, Any]) -> float:

@@ -411,6 +411,37 @@ def test_the_steps_of_real_tokenizers_are_taken(name, tmp_path):
     tokenizers._require_short(with_tokenizer(tmp_path, **dict.fromkeys(LETTERS) | REAL[name]))
 
 
+SPLIT = {"behavior": "Removed", "invert": False}
+CLIP = r"'s|'t|'re|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+@pytest.mark.parametrize(
+    ("part", "one", "refused"),
+    [
+        ("pre_tokenizer", step("Split", pattern={"Regex": "hello|not"}, **SPLIT), "hello|not"),
+        ("pre_tokenizer", step("Split", pattern={"String": "7"}, **SPLIT), "7"),
+        ("pre_tokenizer", step("CharDelimiterSplit", delimiter="e"), "e"),
+        ("normalizer", step("Replace", pattern={"Regex": r"\bnot\b"}, content=" "), r"\bnot\b"),
+        ("normalizer", step("Replace", pattern={"String": "not"}, content="is"), None),
+        ("pre_tokenizer", step("CharDelimiterSplit", delimiter=" "), None),
+        ("pre_tokenizer", step("Split", pattern={"Regex": CLIP}, **SPLIT | {"invert": True}), None),
+        ("pre_tokenizer", step("Split", pattern={"Regex": CLIP}, behavior="Isolated"), None),
+        *[
+            ("pre_tokenizer", step("Split", pattern={"Regex": regex}, **SPLIT), None)
+            for regex in (r"\s+", " ", r"[\x20\u2581]", r"\p{Z}{2,}", "[[:punct:]]", "(?i:_)")
+        ],
+    ],
+)
+def test_words_that_would_be_left_out_are_refused(part, one, refused, tmp_path):
+    """No sentence that is tried has all words: what a pattern names tells."""
+    folder = with_tokenizer(tmp_path, **dict.fromkeys(LETTERS) | {part: one})
+    if refused is None:
+        tokenizers._require_short(folder)
+    else:
+        said = refusal(lambda: tokenizers._require_short(folder))
+        assert f"the {part} of {folder}/tokenizer.json leaves {refused!r} out of a text" in said
+
+
 def test_tokens_by_chance_are_refused(tmp_path):
     """The same text would have other ones at each time."""
     folder = with_tokenizer(tmp_path, model={"dropout": 0.5})
