@@ -82,8 +82,7 @@ def _by_values(probabilities: Tensor, top_p: float) -> Tensor:
     falling.numpy().sort(-1)  # in place: one more table takes half as long as sorting it
     falling.neg_()
     width = falling.shape[1]
-    mass = falling.to(torch.float64, copy=True).cumsum_(-1)
-    inside = mass[:, :-1].to(falling.dtype).le_(top_p)
+    inside = falling.cumsum(-1, dtype=torch.float64)[:, :-1].to(falling.dtype).le_(top_p)
     kept = inside.sum(-1, keepdim=True).long()  # beside the first
     last = falling.gather(-1, kept)
     tied = falling.gather(-1, (kept + 1).clamp_max(width - 1)) == last
