@@ -77,6 +77,7 @@ def test_hidden_padding_is_never_seen(name):
     assert FOLDER != OWN or 0.95 < moved < 5  # as the ledger says, of ours
 
 
+@pytest.mark.filterwarnings("ignore:prompt:UserWarning")  # that it holds special tokens
 @pytest.mark.parametrize("name", RECORDED)
 def test_ids_of_prompts_and_of_special_tokens(name):
     record, denoiser = RECORDED[name], load(name, "float32")
