@@ -284,13 +284,13 @@ def _require_short(folder: Path) -> None:
     growth = 1.0
     for part, known in LETTERS.items():
         steps = list(_steps(written.get(part)))
-        kinds = [step.get("type") if isinstance(step, Mapping) else step for step in steps]
-        unknown = [kind for kind in kinds if not (isinstance(kind, str) and kind in known)]
-        if unknown:
-            raise ValueError(
-                f"checkpoint: the {part} of {file} has a step {unknown[0]!r:.60}, expected one of "
-                f"{', '.join(known)}"
-            )
+        kinds = [step.get("type") if isinstance(step, Mapping) else None for step in steps]
+        for step, kind in zip(steps, kinds, strict=True):
+            if not (isinstance(kind, str) and kind in known):
+                raise ValueError(
+                    f"checkpoint: the {part} of {file} has a step {kind or step!r:.60}, expected "
+                    f"one of {', '.join(known)}"
+                )
         levels = kinds.count("ByteLevel")
         if levels > 1 or len(kinds) > MOST_STEPS:
             found = f"{levels} times ByteLevel" if levels > 1 else f"{len(kinds)} steps"

@@ -362,8 +362,13 @@ GROWING = {
     "a delimiter": ("decoder", [HELD[1]] * 6, "729 times"),
     "many": ("normalizer", [step("Nmt")] * 100, "has 101 steps, expected at most 100"),
     "many in pieces": ("pre_tokenizer", [EACH] * 2000, "has 2001 steps"),
-    "no name": ("normalizer", [{"pattern": {"String": "a"}, "content": "b"}], "a step None, expec"),
+    "no name": (
+        "normalizer",
+        [{"pattern": {"String": "a"}, "content": "b"}],
+        "a step {'pattern': ",
+    ),
     "a list": ("normalizer", [["NFKC"]], "has a step ['NFKC'], expected one of "),
+    "a bare name": ("normalizer", ["NFC"], "has a step 'NFC', expected one of "),
     "another name": ("decoder", [{"type": "x", "suffix": ""}], "has a step 'x', expected one of "),
 }
 
