@@ -127,6 +127,8 @@ class KeyedDraws:
         checks.shape("position", position, tuple(row.shape), "[n], as many as rows")
         try:
             state = self.rows.index_select(0, row)
+        except torch.OutOfMemoryError:  # a RuntimeError, and no fault of the rows
+            raise
         except (IndexError, RuntimeError) as error:
             expected = f"int64 in [0, {len(self.rows)})"
             raise ValueError(f"row: got {checks.shown(row)}, expected {expected}") from error

@@ -207,6 +207,17 @@ def test_rows_that_are_none_are_refused(row):
     assert "in [0, 1)" in said
 
 
+class _Full(torch.Tensor):
+    def index_select(self, *_):  # as torch.Tensor's
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_memory_that_is_out_is_no_fault_of_the_rows():
+    row = torch.zeros(1, dtype=torch.long)
+    with pytest.raises(torch.OutOfMemoryError):
+        e.KeyedDraws(torch.zeros(1, dtype=torch.long).as_subclass(_Full)).at(0, row, row)
+
+
 @pytest.mark.parametrize("error", [e.approximation_error, e.discreteness_error])
 def test_distances_are_of_equal_shapes(error):
     name = "soft" if error is e.approximation_error else "hard"
