@@ -343,7 +343,8 @@ HERE = {"local_files_only": True, "trust_remote_code": False}
 @pytest.fixture
 def read(monkeypatch, tmp_path):
     """A folder with a tokenizer, which is read as a test says."""
-    (tmp_path / "tokenizer.json").write_text("{}")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text("{}")
     state = types.SimpleNamespace(folder=tmp_path, asked=[], tokenizer=None)
 
     def from_pretrained(folder, **options):
@@ -372,7 +373,7 @@ def test_a_tokenizer_is_loaded_from_its_folder_alone(read):
     with refused("has no tokenizer, none of tokenizer.json, vocab.json, tokenizer.model$"):
         read.load()
     for file in ("vocab.json", "tokenizer.model"):
-        (read.folder / file).touch()
+        (read.folder / file).write_text("{}")
         with pytest.raises(KeyboardInterrupt):
             read.load()
         (read.folder / file).unlink()
@@ -643,7 +644,8 @@ def test_a_network_in_place_of_a_tokenizer_is_refused_in_one_line(tmp_path, capf
 
 def test_numbers_of_a_configuration_have_borders():
     for name in checkpoints.NUMBERS:
-        for good in (1e-30, 1, 1e30):
+        most = checkpoints.MOST_LABELS if name == "num_labels" else 1e30
+        for good in (1e-30, 1, most):
             checkpoints.require_numbers({name: good})
         for bad in (0, -1, 1.1e30, math.inf, math.nan):
             with refused(
@@ -655,6 +657,8 @@ def test_numbers_of_a_configuration_have_borders():
         for bad in (True, "1", *([None] if name != "rope_theta" else [])):
             with refused(f"^{name}: got {bad!r}, expected a number$"):
                 checkpoints.require_numbers({name: bad})
+    with refused("^num_labels: got 10001, expected a reward model with 1$"):
+        checkpoints.require_numbers({"num_labels": 10001})
     checkpoints.require_numbers({"num_hidden_layers": 1000, "layers": "2000", "other": 2000})
     for written in ({"n_layers": 1001}, {"text_config": {"n_layers": 1001}}):
         with refused("^n_layers: got 1001, expected at most 1000 layers$"):
@@ -678,7 +682,8 @@ def test_a_configuration_that_names_no_last_position_has_many():
 
     assert checkpoints.positions_of(Config()) == 2**31
     assert checkpoints.positions_of(Config(max_position_embeddings=None)) == 2**31
-    assert checkpoints.positions_of(Config(max_position_embeddings=7)) == 7
+    assert checkpoints.positions_of(Config(max_position_embeddings=-1)) == 2**31
+    assert checkpoints.positions_of(Config(max_position_embeddings=1)) == 1
 
 
 @pytest.mark.parametrize(
@@ -1277,6 +1282,7 @@ def family_fields(family):
     return {
         "model_type": family.model_type,
         "rope_theta": 1e4,
+        **{name: family.neutral.get(name, (1e-5,))[0] for name in family.written},
         **{theirs: 8 for theirs, ours in family.fields.items() if ours in families.REQUIRED},
         **{theirs: 16 for theirs, ours in family.fields.items() if ours == "hidden_size"},
     }
@@ -1743,7 +1749,9 @@ def both():
 
 
 def test_a_network_is_compared_in_two_halves(both, monkeypatch):
-    """Two positions of padding and half of the tokens are read first; no graph is kept."""
+    """Two positions of padding and half of the tokens are read first; no graph is kept. A causal
+    model is also read at once.
+    """
     read, graphs = [], []
     real, read_on = reading.read_prefix, reading.hidden_states
 
@@ -1759,8 +1767,8 @@ def test_a_network_is_compared_in_two_halves(both, monkeypatch):
     monkeypatch.setattr(reading, "hidden_states", hidden)
     reading.require_own_scores(both[1].network)
     reading.require_own_logits(both[0].network)
-    assert read == [([[False, False, *[True] * 6]], 1)]
-    assert graphs == [False, False, False]
+    assert read == [([[False, False, *[True] * 6]], 1)] * 2
+    assert graphs == [False] * 5
 
 
 @pytest.mark.parametrize("which", ["scores", "logits"])
@@ -1783,14 +1791,39 @@ def test_a_network_may_differ_by_a_thousandth(both, which, monkeypatch):
 
 
 def test_a_network_whose_numbers_are_nan_is_not_supported(both):
-    """All comparisons with them are false."""
+    """All comparisons with them are false. The weight is named, if it is one."""
     causal_model, classifier = (copy.deepcopy(one.network) for one in both)
+    said = "makes numbers of a few tokens that are not finite"
     causal_model.get_output_embeddings().weight[5] = torch.nan
-    with refused("it is not supported$"):
+    with refused(f"^checkpoint: .*dream-tiny {said}: the weight lm_head.weight is not$"):
         reading.require_own_logits(causal_model)
-    classifier.score.weight[:] = torch.nan
-    with refused("read in two parts"):
+    classifier.score.weight[:] = torch.inf
+    with refused(f"{said}: the weight score.weight is not$"):
         reading.require_own_scores(classifier)
+    classifier.score.weight[:] = 1.0
+    norm = classifier.model.norm
+    norm.weight[:] = 1e38  # a score that is finite of a hidden state that is not
+    norm.register_forward_hook(lambda *given: given[-1] * 1e30)
+    with refused(f"{said}$"):
+        reading.require_own_scores(classifier)
+
+
+def test_a_causal_model_that_forgets_what_it_read_first_is_not_supported(both, monkeypatch):
+    network, real = both[0].network, reading.read_prefix
+
+    def other(network, embedded, *rest):
+        return real(network, embedded.flip(1), *rest)
+
+    monkeypatch.setattr(reading, "read_prefix", other)
+    with refused("makes other logits of tokens than of their embeddings, read in two parts"):
+        reading.require_own_logits(network)
+    monkeypatch.setattr(reading, "read_prefix", lambda *_: 1 / 0)
+    with refused("cannot be read from embeddings in two parts: ZeroDivisionError"):
+        reading.require_own_logits(network)
+    monkeypatch.setattr(reading, "_probe", lambda *_: 1 / 0)
+    for require in (reading.require_own_logits, reading.require_own_scores):
+        with refused("cannot be read from embeddings in two parts: ZeroDivisionError"):
+            require(network)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

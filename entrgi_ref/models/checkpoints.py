@@ -88,6 +88,11 @@ def _require_files(folder: Path) -> None:
         if not file.is_file():
             raise ValueError(f"checkpoint: {file} is no file that can be read")
         size = file.stat().st_size
+        if size < LARGEST_POINTER and file.read_bytes().startswith(POINTER):
+            raise ValueError(
+                f"checkpoint: {file} is a pointer of Git LFS, not the file itself; fetch it by "
+                "`git lfs pull`"
+            )
         if file.suffix != ".safetensors" and size > LARGEST_TEXT:
             raise ValueError(
                 f"checkpoint: {file} has {size} bytes, expected at most {LARGEST_TEXT}"
@@ -104,6 +109,8 @@ TEMPLATES = "additional_chat_templates/*.jinja"
 """All of these are read, whichever is used."""
 LARGEST_TEXT = 2**28
 """Bytes of a file beside the weights. Tokenizers of 250,000 tokens take a tenth of it."""
+POINTER, LARGEST_POINTER = b"version https://git-lfs.github.com/spec/", 1024
+"""How it begins, and how many bytes it has at most."""
 
 
 def is_hub_id(name: str) -> bool:
@@ -175,7 +182,7 @@ ELSEWHERE = ("attribute_map", "configuration_files")
 
 
 NUMBERS = ("rms_norm_eps", "max_position_embeddings", "num_labels", "rope_theta")
-MOST_LAYERS = 1000
+MOST_LAYERS, MOST_LABELS = 1000, 10_000
 """A configuration of many more would be built for hours, before anybody looks at the weights."""
 
 
@@ -193,6 +200,8 @@ def require_numbers(config: Mapping[str, Any]) -> None:
             raise ValueError(f"{field}: got {value!r}, expected a number")
         if not 0 < value <= 1e30:
             raise ValueError(f"{field}: got {value!r}, expected a number in (0, 1e30]")
+        if field == "num_labels" and value > MOST_LABELS:
+            raise ValueError(f"{field}: got {value!r}, expected a reward model with 1")
     for field, value in config.items():
         if "layer" in field and isinstance(value, int) and value > MOST_LAYERS:
             raise ValueError(f"{field}: got {value!r}, expected at most {MOST_LAYERS} layers")
@@ -245,8 +254,9 @@ def require_positions(model: str, length: int, config: PretrainedConfig) -> None
 
 
 def positions_of(config: PretrainedConfig) -> int:
-    """How many positions a model has; a large number if it does not say."""
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
+    """How many positions a model has; a large number if it does not say, as by -1."""
+    positions = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 0)
+    return positions if positions > 0 else 2**31
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -515,7 +525,23 @@ def _why_not_built(config: PretrainedConfig, error: Exception) -> str:
         ]
         if any(isinstance(kind, list | dict) or error.args == (kind,) for kind in kinds):
             return f"{got} a type that transformers knows"
+    if isinstance(error, KeyError):  # a name that transformers does not know
+        for field, value in sorted(config.get_text_config().to_dict().items()):
+            if isinstance(value, str) and error.args == (value,):
+                return f"{field}: got {checks.shown(value, 60)}, which transformers does not know"
     return f"config.json: {one_line(error)}"
+
+
+def require_finite(network: Network, *found: Tensor) -> None:
+    """Raise `ValueError` if numbers that a network makes of a few tokens are not finite."""
+    if all(numbers.isfinite().all() for numbers in found):
+        return
+    weights = network.named_parameters()
+    wrong = next((name for name, weight in weights if not weight.isfinite().all()), None)
+    raise ValueError(
+        f"checkpoint: {network.name_or_path} makes numbers of a few tokens that are not finite"
+        + (f": the weight {wrong} is not" if wrong else "")
+    )
 
 
 def _require_size(

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .. import checks
 from ..protocols import BoundReward, Reward, StepReward, infilled
@@ -34,9 +35,15 @@ def examine_reward(
     folder = checkpoints.locate(path, revision)
     written = checkpoints.read_config(folder).get("architectures")
     names = written if isinstance(written, list) else []
-    causal = any(isinstance(name, str) and name.endswith("ForCausalLM") for name in names)
+    causal = any(
+        isinstance(name, str) and (name.endswith("ForCausalLM") or name in CAUSAL) for name in names
+    )
     kind = LikelihoodCheckpoint if causal else RewardCheckpoint
     return kind.examine(folder, unmatched=unmatched, adapter=adapter)
+
+
+CAUSAL = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+"""Transformers' causal models, of which some have other names, such as `GPT2LMHeadModel`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,6 +47,10 @@ class Family:
     """Their field of the configuration -> transformers'. Of two that mean one the first counts."""
     neutral: Mapping[str, tuple[Any, ...]]
     """Fields that would change the maths, and the values at which they do not."""
+    written: tuple[str, ...] = ()
+    """Fields that may not be missing: what stands for them in the family's code is not what
+    transformers takes for its own.
+    """
     same_if_null: Mapping[str, str] = field(default_factory=dict)
     """Transformers' field -> the one that it equals where it is null."""
     ignored: frozenset[str] = frozenset()
@@ -88,6 +92,9 @@ class Family:
                     raise ValueError(f"fields: got none for transformers' {ours!r}, expected one")
                 raise ValueError(f"{named[0]}: got {number!r}, expected a positive integer")
         self._require_heads(same)
+        for name in self.written:
+            if written.get(name) is None:
+                raise ValueError(f"{name}: got None, expected what {self.name} was trained with")
         for name, values in self.neutral.items():
             if name in written and written[name] not in values:
                 raise ValueError(f"{name}: got {written[name]!r}, which is not supported")
@@ -297,6 +304,7 @@ LLADA = Family(
         "pad_token_id": "pad_token_id",
     },
     same_if_null={"num_key_value_heads": "num_attention_heads"},
+    written=("activation_type", "block_type", "layer_norm_type", "rms_norm_eps", "rope"),
     neutral={
         "activation_type": ("silu",),
         "alibi": (False,),

@@ -200,27 +200,42 @@ def _probe(network: Network) -> Int[Tensor, "1 probe"]:
 @torch.no_grad()
 def require_own_logits(network: Network) -> None:
     """Raise `ValueError` unless a causal model makes the same of tokens as its output layer makes
-    of what it reads from their embeddings, padded on the left.
+    of what it reads from their embeddings, padded on the left, at once and in two parts.
 
     Some models scale or bound their logits afterwards, and would give other likelihoods.
     """
-    embed, ids = network.get_input_embeddings(), _probe(network)
+    embed = network.get_input_embeddings()
     try:
+        ids = _probe(network)
         own = network(input_ids=ids, use_cache=False).logits[0].float()
         visible = F.pad(torch.ones_like(ids, dtype=torch.bool), (2, 0), value=False)
-        hidden = hidden_states(network, F.pad(embed(ids), (0, 0, 2, 0)), visible)[0, 2:]
-        ours = network.get_output_embeddings()(hidden).float()
+        embedded = F.pad(embed(ids), (0, 0, 2, 0))
+        half = 2 + ids.shape[1] // 2
+        cache = read_prefix(network, embedded[:, :half], visible[:, :half], 1)
+        backbone = backbone_of(network, cache)
+        whole = hidden_states(network, embedded, visible)[0, 2:]
+        parts = hidden_states(network, embedded[:, half:], visible, backbone=backbone)[0]
+        output = network.get_output_embeddings()
+        ours, second = output(whole).float(), output(parts).float()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of many kinds, in networks that are built otherwise
         raise ValueError(
-            f"checkpoint: {type(network).__name__} cannot be read from embeddings: "
+            f"checkpoint: {type(network).__name__} cannot be read from embeddings in two parts: "
             f"{checkpoints.one_line(error)}"
         ) from error
-    if not (ours - own).norm() <= TOLERANCE[embed.weight.dtype] * own.norm():
+    checkpoints.require_finite(network, own)
+    tolerance = TOLERANCE[embed.weight.dtype]
+    if not (ours - own).norm() <= tolerance * own.norm():
         raise ValueError(
             f"checkpoint: {type(network).__name__} makes other logits of tokens than its output "
             "layer makes of their embeddings: it is not supported"
+        )
+    expected = own[half - 2 :]
+    if not (second - expected).norm() <= tolerance * expected.norm():
+        raise ValueError(
+            f"checkpoint: {type(network).__name__} makes other logits of tokens than of their "
+            "embeddings, read in two parts: it is not supported"
         )
 
 
@@ -233,9 +248,9 @@ def require_own_scores(network: Network) -> None:
     kind would give other numbers without a word. In 16 bits only what is far off is noticed.
     """
     embed = network.get_input_embeddings()
-    ids = _probe(network)
-    half = 2 + ids.shape[1] // 2
     try:
+        ids = _probe(network)
+        half = 2 + ids.shape[1] // 2
         own = network(input_ids=ids, use_cache=False).logits[:, 0]
         own_backbone = getattr(network, network.base_model_prefix)
         expected = (
@@ -255,6 +270,7 @@ def require_own_scores(network: Network) -> None:
             f"checkpoint: {type(network).__name__} cannot be read from embeddings in two parts: "
             f"{checkpoints.one_line(error)}"
         ) from error
+    checkpoints.require_finite(network, own, expected)
     tolerance = TOLERANCE[embed.weight.dtype]
     # Errors of a score are measured by the largest that a hidden state of this size can have.
     largest = network.score.weight.float().norm() * expected[:, -1].norm()

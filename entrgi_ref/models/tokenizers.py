@@ -25,7 +25,7 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from .. import checks
 from ..protocols import prompt_key
-from .checkpoints import quiet
+from .checkpoints import quiet, read_json
 from .templates import process
 
 
@@ -37,6 +37,7 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     say.
     """
     process.start()  # while the files are read
+    _require_readable(folder)
     written = _written(folder / "tokenizer_config.json")
     kind = kind or SAME_AS.get(str(written.get("tokenizer_class")))
     if kind is None:
@@ -46,9 +47,11 @@ def load_tokenizer(folder: Path, kind: str | None = None) -> PreTrainedTokenizer
     if not any((folder / file).is_file() for file in files):
         raise ValueError(f"checkpoint: {folder} has no tokenizer, none of {', '.join(files)}")
     _require_as_read(written, folder)
-    _require_keys_once(folder)
     _require_short(folder)
-    with working(f"checkpoint: the tokenizer of {folder} does not load"), quiet():
+    beside = () if (folder / "tokenizer.json").is_file() else ("merges.txt",)
+    lacks = [name for name in ("tokenizer_config.json", *beside) if not (folder / name).is_file()]
+    perhaps = f" (it has no {' and no '.join(lacks)})" if lacks else ""
+    with working(f"checkpoint: the tokenizer of {folder} does not load{perhaps}"), quiet():
         tokenizer = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         longest = max(map(len, tokenizer.get_vocab()), default=0)
         if longest > LONGEST:
@@ -200,7 +203,10 @@ def _require_declared(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 def _require_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Raise `ValueError` if some tokens of a byte-level vocabulary cannot be made from letters, as
     when a download of merges.txt broke off, or if a letter is missing, which would be left out.
+
+    In a tokenizer.json some tokens may be unreachable, but not half of them.
     """
+    _require_most_made(folder / "tokenizer.json")
     merges, words = folder / "merges.txt", folder / "vocab.json"
     if (folder / "tokenizer.json").is_file() or not (merges.is_file() and words.is_file()):
         return
@@ -218,6 +224,27 @@ def _require_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
             raise ValueError(
                 f"checkpoint: {reason} {checks.some(sorted(map(repr, missing)))}; is it complete?"
             )
+
+
+def _require_most_made(file: Path) -> None:
+    """Raise `ValueError` if half of the tokens of this tokenizer.json cannot be made by merges."""
+    model = _written(file).get("model")
+    if not isinstance(model, Mapping) or model.get("type") != "BPE" or model.get("ignore_merges"):
+        return
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        return
+    pairs = model.get("merges")
+    made = {
+        pair.replace(" ", "", 1) if isinstance(pair, str) else "".join(map(str, pair))
+        for pair in (pairs if isinstance(pairs, list) else [])
+    }
+    longer = {token for token in model.get("vocab") or () if len(token) > 1}
+    missing = {token for token in longer - made if not re.fullmatch(r"<.*>|\[.*\]", token)}
+    if 2 * len(missing) > len(longer):
+        raise ValueError(
+            f"checkpoint: the merges of {file} make no {checks.some(sorted(map(repr, missing)))}; "
+            "is it complete?"
+        )
 
 
 END_OF_WORD = "</w>"
@@ -250,18 +277,36 @@ def _require_as_read(written: Mapping[str, Any], folder: Path) -> None:
         )
 
 
-def _require_keys_once(folder: Path) -> None:
-    """Raise `ValueError` for a key that stands twice in a file, such as a token with two ids: only
-    the last would count.
+def _require_readable(folder: Path) -> None:
+    """Raise `ValueError` for a file that is no text or no object of JSON, for a key that stands
+    twice, such as a token with two ids, of which the last would count, and for fields and ids of
+    another kind, which are left out, wrapped around or said in words of the library's own.
     """
-    for name in WRITTEN:
+    found = {name: read_json(folder / name) for name in WRITTEN if (folder / name).is_file()}
+    for name in (*TEXTS, NAMED_TEMPLATE):
         try:
-            text = (folder / name).read_text(encoding="utf-8")
-            json.loads(text, object_pairs_hook=checks.without_doubles)
-        except checks.DoubleKeyError as error:
-            raise ValueError(f"checkpoint: {folder / name}: {error}") from error
-        except (OSError, ValueError, RecursionError):
-            continue  # it is not there, or loading it says what is wrong
+            (folder / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise ValueError(f"checkpoint: {folder / name} is no text: {error}") from error
+    for field, kinds in KINDS.items():
+        value = found.get("tokenizer_config.json", {}).get(field, kinds[0]())
+        if not isinstance(value, kinds) or (bool not in kinds and isinstance(value, bool)):
+            expected = " or ".join(NAMES_OF_KINDS[kind] for kind in kinds)
+            raise ValueError(
+                f"{field}: got {checks.shown(value, 60)} in {folder / 'tokenizer_config.json'}, "
+                f"expected {expected}"
+            )
+    model = found.get("tokenizer.json", {}).get("model")
+    inner = model.get("vocab") if isinstance(model, Mapping) else None
+    for name, ids in (("vocab.json", found.get("vocab.json")), ("tokenizer.json", inner)):
+        for token, index in ids.items() if isinstance(ids, Mapping) else ():
+            if type(index) is not int or not 0 <= index < 2**31:
+                raise ValueError(
+                    f"checkpoint: {folder / name}: the id of {checks.shown(token, 60)}: got "
+                    f"{checks.shown(index, 60)}, expected an integer in [0, 2^31)"
+                )
 
 
 WRITTEN = (
@@ -272,6 +317,17 @@ WRITTEN = (
     "special_tokens_map.json",
 )
 """The files of a tokenizer that hold objects of JSON."""
+TEXTS = ("merges.txt", "chat_template.jinja")
+KINDS: dict[str, tuple[type, ...]] = {
+    "added_tokens_decoder": (dict,),
+    "auto_map": (dict, list),
+    "model_max_length": (int, float),
+    "split_special_tokens": (bool,),
+}
+"""Fields of tokenizer_config.json, and what they may be."""
+NAMES_OF_KINDS = {dict: "an object", list: "a list", int: "an integer", float: "a number"} | {
+    bool: "true or false"
+}
 NAMED_TEMPLATE = "additional_chat_templates/default.jinja"
 
 

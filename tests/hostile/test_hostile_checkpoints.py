@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig, AutoProcessor, GPT2Config, GPT2LMHeadModel
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
 from checkpoints import DREAM, REMOVED, REWARD, SHORT, causal, changed, weights_in
@@ -19,6 +19,7 @@ from corpus import VALUES, header, in_shards, one_weight, refusal
 from entrgi_ref import SamplingConfig, generate
 from entrgi_ref.models import Dream, RewardCheckpoint, SequenceReward, load_denoiser, tokenizers
 from entrgi_ref.models.checkpoints import quiet
+from entrgi_ref.models.combined import examine_reward
 from entrgi_ref.models.denoiser import DenoiserCheckpoint
 from entrgi_ref.models.families import family_of
 from entrgi_ref.models.likelihood import LikelihoodCheckpoint
@@ -955,3 +956,167 @@ def test_numbers_that_are_none_give_no_reward(denoiser, tmp_path):
     config = SamplingConfig(new_tokens=2, denoising_steps=2, trajectories=1)
     message = refusal(lambda: generate(bad, reward, [SHORT], config))
     assert "the denoiser's logits are not finite" in message
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4443\n"
+JSON_TEXTS = {
+    "empty": b"",
+    "cut off": b'{"a": 1,',
+    "in UTF-16": "{}".encode("utf-16"),
+    "a mark first": b"\xef\xbb\xbf{}",
+    "a list": b"[]",
+    "null": b"null",
+}
+
+
+@pytest.mark.parametrize("file", tokenizers.WRITTEN)
+@pytest.mark.parametrize("name", JSON_TEXTS)
+def test_a_file_of_a_tokenizer_that_is_no_object_is_named(name, file, kind, tmp_path):
+    source, load = kind
+    folder = changed(source, tmp_path)
+    (folder / file).write_bytes(JSON_TEXTS[name])
+    said = refusal(lambda: load(folder))
+    assert said.startswith(f"checkpoint: {folder / file} ")
+    assert re.search("is not JSON|holds no JSON object", said)
+
+
+@pytest.mark.parametrize("file", ["merges.txt", "chat_template.jinja"])
+def test_a_file_of_a_tokenizer_that_is_no_text_is_named(file, kind, tmp_path):
+    source, load = kind
+    folder = changed(source, tmp_path)
+    (folder / file).write_bytes(b"\xff\xfe\xff")
+    assert refusal(lambda: load(folder)).startswith(f"checkpoint: {folder / file} is no text: ")
+
+
+@pytest.mark.parametrize("file", ["config.json", "vocab.json", "tokenizer_config.json", WHOLE])
+def test_a_pointer_of_git_lfs_is_called_one(file, kind, tmp_path):
+    source, load = kind
+    folder = changed(source, tmp_path)
+    (folder / file).write_bytes(LFS)
+    said = f"checkpoint: {folder / file} is a pointer of Git LFS, not the file itself"
+    assert refusal(lambda: load(folder)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("tokenizer_config.json", r"does not load \(it has no tokenizer_config.json\): "),
+        ("merges.txt", r"does not load \(it has no merges.txt\): "),
+    ],
+)
+def test_a_file_of_a_tokenizer_that_is_missing_is_named(file, said, kind, tmp_path):
+    source, load = kind
+    folder = changed(source, tmp_path, without=[file])
+    assert re.search(
+        f"^checkpoint: the tokenizer of .* {said}|has no chat template",
+        refusal(lambda: load(folder)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("model_max_length", "x", "an integer or a number"),
+        ("model_max_length", True, "an integer or a number"),
+        ("added_tokens_decoder", None, "an object"),
+        ("added_tokens_decoder", [], "an object"),
+        ("split_special_tokens", None, "true or false"),
+        ("auto_map", None, "an object or a list"),
+    ],
+)
+def test_a_field_of_a_tokenizer_of_another_kind_is_named(field, value, expected, kind, tmp_path):
+    source, load = kind
+    folder = changed(source, tmp_path, tokenizer={field: value})
+    said = f"{field}: got {value!r} in {folder / 'tokenizer_config.json'}, expected {expected}"
+    assert refusal(lambda: load(folder)) == said
+
+
+@pytest.mark.parametrize("bad", [2**31, -1, "x", None, 1.0, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_ids_that_are_no_ids_are_named(bad, whole, kind, tmp_path):
+    """The library of tokenizers wraps some around and leaves others out."""
+    source, load = kind
+    folder = changed(source, tmp_path)
+    vocabulary = json.loads((folder / "vocab.json").read_text()) | {"S": bad}
+    file = "tokenizer.json" if whole else "vocab.json"
+    inside = {"model": {"type": "BPE", "vocab": vocabulary, "merges": []}}
+    (folder / file).write_text(json.dumps(inside if whole else vocabulary))
+    said = (
+        f"checkpoint: {folder / file}: the id of 'S': got {bad!r}, expected an integer in [0, 2^31)"
+    )
+    assert refusal(lambda: load(folder)) == said
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.6, 1.0])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_merges_that_are_lost_in_one_file_are_noticed(share, as_text, tmp_path):
+    """Texts would be read as single bytes. Some tokens are not made by merges in real ones, too."""
+    folder = changed(REWARD, tmp_path)
+    load_tokenizer(folder).save_pretrained(folder)
+    file = folder / "tokenizer.json"
+    written = json.loads(file.read_text())
+    pairs = written["model"]["merges"]
+    kept = pairs[: round(share * len(pairs))]
+    written["model"]["merges"] = [" ".join(pair) for pair in kept] if as_text else kept
+    file.write_text(json.dumps(written))
+    if share > 0.5:
+        assert not refusal(lambda: load_tokenizer(folder))
+    else:
+        assert refusal(lambda: load_tokenizer(folder)).startswith(
+            f"checkpoint: the merges of {file} make no "
+        )
+    written["model"]["ignore_merges"] = True  # then a word of the vocabulary needs none
+    file.write_text(json.dumps(written))
+    assert not refusal(lambda: load_tokenizer(folder))
+
+
+@pytest.mark.parametrize("labels", [20_000, 10**9, 2**70])
+def test_many_labels_are_refused_before_they_are_counted(labels, denoiser, tmp_path):
+    lists = {"id2label": REMOVED, "label2id": REMOVED}
+    folder = changed(REWARD, tmp_path, config={"num_labels": labels} | lists)
+    said = refusal(lambda: SequenceReward.from_pretrained(folder, denoiser))
+    assert said == f"num_labels: got {labels}, expected a reward model with 1"
+
+
+@pytest.mark.parametrize("field", ["hidden_act"])
+def test_an_activation_that_is_not_known_is_named(field, kind, tmp_path):
+    source, load = kind
+    folder = changed(source, tmp_path, config={field: "silu2"})
+    said = f"{field}: got 'silu2', which transformers does not know"
+    assert refusal(lambda: load(folder)) == said
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_weights_of_a_reward_that_are_no_numbers_are_named(bad, denoiser, tmp_path):
+    folder = changed(REWARD, tmp_path)
+    weights = weights_in(folder / WHOLE)
+    weights["model.layers.0.mlp.up_proj.weight"][3, 4] = bad
+    save_file(weights, folder / WHOLE, metadata={"format": "pt"})
+    said = refusal(lambda: SequenceReward.from_pretrained(folder, denoiser, dtype="float32"))
+    assert said.startswith(
+        f"checkpoint: {folder} makes numbers of a few tokens that are not finite"
+    )
+    assert said.endswith("the weight model.layers.0.mlp.up_proj.weight is not")
+
+
+@pytest.mark.parametrize("value", [None, REMOVED])
+@pytest.mark.parametrize("field", family_of({"model_type": "llada"}, "x").written)
+def test_what_lladas_own_code_takes_otherwise_may_not_be_missing(field, value, tmp_path):
+    folder = changed(LLADA, tmp_path, config={field: value})
+    said = f"{field}: got None, expected what LLaDA was trained with"
+    assert refusal(lambda: DenoiserCheckpoint.examine(folder)) == said
+
+
+def test_a_causal_model_of_another_name_is_one(denoiser, tmp_path):
+    """`GPT2LMHeadModel`, for one."""
+    for file in REWARD.iterdir():
+        if file.name not in ("config.json", WHOLE):
+            shutil.copy(file, tmp_path)
+    torch.manual_seed(0)
+    small = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
+    width = json.loads((REWARD / "config.json").read_text())["vocab_size"]
+    GPT2LMHeadModel(GPT2Config(vocab_size=width, **small)).save_pretrained(tmp_path)
+    found = examine_reward(tmp_path)
+    assert isinstance(found, LikelihoodCheckpoint)
+    reward = found.load(denoiser, dtype="float32")
+    assert reward.score([SHORT], ["a river"]).isfinite().all()
