@@ -93,8 +93,12 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def shown(value: object, most: int = 200) -> str:
     """A value in one line of a message, cut where it is long."""
-    if isinstance(value, Tensor) and value.ndim:
-        return f"{value.dtype} of shape {list(value.shape)}"
+    if isinstance(value, Tensor) and value.is_nested:
+        return "a nested tensor"
+    if isinstance(value, Tensor) and (value.ndim or value.is_meta):
+        layout = "" if value.layout == torch.strided else f" in {value.layout}"
+        layout += " on meta" if value.is_meta else ""
+        return f"{value.dtype} of shape {list(value.shape)}{layout}"
     try:
         text = " ".join(repr(value).split())
     except Exception:  # some integers have too many digits for Python
@@ -109,7 +113,7 @@ def integer(name: str, value: object, minimum: int, below: int = 2**63) -> int:
         raise ValueError(f"{name}: got {shown(value)}, expected an integer of at least {minimum}")
     if value >= below:  # type: ignore[operator]
         power = below.bit_length() - 1
-        end = f"2^{power}" if below == 2**power else str(below)
+        end = f"2^{power}" if below == 2**power >= 2**10 else str(below)
         raise ValueError(f"{name}: got {shown(value)}, expected an integer below {end}")
     return int(value)  # type: ignore[call-overload]
 
@@ -201,11 +205,22 @@ def arguments(
     may `config`. `asked` is what the reward is asked for.
     """
     has("denoiser", denoiser, "a Denoiser", "mask_id", "eos_id", "writable", "encode", "decode")
+    may_be_written = denoiser.writable  # type: ignore[attr-defined]
+    width = len(may_be_written) if isinstance(may_be_written, Tensor) else 2**63 - 1
+    for field in ("eos_id", "pad_id"):
+        if (one := getattr(denoiser, field, None)) is not None:
+            integer(f"denoiser.{field}", one, minimum=0, below=width)
     has("reward", reward, "a Reward", *asked)
     if config is not None:
         has("config", config, "a SamplingConfig", "guided_steps")
     if draws is not None:
         has("draws", draws, "Draws", "at")
+
+
+def step_draws(value: Any) -> Any:
+    """`value`; `ValueError` unless it draws tokens at a denoising step."""
+    has("draws.at", value, "StepDraws", "hard", "candidates")
+    return value
 
 
 def has(name: str, value: object, kind: str, *members: str) -> None:
@@ -248,10 +263,10 @@ def unwritten(name: str, *given: Any) -> Iterator[None]:
         raise ValueError(f"{name}: it wrote into what it was given, which it may only read")
 
 
-def asked(name: str, function: Callable[..., Any], *given: Any) -> Any:
+def asked(name: str, model: Callable[..., Any], *given: Any) -> Any:
     """What a function of a model's makes of tensors that it only reads."""
     with unwritten(name, *given):
-        return function(*given)
+        return model(*given)
 
 
 def choice_or_function(name: str, value: object, allowed: Iterable[str]) -> None:
@@ -271,12 +286,46 @@ def shape(name: str, value: object, expected: tuple[int | None, ...], meaning: s
     """Raise `ValueError` unless `value` is a tensor of the expected shape; None is any size."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name}: got {shown(value, 60)}, expected a tensor of shape {meaning}")
+    if value.layout != torch.strided or value.is_nested or value.is_quantized:
+        raise ValueError(f"{name}: got {shown(value)}, expected plain numbers of shape {meaning}")
     fits = len(value.shape) == len(expected) and all(
         size in (None, given) for given, size in zip(value.shape, expected, strict=True)
     )
     if not fits:
         wanted = ", ".join("any" if size is None else str(size) for size in expected)
         raise ValueError(f"{name}: got shape {list(value.shape)}, expected {meaning} = [{wanted}]")
+
+
+def floating(**values: Tensor) -> None:
+    """Raise `ValueError` for a tensor that holds no real numbers of floating point, which would be
+    cut to whole ones, or only their real part taken, without a word.
+    """
+    for name, value in values.items():
+        if not value.is_floating_point():
+            raise ValueError(f"{name}: got {shown(value)}, expected floating point")
+
+
+def mixable(soft: Tensor, hard: Tensor, weight: object) -> None:
+    """Raise `ValueError` unless these are embeddings [n, d] and weights [n] of floating point."""
+    shape("weight", weight, soft.shape[:-1], "[n], one number per masked position")
+    shape("hard", hard, tuple(soft.shape), "[n, d], that of soft")
+    floating(soft=soft, hard=hard, weight=weight)  # type: ignore[arg-type]
+
+
+class OutOfRangeError(ValueError, IndexError):
+    """A token is not of the vocabulary. As torch's own it is an `IndexError`, too."""
+
+
+def ids(name: str, value: Tensor, below: int) -> Tensor:
+    """`value` in int64; `ValueError` unless it holds integers and, where that can be looked at,
+    those of [0, below).
+    """
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        raise ValueError(f"{name}: got {shown(value)}, expected integers")
+    value = value.long()
+    if at_hand(value) and (wrong := value[(value < 0) | (value >= below)].tolist()):
+        raise OutOfRangeError(f"{name}: got {some(wrong)}, expected integers in [0, {below})")
+    return value
 
 
 def choices(logits: Tensor) -> None:
@@ -338,14 +387,18 @@ def keys(value: Iterable[int], prompts: int | None = None, *, beside: object = N
         raise ValueError("keys: got keys beside draws, expected one or the other")
     if isinstance(value, Tensor):
         value = value.tolist()
-    several = isinstance(value, Iterable) and not isinstance(value, str)
-    most = None if prompts is None else prompts + 1  # of keys without end no more is read
+    unordered = isinstance(value, str | bytes | Set | Mapping)
+    several = isinstance(value, Iterable) and not unordered
+    most = (prompts or MOST_KEYS) + 1  # of keys without end no more is read
     found = list(itertools.islice(value, most)) if several else []
-    if len(found) != prompts if prompts else not found:
+    if len(found) != prompts if prompts else not 0 < len(found) <= MOST_KEYS:
         raise ValueError(
             f"keys: got {shown(value, 60)}, expected {prompts or 'some'} integers, one per prompt"
         )
     return [integer("keys", key, minimum=-(2**63)) for key in found]
+
+
+MOST_KEYS = 2**20
 
 
 def start(value: object, shape_: tuple[int, int], vocabulary: int, mask_id: int) -> Tensor:
@@ -406,12 +459,16 @@ def writable(value: object, mask_id: int) -> int:
         raise ValueError(f"denoiser.writable: got {shown(value, 60)}, expected a bool tensor [V]")
     if value[integer("denoiser.mask_id", mask_id, minimum=0, below=len(value))]:
         raise ValueError("denoiser.writable: got True at the mask token, expected False")
+    if at_hand(value) and not value.any():
+        raise ValueError("denoiser.writable: got True nowhere, expected tokens that may be written")
     return len(value)
 
 
 def vocabulary(may_be_written: object, mask_id: int, embeddings: object) -> None:
     """Raise `ValueError` unless the networks share a vocabulary, in which the mask is no token."""
     shape("reward.embeddings", embeddings, (writable(may_be_written, mask_id), None), "[V, d]")
+    if not embeddings.shape[1]:  # type: ignore[attr-defined]
+        raise ValueError("reward.embeddings: got vectors of width 0, expected 1 at least")
 
 
 def count(masked: Tensor) -> int | None:
@@ -431,13 +488,22 @@ def uniform(name: str, value: Any, n: int | None = None) -> Any:
     return value
 
 
+def some_mass(total: Tensor) -> Tensor:
+    """`total`, the sums of rows of probabilities; `ValueError` if one is 0, where that can be
+    looked at.
+    """
+    if at_hand(total) and (total == 0).any():
+        raise ValueError("probabilities: got a row of zeros, expected those of one token or more")
+    return total
+
+
 def logits(value: Any, rows: int | None, vocabulary_: int) -> Any:
     """`value`; `ValueError` unless a denoiser has returned floating-point numbers [n, V]."""
     shape("the denoiser's logits", value, (rows, vocabulary_), "[n, V]")
     if not value.is_floating_point():
         raise ValueError(f"the denoiser's logits: got {value.dtype}, expected floating point")
-    if value.layout != torch.strided or value.is_meta:
-        raise ValueError(f"the denoiser's logits: got {value.layout} on {value.device}")
+    if value.is_meta:
+        raise ValueError(f"the denoiser's logits: got {shown(value)}, expected numbers")
     return value
 
 
@@ -614,14 +680,22 @@ class Conditions:
         """Add a condition: what to say, and where all is well."""
         self._collected.append((reason, holds, per_position))
 
-    def require_step(self, m: int, weight: Tensor, rewards: Tensor, slope: Tensor | None) -> None:
-        """Add what must hold at gradient step `m`; `slope` is the gradient of the embeddings."""
+    def require_step(
+        self, m: int, soft: Tensor, weight: Tensor, rewards: Tensor, slope: Tensor | None
+    ) -> None:
+        """Add what must hold at gradient step `m`; `slope` is the gradient of `soft`."""
         if slope is None:
             raise ValueError(UNUSED)
         at = f"at gradient step {m}"
+        largest = soft.detach().abs().amax(-1)
+        self.require(f"the soft embedding is not finite {at}", largest.isfinite())
         self.require(f"the weight is outside [0, 1] {at}", weight == weight.clamp(0, 1))
         self.require(f"the reward is not finite {at}", rewards.isfinite(), per_position=False)
         self.require(f"the gradient is not finite {at}", slope.abs().amax(-1).isfinite())
+        # Adam divides by its square, and would stand still.
+        precise = slope.to(torch.promote_types(slope.dtype, torch.float32))
+        square = precise.square().amax(-1)
+        self.require(f"the square of the gradient is not finite {at}", square.isfinite())
 
     def settle(self) -> None:
         """Raise `GuidanceError` for the first condition that does not hold everywhere."""

@@ -168,6 +168,7 @@ class SamplingConfig:
         """
         return self.order == ORIGIN or self.write_every_id
 
+    @checks.explained
     def guided_steps(
         self, blanks: Iterable[int] | None = None
     ) -> list[tuple[Step, GuidanceConfig]]:

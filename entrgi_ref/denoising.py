@@ -92,7 +92,7 @@ def generate(
     for step, guidance in steps:
         masked = response == denoiser.mask_id
         row, position = masked.nonzero(as_tuple=True)
-        chance = draws.at(step.index, row, position)
+        chance = checks.step_draws(draws.at(step.index, row, position))
         quota = how_many(step, masked, chance, config.order)
         if config.left_to_chance and config.skip_empty_steps and not quota.any():
             continue

@@ -117,7 +117,7 @@ class KeyedDraws:
         """
         seed = checks.integer("seed", seed, minimum=-(2**63), below=2**63)
         found = torch.tensor(checks.keys(keys))[:, None]
-        trajectories = checks.integer("trajectories", trajectories, minimum=1)
+        trajectories = checks.integer("trajectories", trajectories, minimum=1, below=2**24)
         prompts = absorb(absorb(torch.zeros_like(found), seed), found)
         return cls(absorb(prompts, torch.arange(trajectories)).flatten().to(device))
 
@@ -125,6 +125,7 @@ class KeyedDraws:
     def at(self, step: int, row: Int[Tensor, "n"], position: Int[Tensor, "n"]) -> KeyedStepDraws:
         step = checks.integer("step", step, minimum=0)
         checks.shape("position", position, tuple(row.shape), "[n], as many as rows")
+        position = checks.ids("position", position, 2**62)
         try:
             state = self.rows.index_select(0, row)
         except torch.OutOfMemoryError:  # a RuntimeError, and no fault of the rows
@@ -132,7 +133,7 @@ class KeyedDraws:
         except (IndexError, RuntimeError) as error:
             expected = f"int64 in [0, {len(self.rows)})"
             raise ValueError(f"row: got {checks.shown(row)}, expected {expected}") from error
-        return KeyedStepDraws(step, state, position.long())
+        return KeyedStepDraws(step, state, position)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +149,8 @@ class KeyedStepDraws:
     def uniform(self, purpose: Purpose, gradient_step: int = 0) -> Float[Tensor, "n"]:
         """One number in [0, 1) for each masked position."""
         gradient_step = checks.integer("gradient_step", gradient_step, minimum=0)
-        state = absorb(absorb(absorb(self.state, int(purpose)), self.step), gradient_step)
+        state = absorb(absorb(self.state, int(Purpose(purpose))), self.step)
+        state = absorb(state, gradient_step)
         return unit_interval(absorb(state, self.position))
 
     def hard(self, probabilities: Float[Tensor, "n V"], gradient_step: int) -> Int[Tensor, "n"]:
@@ -202,16 +204,16 @@ def inverse_cdf(
     """One token per row: the first at which the cumulative probability exceeds `uniform` in [0, 1).
 
     Never a token of probability 0. Rows need not sum to 1 exactly, the number is scaled to their
-    sum. Source: ours.
+    sum. `ValueError` on a CPU for a number outside of [0, 1) and for a row of zeros. Source: ours.
     """
     checks.shape("probabilities", probabilities, (None, None), "[n, V]")
-    checks.shape("uniform", uniform, probabilities.shape[:1], "[n], one number per row")
+    checks.uniform("uniform", uniform, len(probabilities))
     if not probabilities.shape[1]:
         raise ValueError("probabilities: got none, expected those of one token or more")
     if fast_draw.applies(probabilities):
         return fast_draw.inverse_cdf(probabilities, uniform)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-    total = cumulative[:, -1:].contiguous()
+    total = checks.some_mass(cumulative[:, -1:].contiguous())
     token = torch.searchsorted(cumulative, uniform.to(cumulative)[:, None] * total, right=True)
     # The product may round up to the total. The first token to reach the total is the last possible
     # one; for nan there is none, and the id must still be one of the vocabulary.

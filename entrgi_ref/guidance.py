@@ -100,7 +100,7 @@ def guide(
         if observe is not None:
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))
         (slope,) = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)
-        conditions.require_step(m, w, rewards, slope)
+        conditions.require_step(m, soft, w, rewards, slope)
         psi.grad = logit_gradient(q, -slope, soft, reward.embeddings, temperature)
         climb.step()  # Eq. 6; torch's optimisers go down
         del q, psi.grad  # one memory, which the next step needs

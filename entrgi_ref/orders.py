@@ -38,6 +38,9 @@ class Candidates:
         checks.shape("probabilities", self.probabilities, (None, None), "[n, V]")
         expected = "[n], one token per masked position"
         checks.shape("draw", self.tokens, self.probabilities.shape[:1], expected)
+        table = tuple(self.probabilities.shape)
+        checks.shape("guided_logits", self.guided_logits, table, "[n, V]")
+        checks.shape("logits", self.logits, table, "[n, V]")
 
 
 OrderFunction = Callable[[Candidates], Float[Tensor, "n"]]
@@ -69,6 +72,7 @@ def by_margin(candidates: Candidates) -> Float[Tensor, "n"]:
 
     Source: authors' code.
     """
+    checks.choices(candidates.probabilities)
     top = candidates.probabilities.topk(2, dim=-1).values
     return top[:, 0] - top[:, 1]
 
@@ -160,6 +164,7 @@ def commit(
     that is nan is the least. Source: authors' code; the order of equals is ours.
     """
     checks.shape("quota", quota, masked.shape[:1], "[S], one number per trajectory")
+    quota = checks.ids("quota", quota, masked.shape[1] + 1)
     checks.shape(
         "tokens", tokens, (checks.count(masked),), "[n], one candidate per masked position"
     )

@@ -106,7 +106,7 @@ def guide_in_parts(
         if observe is not None:
             observe(GradientRecord.of(m, psi, w, soft, hard, rewards))
         (slope,) = torch.autograd.grad(rewards.sum(), soft, allow_unused=True)
-        conditions.require_step(m, w, rewards, slope)
+        conditions.require_step(m, soft, w, rewards, slope)
         for part, piece, climb in zip(parts, pieces, climbs, strict=True):
             q, g, e = token_distribution(piece, temperature), slope[part.rows], soft[part.rows]
             piece.grad = logit_gradient(q, -g, e, reward.embeddings, temperature)

@@ -211,11 +211,14 @@ def infilled(
     Raises `ValueError` for padding that it does not know how to leave out.
     """
     if hasattr(bound, "infilling"):
-        bound = bound.infilling(given, present)
+        checks.function("reward.infilling", bound.infilling)
+        bound = checks.asked("reward.infilling", bound.infilling, given, present)
+        checks.has("reward.infilling", bound, "a BoundReward", "at")
     elif not present.all():
         raise ValueError(
             f"start: got templates of different lengths, which {type(reward).__name__} cannot read "
             "together; answer them one by one"
         )
+    checks.function("reward.at", bound.at)
     found: BoundReward = bound
     return found

@@ -66,6 +66,7 @@ def soft_embedding(
     token's embedding, so the reward model may never have read anything like it. In the dtype of
     `embeddings`. Source: seed.
     """
+    checks.floating(probabilities=probabilities, embeddings=embeddings)
     return probabilities.to(embeddings.dtype) @ embeddings
 
 
@@ -76,9 +77,9 @@ def hard_embedding(
     r"""Eq. 3, the hard embedding $\tilde e = E^R[x]$ of sampled tokens $x \sim q$.
 
     What the reward model was trained to read, but constant in q. Drawn from the `nucleus` of q. On
-    a CPU a token outside [0, V) raises `IndexError`. Source: seed.
+    a CPU a token outside [0, V) raises `ValueError`. Source: seed.
     """
-    return F.embedding(tokens, embeddings)
+    return F.embedding(checks.ids("tokens", tokens, len(embeddings)), embeddings)
 
 
 @equation("eq:entropy")
@@ -132,8 +133,7 @@ def interpolate(
     the whole distribution. Without sg it would shrink by 1 - w and vanish at w = 1: another method.
     A `weight` or `hard` of another shape raises `ValueError`. Source: page, authors' code.
     """
-    checks.shape("weight", weight, soft.shape[:-1], "[n], one number per masked position")
-    checks.shape("hard", hard, tuple(soft.shape), "[n, d], that of soft")
+    checks.mixable(soft, hard, weight)
     return soft + (weight.to(soft.dtype)[:, None] * (hard - soft)).detach()
 
 

@@ -209,7 +209,8 @@ def test_logits_of_a_denoiser():
         message = f"the denoiser's logits: got {dtype}, expected floating point"
         refused(message, checks.logits, torch.zeros(2, 3, dtype=dtype), 2, 3)
     for wrong in (torch.zeros(2, 3).to_sparse(), torch.zeros(2, 3, device="meta")):
-        message = f"the denoiser's logits: got {wrong.layout} on {wrong.device}"
+        expected = "numbers" if wrong.is_meta else "plain numbers of shape [n, V]"
+        message = f"the denoiser's logits: got {checks.shown(wrong)}, expected {expected}"
         refused(message, checks.logits, wrong, 2, 3)
     with pytest.raises(ValueError, match="the denoiser's logits: got "):
         checks.logits(torch.zeros(2, 3), 2, 4)
@@ -396,14 +397,20 @@ def test_lists_are_cut_when_they_are_long():
 
 
 def test_conditions_say_the_first_that_does_not_hold():
-    def settled(weight=(0.0, 1.0), rewards=(0.0, 0.0), slope=((0.0, 0.0), (0.0, 0.0))):
+    rows = ((0.0, 0.0), (0.0, 0.0))
+
+    def settled(soft=rows, weight=(0.0, 1.0), rewards=(0.0, 0.0), slope=rows):
         conditions = checks.Conditions()
         conditions.require("all is lost", torch.tensor([True, True]))
-        conditions.require_step(2, *map(torch.tensor, (weight, rewards, slope)))
+        conditions.require_step(2, *map(torch.tensor, (soft, weight, rewards, slope)))
         conditions.settle()
 
     settled()
+    settled(soft=((0, 3e38), (3e38, 3e38)), slope=((1e19, -1e19), (0, 0)))
     for wrong, reason, where, per_position in (
+        ({"soft": ((0, 0), (0, -math.inf))}, "the soft embedding is not finite", (0, 1), True),
+        ({"soft": ((math.nan, 0), (0, 0))}, "the soft embedding is not finite", (1, 0), True),
+        ({"slope": ((0, 0), (-1e20, 0))}, "the square of the gradient is not finite", (0, 1), True),
         ({"weight": (-1e-9, 0)}, "the weight is outside [0, 1]", (True, False), True),
         ({"weight": (0, 1.0001)}, "the weight is outside [0, 1]", (False, True), True),
         ({"rewards": (0, math.nan)}, "the reward is not finite", (False, True), False),
@@ -423,7 +430,14 @@ def test_conditions_say_the_first_that_does_not_hold():
         kind = "masked positions" if per_position else "trajectories"
         assert str(error.value).endswith(f"; {kind}: {where.index(True)}")
     with pytest.raises(ValueError, match=f"^{re.escape(checks.UNUSED)}$"):
-        checks.Conditions().require_step(0, torch.zeros(1), torch.zeros(1), None)
+        checks.Conditions().require_step(0, *[torch.zeros(1)] * 3, None)
+
+
+def test_the_square_of_a_gradient_is_taken_in_float32_at_least():
+    """In float16 that of 256 is none."""
+    conditions, zero = checks.Conditions(), torch.zeros(1)
+    conditions.require_step(0, zero[:, None], zero, zero, torch.full((1, 1), 6e4).half())
+    conditions.settle()
 
 
 def test_prompts_are_named_by_row_or_by_position():

@@ -1244,10 +1244,10 @@ def test_the_steps_of_the_loop_check_what_they_are_given(as_users_run_it):
     with pytest.raises(ValueError, match=r"quota: got shape \[2\]"):
         commit(tokens, confidence, torch.ones(2), masked)
     with pytest.raises(ValueError, match=r"confidence: got shape \[3\]"):
-        commit(tokens, confidence[:3], torch.ones(1), masked)
+        commit(tokens, confidence[:3], torch.ones(1, dtype=torch.long), masked)
     for wrong in (True, 1.0, -1):
         with pytest.raises(ValueError, match=rf"^put_last: got {wrong}, expected an integer"):
-            commit(tokens, confidence, torch.ones(1), masked, wrong)
+            commit(tokens, confidence, torch.ones(1, dtype=torch.long), masked, wrong)
     with pytest.raises(ValueError, match=r"denoising_steps: got 0"):
         schedule(0, 4)
     with pytest.raises(ValueError, match=r"new_tokens: got -1"):

@@ -67,7 +67,12 @@ def test_rows_of_different_lengths_are_filled_up(filler, mask_id, eos_id, more):
 @pytest.mark.parametrize("padding", [{}, {"pad_id": PAD}])
 def test_a_reward_is_told_what_is_given_and_what_is_padding(padding):
     """Each prompt's trajectories side by side, and even where nothing is padding or given."""
-    told = SimpleNamespace(infilling=lambda *sides: [side.tolist() for side in sides])
+
+    class Told(list):
+        def at(self):
+            """As a bound reward has it."""
+
+    told = SimpleNamespace(infilling=lambda *sides: Told(side.tolist() for side in sides))
     reward = SimpleNamespace(bind=lambda prompts, trajectories: told)
     found = template([[3, MASK, PAD], [MASK, 2, 4]], **padding).bind(reward, ["a", "b"], 2)
     there = not padding

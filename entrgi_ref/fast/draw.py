@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import checks
+
 LARGE = 2**12
 """A smaller vocabulary is added up as it is."""
 BLOCK = 2**9
@@ -30,7 +32,7 @@ def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     blocks = blocks.sum(2, dtype=torch.float64)
     rest = probabilities[:, whole:].sum(1, keepdim=True, dtype=torch.float64)
     mass = torch.cat([blocks, rest], 1)
-    target = uniform.to(mass)[:, None] * mass.cumsum(1)[:, -1:]
+    target = uniform.to(mass)[:, None] * checks.some_mass(mass.cumsum(1)[:, -1:])
     block, reached = _first(mass, target)
     start = block * BLOCK
     left = target - reached

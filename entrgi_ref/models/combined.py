@@ -65,6 +65,11 @@ class SumOfRewards:
         """Raises `ValueError` unless there is one finite weight, not 0, for each of one or more
         rewards whose tables have the same number of rows.
         """
+        if not isinstance(rewards, Sequence):
+            raise ValueError(f"rewards: got {checks.shown(rewards, 60)}, expected a list of them")
+        for reward in rewards:
+            checks.has("rewards", reward, "a Reward", "embeddings", "bind", "score")
+            checks.shape("rewards, embeddings", reward.embeddings, (None, None), "[V, d]")
         require_weights(len(rewards), weights)
         rows = sorted({len(reward.embeddings) for reward in rewards})
         if len(rows) > 1:
@@ -133,11 +138,18 @@ class StepSum:
 
 def require_weights(rewards: int, weights: Sequence[float]) -> None:
     """Raise `ValueError` unless there is one finite weight, not 0, for each reward."""
+    if not isinstance(weights, Sequence):
+        raise ValueError(f"reward_weight: got {checks.shown(weights, 60)}, expected a list of them")
     if len(weights) != rewards or not rewards:
         raise ValueError(
             f"reward_weight: got {len(weights)} for {rewards} rewards, expected one for each"
         )
     for weight in weights:
-        real = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-        if not real or not math.isfinite(weight) or weight == 0:
-            raise ValueError(f"reward_weight: got {weight!r}, expected a finite number, not 0")
+        try:
+            real = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+            finite = real and math.isfinite(weight) and weight != 0
+        except OverflowError:  # an integer that no float holds
+            finite = False
+        if not finite:
+            got = checks.shown(weight, 60)
+            raise ValueError(f"reward_weight: got {got}, expected a finite number, not 0")

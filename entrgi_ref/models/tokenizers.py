@@ -227,8 +227,13 @@ def _require_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def _require_most_made(file: Path) -> None:
-    """Raise `ValueError` if half of the tokens of this tokenizer.json cannot be made by merges."""
-    model = _written(file).get("model")
+    """Raise `ValueError` if half of the tokens of this tokenizer.json cannot be made by merges,
+    where a text is split into bytes.
+    """
+    written = _written(file)
+    model, steps = written.get("model"), list(_steps(written.get("pre_tokenizer")))
+    if not any(isinstance(step, Mapping) and step.get("type") == "ByteLevel" for step in steps):
+        return
     if not isinstance(model, Mapping) or model.get("type") != "BPE" or model.get("ignore_merges"):
         return
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):

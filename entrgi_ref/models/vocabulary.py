@@ -37,6 +37,7 @@ class VocabularyMap:
     come first."""
 
     @classmethod
+    @checks.explained
     def by_string(
         cls,
         tokens: Sequence[str | None],
@@ -51,6 +52,8 @@ class VocabularyMap:
         Warns if less than 90% of the tokens match, with the worst examples; raises `ValueError`
         under 50%, of zero rows if none matches.
         """
+        fallback = checks.integer("fallback", fallback, minimum=0)
+        checks.choice("unmatched", unmatched, UNMATCHED)
         found = [None if token is None else reward_ids.get(token) for token in tokens]
         lacking = tuple(
             token
@@ -92,13 +95,16 @@ class VocabularyMap:
             f"({self.overlap:.1%}){lacking}{wider}"
         )
 
+    @checks.explained
     def unmatched_mass(self, probabilities: Float[Tensor, "n V"]) -> Float[Tensor, "n"]:
         """The probability of all tokens together that the reward model lacks.
 
         A share of tokens says little: those that a denoiser writes are few. Source: ours.
         """
+        checks.shape("probabilities", probabilities, (None, len(self.matched)), "[n, V]")
         return probabilities.masked_fill(self.matched.to(probabilities.device), 0).sum(-1)
 
+    @checks.explained
     def embeddings(
         self, table: Float[Tensor, "reward_vocabulary d"], unmatched: str
     ) -> Float[Tensor, "V d"]:
@@ -108,7 +114,8 @@ class VocabularyMap:
         none (`zero`).
         """
         checks.choice("unmatched", unmatched, UNMATCHED)
-        ordered = table[self.ids.to(table.device)]
+        checks.shape("table", table, (None, None), "[reward_vocabulary, d]")
+        ordered = table[checks.ids("table's rows", self.ids, len(table)).to(table.device)]
         if unmatched == "zero":
             ordered = ordered.masked_fill(~self.matched.to(table.device)[:, None], 0)
         return ordered

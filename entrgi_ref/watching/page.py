@@ -20,6 +20,7 @@ def trace_page(prompt: str, panels: list[dict[str, Any]]) -> str:
     return _page({"prompt": prompt, "panels": panels})
 
 
+@checks.explained
 def trace_pages(traces: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
     """The same for prompts of which each has panels of its own: one of them is shown at a time."""
     parts = [{"prompt": prompt, "panels": panels} for prompt, panels in traces]

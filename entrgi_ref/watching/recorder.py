@@ -56,7 +56,10 @@ class Recorder:
         `positions`; weight, entropy, E and D are those of the last gradient step. `rewards` has one
         number per gradient step, and `mean_E`, `mean_D` too, or none where nothing is masked.
         """
-        trajectory = checks.integer("trajectory", trajectory, minimum=0)
+        if not self.steps:
+            raise ValueError("frames: got no denoising step, expected one that was observed")
+        rows = len(self.steps[0]["tokens"])
+        trajectory = checks.integer("trajectory", trajectory, minimum=0, below=rows)
         frames = []
         for step in self.steps:
             mine = step["row"] == trajectory

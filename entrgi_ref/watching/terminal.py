@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .. import checks
 from ..errors import DenoisingRecord
 from ..protocols import Denoiser
 from ..relaxation import entropy_weight
@@ -25,6 +26,8 @@ class TerminalView:
     """Between tokens: none if they bring their own spaces."""
 
     def __call__(self, record: DenoisingRecord) -> None:
+        rows = len(record.tokens)
+        self.trajectory = checks.integer("trajectory", self.trajectory, minimum=0, below=rows)
         mine = record.masked.nonzero()[:, 0] == self.trajectory
         weight = (record.weight[-1] if len(record.weight) else entropy_weight(record.logits))[
             mine
@@ -66,6 +69,7 @@ CIVIDIS = torch.tensor(
 """Five points of the colour map cividis, which people with any kind of colour vision can read."""
 
 
+@checks.explained
 def weight_colour(weight: float) -> tuple[int, int, int]:
     """The red, green and blue of a weight in [0, 1]: dark blue is 0 (soft), yellow is 1 (hard).
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 import fractions
+import itertools
 import math
+import re
+import types
 
 import numpy as np
 import pytest
@@ -12,8 +15,17 @@ import entrgi_ref as e
 from checkpoints import DREAM, REWARD, SHORT, pair
 from corpus import refusal
 from entrgi_ref import checks
-from entrgi_ref.models import SequenceReward, load_denoiser
-from entrgi_ref.watching import printable, trace_page, words
+from entrgi_ref.models import SequenceReward, SumOfRewards, VocabularyMap, load_denoiser
+from entrgi_ref.parts import in_parts
+from entrgi_ref.watching import (
+    Recorder,
+    TerminalView,
+    printable,
+    trace_page,
+    trace_pages,
+    weight_colour,
+    words,
+)
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 LOGITS = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
@@ -282,3 +294,221 @@ def test_a_value_is_shown_in_one_short_line():
     assert checks.shown(np.ones((2, 2))) == "array([[1., 1.], [1., 1.]])"
     assert checks.shown("x" * 1000) == f"'{'x' * 199} ..."
     assert checks.shown(10**5000) == "one of int"
+
+
+WHOLE = torch.arange(20).view(5, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: e.soft_embedding(Q, WHOLE), "embeddings"),
+        (lambda: e.soft_embedding(Q + 0j, TABLE), "probabilities"),
+        (lambda: e.interpolate(WHOLE[:3], SOFT, torch.rand(3)), "soft"),
+        (lambda: e.interpolate(SOFT, WHOLE[:3], torch.rand(3)), "hard"),
+        (lambda: e.interpolate(SOFT, SOFT, TOKENS), "weight"),
+    ],
+)
+def test_tables_of_whole_numbers_are_refused(call, name):
+    """Probabilities and weights would be cut to 0."""
+    assert re.match(f"{name}: got torch.*, expected floating point$", refusal(call))
+
+
+@pytest.mark.parametrize("tokens", [TOKENS.short(), TOKENS.byte()])
+def test_tokens_of_any_integers_are_taken(tokens):
+    assert e.hard_embedding(tokens, TABLE).equal(TABLE[TOKENS])
+
+
+@pytest.mark.parametrize("wide", [5, 5000])
+@pytest.mark.parametrize("number", [math.nan, -3.0, 1.0, 5.0])
+def test_numbers_that_draw_nothing_are_refused(number, wide):
+    q = torch.full((3, wide), 1 / wide)
+    said = refusal(lambda: e.inverse_cdf(q, torch.tensor([0.5, number, 0.5])))
+    assert said == "draws, uniform: got a number outside of [0, 1)"
+
+
+@pytest.mark.parametrize("wide", [5, 5000])
+def test_a_row_of_zeros_has_no_token(wide):
+    q = torch.full((3, wide), 1 / wide)
+    q[1] = 0
+    said = refusal(lambda: e.inverse_cdf(q, torch.rand(3)))
+    assert said == "probabilities: got a row of zeros, expected those of one token or more"
+
+
+@pytest.mark.parametrize("keys", [{1, 2}, {1: 2}, b"ab"])
+def test_keys_have_an_order(keys, networks):
+    assert refusal(lambda: e.KeyedDraws.of(0, keys, 1)).startswith("keys: got ")
+
+
+def test_keys_and_trajectories_have_an_end():
+    assert refusal(lambda: e.KeyedDraws.of(0, itertools.repeat(1), 1)).startswith("keys: got ")
+    said = refusal(lambda: e.KeyedDraws.of(0, [1], 2**45))
+    assert said == f"trajectories: got {2**45}, expected an integer below 2^24"
+
+
+def test_counts_and_places_are_whole_numbers():
+    one, half = torch.tensor([1]), torch.tensor([0.5])
+    said = refusal(lambda: e.commit(TOKENS, torch.rand(3), half, MASKED))
+    assert said == "quota: got torch.float32 of shape [1], expected integers"
+    for bad in (-1, 5):
+        said = refusal(lambda bad=bad: e.commit(TOKENS, torch.rand(3), one * bad, MASKED))
+        assert said == f"quota: got {bad}, expected integers in [0, 5)"
+    said = refusal(lambda: DRAWS.at(0, one - 1, half))
+    assert said == "position: got torch.float32 of shape [1], expected integers"
+
+
+def test_a_purpose_is_one_of_five():
+    for bad in ("3", 0, 6, None):
+        assert refusal(lambda bad=bad: STEP.uniform(bad)).endswith("is not a valid Purpose")
+    assert STEP.uniform(2).equal(STEP.uniform(e.draws.Purpose.COMMIT))
+
+
+def test_a_margin_is_between_two_tokens():
+    one = e.Candidates(TOKENS * 0, Q[:, :1], LOGITS[:, :1], LOGITS[:, :1], 0.7)
+    assert "expected 2 or more" in refusal(lambda: e.rank(one, STEP, "topk_margin"))
+
+
+@pytest.mark.parametrize("name", ["logits", "guided_logits"])
+@pytest.mark.parametrize("bad", [None, LOGITS[:, :4], LOGITS[:2]])
+def test_candidates_are_of_one_table(name, bad):
+    tables = {"logits": LOGITS, "guided_logits": LOGITS, name: bad}
+    said = refusal(lambda: e.Candidates(TOKENS, Q, **tables, temperature=0.7))
+    assert said.startswith(f"{name}: got ")
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [*(("eos_id", bad) for bad in ("4", -1, math.nan, [4], 10**9)), ("pad_id", "x")],
+)
+def test_the_tokens_of_a_denoiser_are_of_its_vocabulary(field, bad, networks):
+    denoiser, reward = networks
+    other = dataclasses.replace(denoiser, **{field: bad})
+    said = refusal(lambda: e.generate(other, reward, [SHORT]))
+    assert said.startswith(f"denoiser.{field}: got {bad!r}, expected an integer")
+
+
+class _With:
+    """Another thing, but for some of its members."""
+
+    def __init__(self, of, **members):
+        self._of, self._members = of, members
+
+    def __getattr__(self, name):
+        members = self.__dict__.get("_members", {})
+        return members[name] if name in members else getattr(self._of, name)
+
+    def __call__(self, *given):
+        return self._of(*given)
+
+
+def test_what_models_of_ones_own_give_is_named(networks):
+    denoiser, reward = networks
+    config = e.SamplingConfig(new_tokens=2, denoising_steps=2, trajectories=1)
+
+    def said(denoiser=denoiser, reward=reward, **options):
+        return refusal(lambda: e.generate(denoiser, reward, [SHORT], config, **options))
+
+    nothing = _With(denoiser, writable=torch.zeros_like(denoiser.writable))
+    assert said(nothing) == (
+        "denoiser.writable: got True nowhere, expected tokens that may be written"
+    )
+    thin = _With(reward, embeddings=reward.embeddings[:, :0])
+    assert said(reward=thin) == "reward.embeddings: got vectors of width 0, expected 1 at least"
+    bound = reward.bind([SHORT], 1)
+    for members, expected in (
+        ({"infilling": lambda *_: None}, "reward.infilling: got None, expected a BoundReward"),
+        ({"infilling": None}, "reward.infilling: got None, expected a function"),
+        ({"at": None, "infilling": lambda *_: _With(bound, at=None)}, "reward.at: got None, "),
+    ):
+        own = _With(reward, bind=lambda *_, members=members: _With(bound, **members))
+        assert said(reward=own).startswith(expected)
+    draws = _With(DRAWS, at=lambda *_: None)
+    assert said(draws=draws).startswith("draws.at: got None, expected StepDraws")
+
+
+def _stuck(parameters, lr):
+    (psi,) = parameters
+    return types.SimpleNamespace(step=lambda: psi.fill_(math.nan))
+
+
+def test_what_went_bad_first_is_named(networks):
+    """And not the weight of logits that an optimiser has made nan."""
+    denoiser, reward = networks
+    config = e.SamplingConfig(new_tokens=2, denoising_steps=2, trajectories=1)
+    own = config.guided(optimiser=_stuck)
+    said = refusal(lambda: e.generate(denoiser, reward, [SHORT], own))
+    assert ": the soft embedding is not finite at gradient step 1, for prompt 0" in said
+
+
+@pytest.mark.parametrize("rows", [None, 1])
+@pytest.mark.parametrize("factor", [1e18, 1e25])
+def test_a_gradient_of_which_adam_makes_nothing_is_said(factor, rows):
+    """Its square overflows, and no logit would move."""
+
+    class Large:
+        embeddings = TABLE * torch.arange(5)[:, None]
+
+        def __call__(self, mixed, likeliest):
+            return mixed.sum()[None] * factor
+
+    options = {"weight": e.entropy_weight, "steps": 1, "step_size": 0.5, "temperature": 0.7}
+    options |= {"top_p": 0.9, "draw": STEP.hard}
+    climb = in_parts(rows, DRAWS, 0, TOKENS * 0, TOKENS) or e.guide
+    if factor < 1e19:
+        assert not climb(LOGITS, Large(), **options).equal(LOGITS)
+    else:
+        said = refusal(lambda: climb(LOGITS, Large(), **options))
+        assert said.startswith("the square of the gradient is not finite at gradient step 0")
+
+
+@pytest.mark.parametrize("odd", [LOGITS.to_sparse(), torch.nested.nested_tensor([LOGITS])])
+def test_odd_tensors_are_called_what_they_are(odd):
+    said = refusal(lambda: checks.shape("weight", odd, (3,), "[n]"))
+    assert re.search(r"weight: got (torch.float32 .* in torch.sparse_coo|a nested tensor), ", said)
+
+
+def test_what_watches_says_what_it_lacks(networks):
+    denoiser, reward = networks
+    recorder = Recorder(denoiser)
+    said = refusal(lambda: recorder.frames(0))
+    assert said == "frames: got no denoising step, expected one that was observed"
+    config = e.SamplingConfig(new_tokens=2, denoising_steps=2, trajectories=2)
+    e.generate(denoiser, reward, [SHORT], config, observe=recorder)
+    assert recorder.frames(1)
+    for view in (
+        lambda: recorder.frames(2),
+        lambda: e.generate(
+            *networks, [SHORT], config, observe=TerminalView(denoiser, trajectory=2)
+        ),
+    ):
+        assert refusal(view) == "trajectory: got 2, expected an integer below 2"
+    for call in (lambda: trace_pages(None), lambda: weight_colour("x")):
+        assert ": got " in refusal(call)
+    assert refusal(lambda: e.SamplingConfig().guided_steps(5)).startswith("blanks: got 5, ")
+
+
+def test_sums_of_what_is_no_reward_are_refused(networks):
+    _, reward = networks
+    for rewards, weights, name in (
+        ([1, 2], [1, 1], "rewards"),
+        (None, [1], "rewards"),
+        ([reward], None, "reward_weight"),
+        ([reward], [10**400], "reward_weight"),
+        ([_With(reward, embeddings=np.ones((2, 3)))], [1], "rewards, embeddings"),
+    ):
+        said = refusal(lambda rewards=rewards, weights=weights: SumOfRewards.of(rewards, weights))
+        assert said.startswith(f"{name}: got ")
+
+
+def test_a_map_of_vocabularies_fits_what_it_is_of():
+    good = VocabularyMap.by_string(["a", "b"], {"a": 1, "b": 0}, 0)
+    for call, name in (
+        (lambda: VocabularyMap.by_string(None, {}, 0), "tokens"),
+        (lambda: VocabularyMap.by_string(["a"], None, 0), "reward_ids"),
+        (lambda: VocabularyMap.by_string(["a"], {"a": 0}, None), "fallback"),
+        (lambda: VocabularyMap.by_string(["a"], {"a": 0}, 0, "x"), "unmatched"),
+        (lambda: good.embeddings(torch.zeros(1, 2), "eos"), "table's rows"),
+        (lambda: good.embeddings(None, "eos"), "table"),
+        (lambda: good.unmatched_mass(Q), "probabilities"),
+    ):
+        assert refusal(call).startswith(f"{name}: got ")
