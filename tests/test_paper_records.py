@@ -25,7 +25,6 @@ from entrgi_ref.paper.run import folder as folders
 from entrgi_ref.paper.run import required
 from entrgi_ref.paper.run.folder import RunFolder, repair
 from entrgi_ref.paper.run.records import (
-    asked_of,
     bad_line,
     best,
     declared,
@@ -626,8 +625,10 @@ BAD_LINES = [
     (b"\0" * 40, "it is not JSON"),
     (b"\xff\xfe{}", "it is not JSON"),
     (b"[" * 100_000, "it is not JSON"),
-    (b"[1, 2]", "it is not JSON|it has no"),
-    (b"null", "it is not JSON"),
+    (b"[1, 2]", r"it is \[1, 2\], expected an object"),
+    (b'[["idx", 3]]', "expected an object"),
+    (b"null", "it is None, expected an object"),
+    (b"3", "it is 3, expected an object"),
     (b'{"idx": 3}', "it has no experiment"),
     (json.dumps(record(7) | {"status": "odd"}).encode(), "its status is 'odd'"),
     (json.dumps({k: v for k, v in record(7).items() if k != "status"}).encode(), "no status"),
@@ -1060,7 +1061,7 @@ def test_of_all_requests_that_for_the_most_prompts_counts():
     cells = {"methods": ["bon"], "variants": [{}], "seeds": [1]}
     for counts in ((2, 5), (5, 2)):
         asked = [{**cells, "prompts": {"b": count}} for count in counts]
-        assert asked_of({"asked": asked}) == {("b", "bon", "{}", 1): 5}
+        assert required.asked_of({"asked": asked}) == {("b", "bon", "{}", 1): 5}
 
 
 def test_the_best_answer_is_the_first_of_the_largest_reward():
@@ -1071,7 +1072,8 @@ def test_the_best_answer_is_the_first_of_the_largest_reward():
     ("text", "reason"),
     [
         ("{", r" \(Expecting property name .*\)"),
-        ("null", r" \(.*not iterable\)"),
+        ("null", r" \(it is None, expected an object\)"),
+        ('[["a", 1]]', r" \(it is \[\['a', 1\]\], expected an object\)"),
         ("[" * 100_000, r" \(.*\)"),
         (f'{{"fingerprint": "{"x" * 2**24}"}}', r" \(it has more than 16777216 bytes\)"),
         ('{"fingerprint": 5}', r" \(it has no fingerprint\)"),
@@ -1081,7 +1083,7 @@ def test_the_best_answer_is_the_first_of_the_largest_reward():
             ": its fingerprint is 'f', but that of its contents is '165b44bb3d3e0923'",
         ),
     ],
-    ids=["text", "null", "deep", "large", "none", "twice", "other"],
+    ids=["text", "null", "pairs", "deep", "large", "none", "twice", "other"],
 )
 def test_a_declaration_that_cannot_be_read_is_damaged(tmp_path, text, reason):
     (tmp_path / "run.json").write_text(text)

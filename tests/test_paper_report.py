@@ -97,7 +97,8 @@ def written(
         reward = variant.get("reward", declaration["main_reward"])
         settings = {**own, "trajectories": K, "reward": reward, "seed": seed}
         steps = 0 if method.startswith("bon") else variant.get("gradient_steps", rest["steps"])
-        settings |= {"guidance": {**rest, "steps": steps}}
+        weight = method if steps else rest["weight"]
+        settings |= {"guidance": {**rest, "steps": steps, "weight": weight}}
         lines.append(
             {
                 "experiment": declaration["experiment"],

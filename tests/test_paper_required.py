@@ -249,6 +249,7 @@ def test_what_is_refused_in_a_judgement(path, value, message):
         ("denoiser.name", 1, "its denoiser.name is 1, expected a text"),
         ("dtype", ..., "it has no dtype"),
         ("quantize", {"reward": 8}, "its quantize.reward is 8, expected a text"),
+        ("asked.0.prompts", {"rm-bench": 0}, "its asked[0].prompts.rm-bench is 0, expected 1 or"),
         ("asked.0.seeds", [0.5], "its asked[0].seeds[0] is 0.5, expected an integer"),
         ("asked.0.variants", ["x"], "its asked[0].variants[0] is 'x', expected an object"),
         ("asked.0.variants", [{"reward": ["x"]}], "its asked[0].variants[0].reward is ['x'], exp"),
@@ -340,6 +341,10 @@ def test_a_setting_that_all_share_is_the_runs(name):
         ("bon", "trajectories", 3, "its trajectories is 3, expected 2"),
         ("bon_equal_compute", "trajectories", 3, "it has 2 responses, expected 3"),
         ("aps", "seed", 1, "its settings.seed is 1, expected 0"),
+        ("aps", "guidance.weight", "entrgi", "its guidance.weight is 'entrgi', expected 'aps'"),
+        ("damped", "guidance.weight", "x", "its guidance.weight is 'x', expected 'entrgi'"),
+        ("half", "guidance.weight", "aps", "its guidance.weight is 'aps', expected 'half'"),
+        ("damped", "options", ..., "it has no settings.options, with which damped answers"),
         ("aps", "reward", "sum", "its settings.reward is 'sum', expected '1.7B'"),
     ],
 )

@@ -1356,6 +1356,8 @@ def test_the_list_of_experiments_and_runs(tmp_path):
         record("rm-bench", "entrgi", 1, 0, [1.0], variant),
     ]
     asked = [{**ASKED[0], "prompts": {"own": n}} for n in (5, 2)]
+    one = {**ASKED[0], "prompts": {"own": 1}}
+    asked += [{**one, "methods": ["aps"], "seeds": [1]}, {**one, "methods": ["bon"], "seeds": [2]}]
     folder = folder_of(tmp_path / "run", records, asked=asked)
     judge_of(folder, "one", [judgement(records[0], 3.0), judgement(records[1], None)])
     judge_of(folder, "other", [], run="another")
@@ -1382,7 +1384,7 @@ def test_the_list_of_experiments_and_runs(tmp_path):
         ),
         "",
         f"{folder}: main, 5 prompts done, 1 failed",
-        "  own aps, seed 1: 1 of 1",  # nobody asked
+        "  own aps, seed 1: 1 of 1",
         "  own bon, seed 1: 3 of 5",
         "  own bon, seed 2: 1 of 1",
         "  rm-bench entrgi gradient_steps=2 reward=4B, seed 1: 1 of 1",
@@ -1401,11 +1403,12 @@ def test_each_cell_is_listed_with_what_was_asked_of_it(tmp_path):
     asked = [
         {"methods": ["bon"], "seeds": [1], "variants": [{}], "prompts": {"own": 64}},
         {"methods": ["aps", "bon"], "seeds": [1], "variants": [{}], "prompts": {"own": 1}},
+        {"methods": ["aps"], "seeds": [2], "variants": [{}], "prompts": {"own": 1}},
     ]
     folder = folder_of(tmp_path, records, asked=asked)
     assert listing.listing([folder]).splitlines()[7:] == [
         "  own aps, seed 1: 1 of 1",
-        "  own aps, seed 2: 1 of 1",  # nobody asked
+        "  own aps, seed 2: 1 of 1",
         "  own bon, seed 1: 1 of 64",
     ]
     assert report._unfinished(Run.read(folder)) == "63 prompts of 1 cell are missing"
@@ -1500,7 +1503,8 @@ def test_a_record_of_what_the_run_does_not_declare_is_named(tmp_path, change, re
     folder = folder_of(tmp_path, [record("own", "bon", 1, 0, [1.0]) | change])
     with pytest.raises(ValueError, match=r".") as error:
         Run.read(folder, whole=whole)
-    assert str(error.value) == f"out: {folder} has a record that is not its own: {reason}"
+    file = folder / "records" / "all.jsonl"
+    assert str(error.value).startswith(f"out: {file}, line 1: {reason}; python -m entrgi_ref.paper")
 
 
 def test_judges_and_measures_have_names_of_their_own():

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ from paper_runs import tiny_run
 
 from corpus import VALUES, command, tree
 from entrgi_ref.paper.__main__ import main
-from entrgi_ref.paper.run.records import fingerprint
+from entrgi_ref.paper.run.records import fingerprint, read_records
 from entrgi_ref.paper.run.required import require_experiment, require_judge
 from entrgi_ref.paper.shown import figures
 from entrgi_ref.paper.shown.tables import Table
@@ -151,6 +152,102 @@ def test_no_file_is_written_outside_by_a_link(name, made, tmp_path, without_figu
     assert not tree(tmp_path / "elsewhere")
     assert command(main, name, folder, "--to", folder / name)[0] == 0
     assert tree(tmp_path / "elsewhere")
+
+
+def edited(record, **changes):
+    """A record with other values, of its settings and their guidance too."""
+    record = copy.deepcopy(record)
+    for name, value in changes.items():
+        inner = record
+        *to, last = name.split("__")
+        for one in to:
+            inner = inner[one]
+        inner[last] = value
+    return record
+
+
+EDITS = {
+    "its top_p is 0.5, but that of the run 0.95": {"settings__top_p": 0.5},
+    "its order is 'origin', but that of the run 'entropy'": {"settings__order": "origin"},
+    "its temperature is 7, but that of the run 0.7": {"settings__temperature": 7},
+    "its settings.seed is 2, expected 1": {"settings__seed": 2},
+    "its guidance.steps is 2, expected 1": {"settings__guidance__steps": 2},
+    "its guidance.weight is 'aps', expected 'entrgi'": {"settings__guidance__weight": "aps"},
+    "its method is 'aps', none that was asked for": {
+        "method": "aps",
+        "settings__guidance__weight": "aps",
+    },
+    "its seed is 2, none that was asked for": {"seed": 2, "settings__seed": 2},
+    "its variant is {'reward': 'large'}, none that was asked for": {"variant__reward": "large"},
+}
+
+
+@pytest.mark.parametrize("reason", EDITS)
+def test_a_line_that_was_edited_is_one_to_nobody_and_computed_again(
+    reason, made, tmp_path, without_figures
+):
+    declaration, records = made
+    ours = next(i for i, record in enumerate(records) if record["method"] == "entrgi")
+    records = [edited(r, **EDITS[reason]) if i == ours else r for i, r in enumerate(records)]
+    folder = write(tmp_path / "run", declaration, records)
+    file = folder / "records" / "a.jsonl"
+    expected = f"out: {file}, line {ours + 1}: {reason}; python -m entrgi_ref.paper repair {folder}"
+    for one in ("report", "browse", "export", "judge"):
+        code, _, error = command(main, one, folder)
+        assert (code, error[: len(expected) + 7]) == (2, f"error: {expected}"), one
+    assert expected in command(main, "list", folder)[1]
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        tiny_run(folder, asked=True, prompts=2)
+    assert f"records/a.jsonl, line {ours + 1}: {reason}\n" in command(main, "repair", folder)[1]
+    tiny_run(folder, asked=True, prompts=2)
+    assert command(main, "report", folder)[0] == 0
+    assert len(read_records(folder)) == 4
+
+
+def test_methods_under_each_others_names_are_refused(tmp_path):
+    tiny_run(tmp_path, asked=True, prompts=2, methods=["expectation", "entrgi"])
+    (file,) = tmp_path.glob("records/*")
+    other = {"expectation": "entrgi", "entrgi": "expectation"}
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = [{**line, "method": other[line["method"]]} for line in lines]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=r"line 1: its guidance\.weight is '[a-z]*', expected '"):
+        read_records(tmp_path)
+
+
+RUNS = {
+    "another": {"settings": {"guidance": {}}},
+    "of other methods": {"asked": {"methods": ["aps"]}},
+    "of other seeds": {"asked": {"seeds": [9]}},
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_declaration_that_no_record_fits_is_to_blame(name, made, tmp_path, without_figures):
+    declaration, records = made
+    folder = write(tmp_path / "in" / "run", declaration, records)
+    change = dict(RUNS[name])
+    if "asked" in change:
+        change["asked"] = [{**declaration["asked"][0], **change["asked"]}]
+    write(tmp_path / "other", {**declaration, **change}, [])
+    shutil.copy(tmp_path / "other" / "run.json", folder / "run.json")
+    before = (folder / "records" / "a.jsonl").read_bytes()
+    for one in ("report", "browse", "export", "repair"):
+        code, _, error = command(main, one, folder)
+        expected = f"error: out: {folder / 'run.json'} is that of another run: no record fits it; "
+        assert (code, error[: len(expected)]) == (2, expected), one
+    assert (folder / "records" / "a.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_run_was_asked_for_a_prompt_or_more(count, made, tmp_path, without_figures):
+    declaration, records = made
+    asked = [{**declaration["asked"][0], "prompts": {"digits": count}}]
+    folder = write(tmp_path / "in" / "run", {**declaration, "asked": asked}, records)
+    for one in ("report", "browse", "export", "repair"):
+        code, _, error = command(main, one, folder)
+        reason = f"its asked[0].prompts.digits is {count}, expected 1 or more"
+        assert (code, "run.json" in error, reason in error) == (2, True, True), (one, error)
 
 
 HOSTILE = {

@@ -41,6 +41,7 @@ from .records import (
     read_judge,
     read_records,
     require_agreement,
+    require_any,
     require_equal,
     require_no_link,
     require_same,
@@ -112,6 +113,7 @@ class RunFolder:
                 try:
                     key, record = parsed(line, self.fingerprint, self._require)
                 except ValueError as error:
+                    require_any(self.path, self.fingerprint, self._require)
                     raise bad_line(file, count, error) from error
                 self._agreement.add(record)
                 if key in self.done and record["status"] == "ok":
@@ -358,6 +360,7 @@ def _unused(path: Path) -> Path:
 
 def _repaired_folder(folder: Path, run: Path, expected: str, require: Require) -> list[str]:
     with _lock(folder, "declaration", wait=True):
+        require_any(folder, expected, require)
         found = (f(folder, expected, require) for f in (disagreeing, differing))
         odd = {(file, n): why for file, n, why in itertools.chain(*found)}
         return [

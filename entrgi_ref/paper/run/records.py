@@ -20,21 +20,23 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ...checks import DoubleKeyError, without_doubles
 from .agreement import Agreement
 from .required import (
+    AskedFor,
+    OtherRunError,
     Record,
     Require,
-    prompts_of,
+    dumped,
     require_answers,
     require_asked_for,
     require_experiment,
     require_judge,
     require_judgement,
+    require_own,
 )
 
 JUDGES = "judges"
@@ -46,7 +48,7 @@ Key = tuple[str, str, str, str, int, int]
 
 def key_of(record: Mapping[str, Any]) -> Key:
     """What a record is of. There is at most one record for each."""
-    variant = _dumped(record["variant"])
+    variant = dumped(record["variant"])
     return (
         record["experiment"],
         record["benchmark"],
@@ -55,17 +57,6 @@ def key_of(record: Mapping[str, Any]) -> Key:
         record["seed"],
         record["idx"],
     )
-
-
-def _dumped(variant: Mapping[str, Any]) -> str:
-    """The JSON of a variant, the same object each time: there are few of them and many records."""
-    as_written = repr(variant)
-    if as_written not in _DUMPED:
-        _DUMPED[as_written] = json.dumps(variant, sort_keys=True)
-    return _DUMPED[as_written]
-
-
-_DUMPED: dict[str, str] = {}
 
 
 def best(record: Record) -> int:
@@ -89,18 +80,25 @@ def parsed(line: bytes, expected: str | None, require: Require) -> tuple[Key, Re
     `expected` is the fingerprint of the run that it must be of.
     """
     try:
-        record = dict(json.loads(line, object_pairs_hook=without_doubles))
+        record = _object(json.loads(line, object_pairs_hook=without_doubles))
     except DoubleKeyError:
         raise
-    except (ValueError, TypeError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"it is not JSON ({type(error).__name__})") from error
-    require(record)
-    if expected is not None and record["fingerprint"] != expected:
-        raise ValueError(
-            f"it is of another run, with the fingerprint {record['fingerprint']!r:.40} instead of "
-            f"{expected!r}"
+    own = record.get("fingerprint")
+    if expected is not None and isinstance(own, str) and own != expected:
+        raise OtherRunError(
+            f"it is of another run, with the fingerprint {own!r:.40} instead of {expected!r}"
         )
+    require(record)
     return key_of(record), record
+
+
+def _object(found: Any) -> dict[str, Any]:
+    """What JSON holds. `ValueError` unless it is an object: pairs in a list are none."""
+    if not isinstance(found, dict):
+        raise ValueError(f"it is {found!r:.40}, expected an object")
+    return found
 
 
 def line_of(record: Record) -> bytes:
@@ -128,18 +126,59 @@ def run_of(folder: Path) -> Path:
 
 
 def of_run(path: Path) -> Require:
-    """What a line with answers must pass to be of the run in a folder."""
-    before = prompts_of(read_declaration(path))
+    """What a line with answers must pass to be of the run in a folder, whoever reads it."""
+    declaration = read_declaration(path)
+    asked = _asked_for(path, declaration)
+    experiment = _is_experiment(declaration)
 
     def require(record: Record) -> None:
         require_answers(record)
         try:
-            require_asked_for(before, record)
-        except ValueError:
+            require_asked_for(asked, record)
+        except OtherRunError:
             # Another process may have been asked for more since.
-            require_asked_for(prompts_of(read_declaration(path)), record)
+            require_asked_for(_asked_for(path, read_declaration(path)), record)
+        if experiment:
+            require_own(declaration, record)
 
     return require
+
+
+def _asked_for(path: Path, declaration: Mapping[str, Any]) -> AskedFor:
+    try:
+        return AskedFor.of(declaration)
+    except ValueError as error:
+        raise ValueError(f"out: {path / 'run.json'}: {error}") from error
+
+
+def _is_experiment(declaration: Mapping[str, Any]) -> bool:
+    """Who reads one that is none as that of an experiment says what is wrong with it."""
+    try:
+        require_experiment(declaration)
+    except ValueError:
+        return False
+    return True
+
+
+def require_any(path: Path, expected: str, require: Require) -> None:
+    """Raise `ValueError` if all records in a folder are of another run than its run.json: then that
+    is the odd one, and the records are none to be taken out.
+    """
+    other: str | None = None
+    for file in files_of(path):
+        for number, line, _ in lines_of(file):
+            try:
+                parsed(line, expected, require)
+                return
+            except OtherRunError as error:
+                other = other or f"{file}, line {number}: {error}"
+            except ValueError:
+                continue
+    if other is not None:
+        raise ValueError(
+            f"out: {path / 'run.json'} is that of another run: no record fits it; the first: "
+            f"{other}; put back the run.json of these records, or move them elsewhere"
+        )
 
 
 def read_records(path: Path, require: Require | None = None) -> list[Record]:
@@ -171,6 +210,7 @@ def read_by_key(
                 if not whole:
                     warnings.warn(f"{file}: left out a half-written last line", stacklevel=2)
                     continue
+                require_any(path, expected, require)
                 raise bad_line(file, number, error) from error
             agreement.add(record)
             if key not in found or found[key]["status"] == "failed":
@@ -321,19 +361,6 @@ def read_declaration(path: Path) -> dict[str, Any]:
     return declared(path / "run.json")
 
 
-def asked_of(declaration: Mapping[str, Any]) -> dict[tuple[str, str, str, int], int]:
-    """Benchmark, method, variant and seed, as in a `Key` -> how many prompts a run has been asked
-    for, at most.
-    """
-    found: dict[tuple[str, str, str, int], int] = {}
-    for one in declaration.get("asked", []):
-        sides = product(one["prompts"].items(), one["methods"], one["variants"], one["seeds"])
-        for (benchmark, count), method, variant, seed in sides:
-            cell = benchmark, method, _dumped(variant), seed
-            found[cell] = max(count, found.get(cell, 0))
-    return found
-
-
 def read_experiment(path: Path) -> dict[str, Any]:
     """What the run of an experiment in a folder is."""
     found = read_declaration(path)
@@ -356,8 +383,8 @@ def declared(file: Path) -> dict[str, Any]:
         raise ValueError(f"out: {file} is damaged (it has more than {LARGEST} bytes)")
     try:
         text = file.read_text(encoding="utf-8")
-        found = dict(json.loads(text, object_pairs_hook=without_doubles))
-    except (ValueError, TypeError, RecursionError) as error:
+        found = _object(json.loads(text, object_pairs_hook=without_doubles))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"out: {file} is damaged ({error})") from error
     contents = {name: value for name, value in found.items() if name not in BESIDE}
     if not isinstance(found.get("fingerprint"), str):

@@ -6,13 +6,17 @@ is checked here, once, so that nobody who reads it later has to.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from typing import Any
 
 from ... import checks
 from ..declared import benchmarks
-from ..declared.experiments import EXPERIMENTS
+from ..declared.experiments import EXPERIMENTS, RIVALS
 
 Record = dict[str, Any]
 Require = Callable[[Record], None]
@@ -21,6 +25,13 @@ Require = Callable[[Record], None]
 Kind = Any
 """A type; `[kind]`, a list of it; `{field: kind}`, an object with these fields (those that end with
 `?` may be missing); `{str: kind}`, an object whatever its fields; `(kind,)`, that or null."""
+
+
+class OtherRunError(ValueError):
+    """A record is of another run, or of what its run was never asked for. If all are, its run.json
+    may be to blame.
+    """
+
 
 WORDS = {str: "a text", int: "an integer", float: "a number", dict: "an object", list: "a list"}
 LARGEST = 1e100
@@ -368,6 +379,9 @@ def _require_asked(asked: Sequence[Mapping[str, Any]]) -> None:
     for i, one in enumerate(asked):
         for j, variant in enumerate(one["variants"]):
             _require_variant(variant, f"asked[{i}].variants[{j}]")
+        for name, count in one["prompts"].items():
+            if count < 1:
+                raise ValueError(f"its asked[{i}].prompts.{name} is {count}, expected 1 or more")
 
 
 CAPTIONED = {"settings": {**SETTINGS, "guidance": {**GUIDANCE, "optimiser": str}}}
@@ -384,36 +398,77 @@ def require_captioned(declaration: Mapping[str, Any]) -> None:
         require_fields(declaration, {"denoiser": {"name": str}})
 
 
-def prompts_of(declaration: Mapping[str, Any]) -> dict[str, float]:
-    """Benchmark -> how many prompts of it a run has been asked for, at most; none where it does not
-    say which benchmarks it has.
+Cell = tuple[str, str, str, int]
+"""Benchmark, method, variant and seed, as in a `Key`."""
 
-    A run is only ever asked for more, and its run.json is written before its records. Where that
-    does not say what was asked, any prompt may have been.
+
+def dumped(variant: Mapping[str, Any]) -> str:
+    """The JSON of a variant, the same object each time: there are few of them and many records."""
+    as_written = repr(variant)
+    if as_written not in _DUMPED:
+        _DUMPED[as_written] = json.dumps(variant, sort_keys=True)
+    return _DUMPED[as_written]
+
+
+_DUMPED: dict[str, str] = {}
+
+
+def asked_of(declaration: Mapping[str, Any]) -> dict[Cell, int]:
+    """Cell -> how many prompts a run has been asked for, at most."""
+    found: dict[Cell, int] = {}
+    for one in declaration.get("asked", []):
+        sides = product(one["prompts"].items(), one["methods"], one["variants"], one["seeds"])
+        for (benchmark, count), method, variant, seed in sides:
+            cell = benchmark, method, dumped(variant), seed
+            found[cell] = max(count, found.get(cell, 0))
+    return found
+
+
+@dataclass(frozen=True)
+class AskedFor:
+    """What a run has been asked for. It is only ever asked for more, and its run.json is written
+    before its records.
     """
-    try:
-        require_fields(declaration, {name: EXPERIMENT[name] for name in ("benchmarks", "asked?")})
-    except ValueError:
-        return {}  # who reads it as that of an experiment says what is wrong with it
-    asked = [one["prompts"] for one in declaration.get("asked", [])]
-    return {
-        name: max((prompts[name] for prompts in asked if name in prompts), default=math.inf)
-        for name in declaration["benchmarks"]
-    }
+
+    benchmarks: frozenset[str] | None
+    """None where it does not say which it has."""
+    cells: Mapping[Cell, int]
+
+    @cached_property
+    def said(self) -> frozenset[str]:
+        """The benchmarks of which it says what was asked: of others anything may have been."""
+        return frozenset(cell[0] for cell in self.cells)
+
+    @classmethod
+    def of(cls, declaration: Mapping[str, Any]) -> AskedFor:
+        """`ValueError` if a run can never have been asked for that."""
+        try:
+            fields = {name: EXPERIMENT[name] for name in ("benchmarks", "asked?")}
+            require_fields(declaration, fields)
+        except ValueError:
+            return cls(None, {})  # who reads it as that of an experiment says what is wrong with it
+        _require_asked(declaration.get("asked", []))
+        return cls(frozenset(declaration["benchmarks"]), asked_of(declaration))
 
 
-def require_asked_for(prompts: Mapping[str, float], record: Record) -> None:
-    """Raise `ValueError` if a record is of a benchmark that its run does not have, or of a prompt
-    that nobody has asked for, by `prompts_of` the run.
+def require_asked_for(asked: AskedFor, record: Record) -> None:
+    """Raise `OtherRunError` if a record is of a benchmark that its run does not have, or of what
+    nobody has asked for.
     """
-    if not prompts:
-        return
     benchmark, idx = record["benchmark"], record["idx"]
-    if benchmark not in prompts:
-        raise ValueError(f"its benchmark is {benchmark!r:.40}, none of the run's")
-    if idx >= prompts[benchmark]:
-        count = prompts[benchmark]
-        raise ValueError(f"its idx is {idx}, expected one below {count}: as many were asked for")
+    if asked.benchmarks is not None and benchmark not in asked.benchmarks:
+        raise OtherRunError(f"its benchmark is {benchmark!r:.40}, none of the run's")
+    if benchmark not in asked.said:
+        return
+    cell = benchmark, record["method"], dumped(record["variant"]), record["seed"]
+    if cell not in asked.cells:
+        for i, name in enumerate(("method", "variant", "seed"), 1):
+            if cell[i] not in {one[i] for one in asked.cells}:
+                raise OtherRunError(f"its {name} is {record[name]!r:.40}, none that was asked for")
+        raise OtherRunError("its method, variant and seed were never asked for together")
+    if idx >= asked.cells[cell]:
+        count = asked.cells[cell]
+        raise OtherRunError(f"its idx is {idx}, expected one below {count}: as many were asked for")
 
 
 UNVARIED = (
@@ -459,6 +514,7 @@ def _require_of_cell(
     steps = 0 if method in UNGUIDED else variant.get("gradient_steps", theirs.get("steps"))
     if "steps" in guidance and steps is not None and guidance["steps"] != steps:
         raise ValueError(f"its guidance.steps is {guidance['steps']!r}, expected {steps}")
+    _require_of_method(method, theirs, settings)
     size = guidance.get("step_size")
     if size != theirs.get("step_size", size):
         raise ValueError(f"its guidance.step_size is {size!r}, expected {theirs['step_size']!r}")
@@ -473,6 +529,19 @@ def _require_of_cell(
         )
     if settings.get("reward", reward) != reward:
         raise ValueError(f"its settings.reward is {settings['reward']!r:.40}, expected {reward!r}")
+
+
+def _require_of_method(method: str, shared: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless settings are those of a method: a weight goes by its name, and the
+    others have that of the run. `shared` is the guidance of the run.
+    """
+    ours = "entrgi" if method == "damped" else method
+    weight = settings.get("guidance", {}).get("weight", ours)
+    expected = shared.get("weight", weight) if method in UNGUIDED else ours
+    if weight != expected:
+        raise ValueError(f"its guidance.weight is {weight!r:.40}, expected {expected!r:.40}")
+    if method in RIVALS and "options" not in settings:
+        raise ValueError(f"it has no settings.options, with which {method} answers")
 
 
 def require_judge(declaration: Mapping[str, Any]) -> None:

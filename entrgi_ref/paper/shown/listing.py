@@ -10,14 +10,13 @@ from pathlib import Path
 from ...watching import printable
 from ..declared.experiments import EXPERIMENTS
 from ..run.records import (
-    asked_of,
     earlier_layout,
     judges_of,
     read_by_key,
     read_experiment,
     read_records,
 )
-from ..run.required import Record
+from ..run.required import Record, asked_of
 from .summary import JudgedBy
 
 

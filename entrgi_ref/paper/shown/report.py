@@ -16,8 +16,8 @@ from ...commands.shown import as_csv, counted
 from ..declared.experiments import EXPERIMENTS, RIVALS, label_of
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
-from ..run.records import asked_of, earlier_layout, key_of
-from ..run.required import require_captioned
+from ..run.records import earlier_layout, key_of
+from ..run.required import asked_of, require_captioned
 from . import figures
 from .captions import caption
 from .comparable import differences

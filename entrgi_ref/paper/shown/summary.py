@@ -29,7 +29,7 @@ from ..run.records import (
     read_judge,
     read_records,
 )
-from ..run.required import Record, require_own
+from ..run.required import Record
 from .paired import Compared, Difference, Place, paired
 
 
@@ -161,16 +161,7 @@ class Run:
         declaration, judges = read_experiment(folder), judges_of(folder)
         keep = _all if whole else _with_texts if judges else _numbers
 
-        def own(record: Record) -> Record:
-            try:
-                require_own(declaration, record)
-            except ValueError as error:
-                raise ValueError(
-                    f"out: {folder} has a record that is not its own: {error}"
-                ) from error
-            return keep(record)
-
-        by_key = read_by_key(folder, keep=own)
+        by_key = read_by_key(folder, keep=keep)
         records = [by_key[key] for key in sorted(by_key)]
         answers = [record for record in records if record["status"] == "ok"]
         run = declaration["fingerprint"]
