@@ -9,6 +9,7 @@ import shutil
 import pytest
 from paper_runs import tiny_run
 
+from checkpoints import DREAM, REWARD
 from corpus import VALUES, command, tree
 from entrgi_ref.paper.__main__ import main
 from entrgi_ref.paper.run.records import fingerprint, read_records
@@ -248,6 +249,42 @@ def test_a_run_was_asked_for_a_prompt_or_more(count, made, tmp_path, without_fig
         code, _, error = command(main, one, folder)
         reason = f"its asked[0].prompts.digits is {count}, expected 1 or more"
         assert (code, "run.json" in error, reason in error) == (2, True, True), (one, error)
+
+
+def begin(folder, tmp_path, *more, act="run"):
+    """A run, or the same again, on the tiny checkpoints."""
+    (tmp_path / "b.jsonl").write_text('{"prompt": "hello"}\n{"prompt": "bye"}\n')
+    small = ("--new-tokens", 2, "--denoising-steps", 2, "--trajectories", 1, "--prompts", 2)
+    networks = ("--dream", DREAM, "--reward", REWARD, "--device", "cpu", "--seeds", 1)
+    return command(
+        *(main, act, "main", *networks, *small, "--methods", "bon", "--out", folder),
+        *("--benchmark", tmp_path / "b.jsonl", *more),
+    )
+
+
+PROMPTS = {
+    "another text": lambda records: [{**r, "prompt": r["prompt"] + "!"} for r in records],
+    "another index": lambda records: [{**r, "idx": 1 - r["idx"]} for r in records],
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_records_of_other_prompts_are_none_that_are_done(name, tmp_path):
+    folder = tmp_path / "run"
+    assert begin(folder, tmp_path)[0] == 0
+    (file,) = folder.glob("records/*")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    edited_lines = PROMPTS[name](lines)
+    file.write_text("".join(json.dumps(line) + "\n" for line in edited_lines))
+    reason = f"its prompt is {edited_lines[0]['prompt']!r}, expected "
+    for act in ("run", "plan"):
+        code, _, error = begin(folder, tmp_path, act=act)
+        assert code == 2
+        assert error.startswith(f"error: out: {file}, line 1: {reason}")
+        assert error.endswith("; delete the line or move the file elsewhere, and run it again")
+    file.rename(tmp_path / "aside.jsonl")
+    assert begin(folder, tmp_path)[0] == 0
+    assert [r["prompt"] for r in read_records(folder)] == [line["prompt"] for line in lines]
 
 
 HOSTILE = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -138,6 +138,25 @@ class Plan:
             "batch_size": "auto" if self.batch_size is None else self.batch_size,
             **testbed.declaration,
         }
+
+
+def prompts_of(testbed: Testbed) -> Callable[[Mapping[str, Any]], str | None]:
+    """The question which prompt a record of this testbed is of; None of a benchmark or an index
+    that it does not have.
+    """
+    benchmarks = {benchmark.name: benchmark for benchmark in testbed.benchmarks}
+
+    @cache
+    def drawn(name: str, seed: int) -> list[str]:
+        return benchmarks[name].drawn(seed, len(benchmarks[name].prompts))
+
+    def prompt(record: Mapping[str, Any]) -> str | None:
+        if record["benchmark"] not in benchmarks:
+            return None
+        prompts, idx = drawn(record["benchmark"], record["seed"]), record["idx"]
+        return prompts[idx] if idx < len(prompts) else None
+
+    return prompt
 
 
 def _batch_size(given: str | int) -> int:

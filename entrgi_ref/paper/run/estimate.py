@@ -15,11 +15,11 @@ from ...commands.shown import counted
 from ...config import SamplingConfig
 from ...denoising import generate
 from ..declared.costs import gradient_steps_of
-from ..declared.plan import Plan
+from ..declared.plan import Plan, prompts_of
 from ..declared.testbed import Testbed
 from .batches import batches, empty_cache
 from .folder import require_same_weights
-from .records import key_of, read_declaration, read_records, require_same
+from .records import key_of, of_run, read_declaration, read_records, require_same
 
 
 def estimate(plan: Plan, testbed: Testbed, out: Path, *, retry_failed: bool = False) -> str:
@@ -37,7 +37,7 @@ def estimate(plan: Plan, testbed: Testbed, out: Path, *, retry_failed: bool = Fa
         require_same(out, plan.declaration(testbed))
         asked = read_declaration(out).get("asked", [])
         require_same_weights(out, asked, plan.asked(testbed))
-        there = read_records(out)
+        there = read_records(out, of_run(out, prompts_of(testbed)))
         done = {key_of(r) for r in there if not (retry_failed and r["status"] == "failed")}
     todo = [batch for batch in batches(plan, testbed) if not done.issuperset(batch.keys)]
     if not todo:

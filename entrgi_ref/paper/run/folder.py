@@ -25,6 +25,7 @@ from .agreement import Agreement
 from .records import (
     JUDGES,
     Key,
+    PromptOf,
     bad_line,
     declared,
     differing,
@@ -62,6 +63,7 @@ class RunFolder:
         retry_failed: bool = False,
         other_version: bool = False,
         require: Require | None = None,
+        prompt: PromptOf | None = None,
     ):
         """Open `path`, or make it.
 
@@ -70,7 +72,7 @@ class RunFolder:
         `ValueError` if the folder holds another run, with the fields that differ, or answers of
         another weight function of yours by the name of one that is asked for; if it was made
         with other versions, unless `other_version` is allowed; if a line of it is no record that
-        passes `require`, by default `of_run`; or if it cannot be written to.
+        passes `require`, by default `of_run` with `prompt`; or if it cannot be written to.
         """
         self.path = path
         self.fingerprint = fingerprint(declaration)
@@ -79,7 +81,7 @@ class RunFolder:
             with self.lock("declaration", wait=True):
                 files = files_of(path)  # first: nothing is declared where records cannot be read
                 _declare(path / "run.json", declaration, asked or {}, other_version)
-                self._require = require or of_run(path)
+                self._require = require or of_run(path, prompt)
                 for file in files:
                     self._mend(file)
             name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"

@@ -27,6 +27,7 @@ from ...checks import DoubleKeyError, without_doubles
 from .agreement import Agreement
 from .required import (
     AskedFor,
+    OtherPromptError,
     OtherRunError,
     Record,
     Require,
@@ -37,6 +38,7 @@ from .required import (
     require_judge,
     require_judgement,
     require_own,
+    require_prompt,
 )
 
 JUDGES = "judges"
@@ -44,6 +46,9 @@ JUDGES = "judges"
 
 Key = tuple[str, str, str, str, int, int]
 """Experiment, benchmark, method, variant, seed, index of the prompt."""
+
+PromptOf = Callable[[Record], str | None]
+"""The question which prompt a record must be of; None where nobody knows."""
 
 
 def key_of(record: Mapping[str, Any]) -> Key:
@@ -108,6 +113,11 @@ def line_of(record: Record) -> bytes:
 
 def bad_line(file: Path, number: int, reason: object) -> ValueError:
     """The error of a line that is no record of the run."""
+    if isinstance(reason, OtherPromptError):  # `repair` would find nothing
+        return ValueError(
+            f"out: {file}, line {number}: {reason}; delete the line or move the file elsewhere, "
+            "and run it again"
+        )
     folder = file.parent.parent
     run = run_of(folder)
     return ValueError(
@@ -125,8 +135,10 @@ def run_of(folder: Path) -> Path:
 # Reading
 
 
-def of_run(path: Path) -> Require:
-    """What a line with answers must pass to be of the run in a folder, whoever reads it."""
+def of_run(path: Path, prompt: PromptOf | None = None) -> Require:
+    """What a line with answers must pass to be of the run in a folder, whoever reads it. Who has
+    its benchmarks says by `prompt` which one a record is of.
+    """
     declaration = read_declaration(path)
     asked = _asked_for(path, declaration)
     experiment = _is_experiment(declaration)
@@ -140,6 +152,8 @@ def of_run(path: Path) -> Require:
             require_asked_for(_asked_for(path, read_declaration(path)), record)
         if experiment:
             require_own(declaration, record)
+        if prompt is not None:
+            require_prompt(prompt(record), record)
 
     return require
 

@@ -33,6 +33,10 @@ class OtherRunError(ValueError):
     """
 
 
+class OtherPromptError(ValueError):
+    """A record is of another prompt than its benchmark has: only who has that can know."""
+
+
 WORDS = {str: "a text", int: "an integer", float: "a number", dict: "an object", list: "a list"}
 LARGEST = 1e100
 """Of numbers: sums of their squares are numbers too."""
@@ -469,6 +473,17 @@ def require_asked_for(asked: AskedFor, record: Record) -> None:
     if idx >= asked.cells[cell]:
         count = asked.cells[cell]
         raise OtherRunError(f"its idx is {idx}, expected one below {count}: as many were asked for")
+
+
+def require_prompt(prompt: str | None, record: Record) -> None:
+    """Raise `OtherPromptError` unless a record is of a prompt of its benchmark; of None nobody
+    knows.
+    """
+    if prompt is not None and record["prompt"] != prompt:
+        raise OtherPromptError(
+            f"its prompt is {record['prompt']!r:.60}, expected {prompt!r:.60}, which its benchmark "
+            "has there"
+        )
 
 
 UNVARIED = (

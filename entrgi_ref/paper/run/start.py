@@ -16,7 +16,7 @@ from ...commands.options import stopping
 from ...commands.progress import Progress, quiet
 from ...watching import printable
 from ..declared.benchmarks import HUB
-from ..declared.plan import Plan
+from ..declared.plan import Plan, prompts_of
 from ..declared.testbed import Testbed
 from .batches import batches
 from .cluster import Actors, Cluster
@@ -136,6 +136,7 @@ def run(
             asked=plan.asked(testbed),
             retry_failed=retry_failed,
             other_version=other_version,
+            prompt=prompts_of(testbed),
         )
         written = folder.done  # which grows with each record
         try:
