@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ OPEN = "fd"
 """The folder of what the shell has opened, as for `--from <(...)`: such a pipe has its writer."""
 MOST_LINES = 2**16
 """Of prompts: all are looked at before the first is answered."""
+MOST_BYTES = 4 * LONGEST_LINE
+"""Of `LONGEST_LINE` characters."""
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 """With which some programs begin a file."""
 
@@ -93,7 +96,11 @@ def _of_file(file: str) -> list[Asked]:
 def _standard_input() -> list[Asked]:
     if sys.stdin is None:  # as under some daemons
         raise ValueError("prompt: standard input is closed, expected a prompt in each line of it")
-    text = sys.stdin.read(LONGEST_LINE + 1)
+    buffer = getattr(sys.stdin, "buffer", None)
+    if buffer is None:  # something else has been put in its place
+        text = sys.stdin.read(LONGEST_LINE + 1)
+    else:
+        text = _decoded(buffer.read(MOST_BYTES + 1), sys.stdin.encoding)
     if len(text) > LONGEST_LINE:
         raise ValueError(f"prompt: standard input has more than {LONGEST_LINE} characters")
     lines = text.lstrip(BOM).removesuffix("\n").replace("\r\n", "\n").split("\n")
@@ -101,13 +108,27 @@ def _standard_input() -> list[Asked]:
     return _lines(lines, "standard input")
 
 
-def _require_few(lines: Sequence[str], source: str) -> None:
+def _decoded(data: bytes, encoding: str) -> str:
+    """The text of standard input, without half a character where it has been cut."""
+    whole = len(data) <= MOST_BYTES
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(data, whole)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        name = encoding.upper()
+        raise ValueError(f"prompt: standard input is not {name}, in line {line}") from error
+
+
+def _require_few(lines: Sequence[object], source: str) -> None:
     if len(lines) > MOST_LINES:
         raise ValueError(f"prompt: {source} has more than {MOST_LINES} lines, expected fewer")
 
 
 def _lines(lines: Sequence[str], source: str) -> list[Asked]:
-    found = [Asked(line.strip()) for line in lines if line.strip()]
+    # CR alone ends a line, too: of standard input Python itself may make LF of it.
+    parts = [part.strip() for line in lines for part in line.split("\r")]
+    found = [Asked(part) for part in parts if part]
+    _require_few(found, source)
     if not found:
         raise ValueError(f"prompt: {source} is empty, expected a prompt in each line")
     return found

@@ -87,6 +87,16 @@ def _umask() -> int:
     return mask
 
 
+def require_readable(name: str, file: Path) -> None:
+    """Raise `ValueError` unless there is a file, which a folder, a pipe or a device is not."""
+    if file.is_dir():
+        raise ValueError(f"{name}: {file} is a folder, expected a file")
+    if not file.exists():
+        raise ValueError(f"{name}: there is no file {file}")
+    if not file.is_file():
+        raise ValueError(f"{name}: {file} is no file that can be read")
+
+
 def require_file(name: str, file: Path) -> None:
     """Raise `ValueError` unless a file can be put there, as far as its name says."""
     if len(os.fsencode(file.name)) > LONGEST_NAME:

@@ -311,17 +311,22 @@ def given(context: typer.Context, name: str) -> bool:
 
 PATHS = ("--out", "--to", "--table", "--json", "--unit-tests")
 """The options that take a file or a folder."""
+MODELS = ("--denoiser", "--dream", "--reward", "--reward-adapter", "--model")
+NEVER_EMPTY = {
+    **dict.fromkeys(PATHS, "a path (. is the current folder)"),
+    **dict.fromkeys(MODELS, "a folder, or an id on the hub"),
+    **dict.fromkeys(("--methods", "--method"), "names with commas"),
+}
+"""Option -> what it takes."""
 
 
 def require_paths(words: Sequence[str]) -> None:
-    """Raise `ValueError` for a path that is empty, as of a variable that is not set: it would be
-    the current folder.
+    """Raise `ValueError` for a path or name that is empty, as of a variable that is not set: it
+    would be the current folder, or the default.
     """
-    for option in PATHS:
+    for option, expected in NEVER_EMPTY.items():
         if f"{option}=" in words or (option, "") in pairwise(words):
-            raise ValueError(
-                f"{option.lstrip('-')}: got '', expected a path (. is the current folder)"
-            )
+            raise ValueError(f"{option.lstrip('-')}: got '', expected {expected}")
 
 
 STOPPED = 130

@@ -1,7 +1,9 @@
 """Command lines with values that are none, odd paths, and files that are no benchmarks."""
 
+import io
 import json
 import os
+from pathlib import Path
 
 import pytest
 from paper_runs import tiny_run
@@ -12,6 +14,9 @@ import toy.__main__ as toy
 from checkpoints import DREAM, REWARD
 from corpus import TEXTS, command, tree
 from entrgi_ref.commands import options, shown
+from entrgi_ref.commands.asked import asked
+from entrgi_ref.paper.judged.backends import examine_judge
+from entrgi_ref.paper.judged.judge import read_unit_tests
 from entrgi_ref.paper.measured import command as measured
 
 NETWORKS = ("--dream", DREAM, "--reward", REWARD, "--device", "cpu", "--trajectories", "1")
@@ -219,6 +224,66 @@ def test_what_never_ends_is_not_read_to_its_end():
         assert reason in error
 
 
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        *((o, "a folder, or an id on the hub") for o in ("--denoiser", "--dream", "--reward")),
+        *((o, "a folder, or an id on the hub") for o in ("--reward-adapter", "--model")),
+        *((o, "names with commas") for o in ("--method", "--methods")),
+    ],
+)
+def test_an_empty_word_is_not_taken_for_the_default(option, expected, tmp_path):
+    """Such as a variable of the shell that is not set."""
+    for main in (answers.main, paper.main, toy.main):
+        for words in ((option, ""), (f"{option}=",)):
+            code, _, error = command(main, "run", "main", *words)
+            assert (code, error) == (2, f"error: {option[2:]}: got '', expected {expected}")
+    assert not tree(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("contents", "encoding", "expected"),
+    [
+        (b"\xe9\n", "utf-8", "standard input is not UTF-8, in line 1"),
+        (b"a\n" * 9000 + b"\xff\n", "utf-8", "standard input is not UTF-8, in line 9001"),
+        (b"a\n\xff\n", "ascii", "standard input is not ASCII, in line 2"),
+        ("é\n".encode("latin-1"), "latin-1", ["é"]),
+        (b"\xef\xbb\xbfhello\rbye\r", "utf-8", ["hello", "bye"]),
+        (b"a\r\nb\r\n", "utf-8", ["a", "b"]),
+        (b"x" * (2**26 + 1), "utf-8", "standard input has more than 16777216 characters"),
+    ],
+    ids=["first", "later", "ascii", "latin", "CR", "CRLF", "long"],
+)
+def test_the_bytes_of_standard_input(contents, encoding, expected, monkeypatch, tmp_path):
+    """As a file with the same bytes, where that is one."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(contents), encoding))
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=f"^prompt: {expected}$"):
+            asked(["-"], None, [])
+        return
+    assert [one.prompt for one in asked(["-"], None, [])] == expected
+    if encoding == "utf-8":
+        (tmp_path / "p.txt").write_bytes(contents)
+        assert [one.prompt for one in asked([], str(tmp_path / "p.txt"), [])] == expected
+
+
+def test_criteria_that_are_in_no_file_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in (
+        (tmp_path, "is a folder, expected a file"),
+        (tmp_path / "pipe", "is no file that can be read"),
+        ("/dev/null", "is no file that can be read"),
+    ):
+        with pytest.raises(ValueError, match=f"^unit_tests: {name} {reason}$"):
+            read_unit_tests(Path(name))
+
+
+@pytest.mark.parametrize("backend", ["transformers", "lmunit"])
+def test_a_judge_takes_one_gpu_or_more(backend):
+    with pytest.raises(ValueError, match=r"^gpus: got -1, expected"):
+        examine_judge(backend, "none", "cpu", "auto", 1, -1)
+
+
 BENCHMARKS = {
     "lists": (b"[" * 100_000, "not JSON"),
     "a list": (b'{"prompt": [1]}', "has no text"),
@@ -264,10 +329,13 @@ def test_benchmarks_of_other_kinds_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "two\nlines.jsonl").write_text('{"prompt": "x"}')
+    (tmp_path / f"{'x' * 240}.jsonl").write_text('{"prompt": "x"}')
     (tmp_path / "bytes.parquet").write_bytes(b"PAR1" + bytes(range(256)) + b"PAR1")
     for name, reason in (
-        ("pipe.jsonl", "there is no file"),
-        ("folder.jsonl", "there is no file"),
+        ("pipe.jsonl", "pipe.jsonl is no file that can be read"),
+        ("folder.jsonl", "folder.jsonl is a folder, expected a file"),
+        ("none.jsonl", "there is no file none.jsonl"),
+        (f"{'x' * 240}.jsonl", "expected a name of at most 100 bytes"),
         ("two\nlines.jsonl", "characters that are not seen"),
         ("bytes.parquet", "no parquet file"),
     ):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ... import checks
-from ...commands.files import read_lines
+from ...commands.files import read_lines, require_readable
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ HUB = {
 
 MOST = 64
 """Benchmarks of a run: each has a panel in its figures, and they are drawn in seconds."""
+
+LONGEST_NAME = 100
+"""Bytes of a benchmark's name: files of an export have it in theirs, beside other names."""
 
 FIELDS = ("prompt", "question")
 """Where a local file may hold the prompt."""
@@ -76,10 +79,13 @@ def load(name: str, pinned: Mapping[str, str] | None = None) -> Benchmark:
 
 
 def _from_file(path: Path) -> Benchmark:
-    if not path.is_file():
-        raise ValueError(f"benchmark: there is no file {path}")
+    require_readable("benchmark", path)
     if not checks.is_name(path.stem):
         raise ValueError(f"benchmark: {path.name!r} has characters that are not seen in its name")
+    if len(path.stem.encode()) > LONGEST_NAME:
+        raise ValueError(
+            f"benchmark: got {path.name!r:.60}, expected a name of at most {LONGEST_NAME} bytes"
+        )
     rows = _json_lines(path) if path.suffix == ".jsonl" else _parquet(path)
     prompts = tuple(_prompt(row, path, number) for number, row in enumerate(rows, 1))
     if not prompts:

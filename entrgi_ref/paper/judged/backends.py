@@ -29,6 +29,7 @@ def examine_judge(
     """Look at a judge, by the name of its backend, without loading its weights."""
     checks.choice("backend", backend, BACKENDS)
     checks.integer("batch_size", batch_size, minimum=1)
+    checks.integer("gpus", gpus, minimum=1)
     if backend == "lmunit":
         return LMUnitJudge.examine(model, gpus)
     return TransformersJudge.examine(model, device, dtype, batch_size)
@@ -159,7 +160,6 @@ class LMUnitJudge:
             ) from error
         from ...models import checkpoints
 
-        checks.integer("gpus", gpus, minimum=1)
         parameters = SamplingParams(temperature=0.0, max_tokens=NEW_TOKENS, logprobs=20)
         declaration = {"backend": "lmunit", "model": checkpoints.identity(model)}
         folder = checkpoints.locate(model)

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from ...commands.files import require_readable
 from ..declared.benchmarks import read_text
 
 UNIT_TESTS = (
@@ -97,8 +98,7 @@ def read_unit_tests(file: Path | None) -> tuple[str, ...]:
     """The tests of a file, one per line; ours without one."""
     if file is None:
         return UNIT_TESTS
-    if not file.is_file():
-        raise ValueError(f"unit_tests: there is no file {file}")
+    require_readable("unit_tests", file)
     lines = islice(read_text("unit_tests", file), MOST_TESTS + 1)
     tests = tuple(line.strip() for line in lines)
     if len(tests) > MOST_TESTS:
