@@ -1453,6 +1453,13 @@ def test_one_process_announces(monkeypatch, capsys, rank, heard):
     assert capsys.readouterr() == ("", heard)
 
 
+@pytest.mark.parametrize("found", ["", "x", "-1", "²", "1" * 5000])
+def test_the_number_of_a_process_is_one(monkeypatch, found):
+    monkeypatch.setenv("RANK", found)
+    with pytest.raises(ValueError, match=r"^RANK: got '[^ ]{0,40} in the environment, expected a"):
+        start.rank()
+
+
 def test_a_run_remembers_the_commits_of_all_its_models(tmp_path):
     assert start.pinned_models(tmp_path) == {}
     parts = [{"name": "o/part", "commit": "c", "weight": 1.0}, {"name": "p", "weight": 2.0}]

@@ -1478,6 +1478,14 @@ def test_what_is_called_like_the_papers_judge_is_not_it(tmp_path, model):
     assert (judge.name, judge.is_the_papers) == (published.LMUNIT.rsplit("/")[-1], False)
 
 
+def test_a_judges_name_moves_no_cursor(tmp_path):
+    folder = folder_of(tmp_path, [record("own", "bon", 1, 0, [1.0])])
+    judge_of(folder, "one", [], model={"name": "a/b\x1b[2J", "commit": "\a"}, unit_tests=["x\r"])
+    (judge,) = Run.read(folder).judges
+    assert (judge.name, judge.model) == ("b\ufffd[2J", "a/b\ufffd[2J@\ufffd")
+    assert report._unit_tests(judge) == "1 unit tests of its own: “x\ufffd”"
+
+
 def test_a_criterion_that_counts_twice_is_none_of_the_papers():
     judge = judged_by("LMUnit", {}, tests=(*UNIT_TESTS, UNIT_TESTS[0]))
     assert not judge.is_the_papers

@@ -1,6 +1,7 @@
 """Run folders that somebody edited: each command that reads them, on each field."""
 
 import copy
+import hashlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from entrgi_ref.paper.run.required import require_experiment, require_judge
 from entrgi_ref.paper.shown import figures
 from entrgi_ref.paper.shown.tables import Table
 
+LOCK = f"claims/{hashlib.blake2b(b'declaration', digest_size=12).hexdigest()}"
 COMMANDS = ("list", "report", "browse", "export", "repair")
 
 
@@ -384,6 +386,35 @@ def test_records_that_are_no_folder_are_refused(made, tmp_path, without_figures)
     for one in ("report", "repair"):
         code, _, error = command(main, one, folder)
         assert (code, "records is no folder" in error) == (2, True), one
+
+
+IN_THE_WAY = {
+    "a file for the records": ("records", lambda path: path.write_text("")),
+    "a file for the locks": ("claims", lambda path: path.write_text("")),
+    "a folder for a lock": (LOCK, lambda path: path.mkdir(parents=True)),
+    "a link for a lock": (LOCK, lambda path: (path.parent.mkdir(), path.symlink_to("x"))),
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_what_is_in_the_way_is_named(name, made, tmp_path):
+    """And nothing is said of a disk that is full."""
+    folder = write(tmp_path / "run", *made)
+    place, put_there = IN_THE_WAY[name]
+    if (folder / place).is_dir():
+        shutil.rmtree(folder / place)
+    put_there(folder / place)
+    reason = f"out: cannot write to {folder}: {folder / place} is in the way ("
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}.*; move it elsewhere$"):
+        tiny_run(folder, asked=True, prompts=2)
+
+
+def test_a_name_is_as_long_as_a_file_can_be_called(made, tmp_path, without_figures):
+    declaration, records = made
+    folder = write(tmp_path / "run", declaration, [*records, {**records[0], "method": "x" * 5000}])
+    code, _, error = command(main, "report", folder)
+    assert (code, "line 5: its method is 'xxx" in error) == (2, True)
+    assert "expected a name of at most 200 bytes; python -m" in error
 
 
 @pytest.mark.parametrize("name", NO_FILES)

@@ -28,6 +28,9 @@ GUIDED = ("expectation", "aps", "entrgi")
 MAIN = "main"
 ALL_REWARDS = "all"
 
+LONGEST_NAME = 200
+"""Bytes of what names something in records."""
+
 GRADIENT_STEPS = (1, 2, 3, 4, 6, 8)
 """M in the experiment `gradient-steps`. The paper's own values were not available."""
 

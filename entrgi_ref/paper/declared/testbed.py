@@ -15,6 +15,7 @@ from ...commands.pairs import SKYWORK
 from ...protocols import Denoiser, Reward
 from .benchmarks import Benchmark
 from .costs import Costs
+from .experiments import LONGEST_NAME
 
 if TYPE_CHECKING:
     import torch
@@ -284,6 +285,10 @@ def reward_paths(given: Sequence[str]) -> dict[str, str]:
         if not checks.is_name(name):  # files and tables of the results are named by it
             raise ValueError(
                 f"reward: got the name {name!r:.60} in {one!r:.60}, expected one without /"
+            )
+        if len(name.encode()) > LONGEST_NAME:
+            raise ValueError(
+                f"reward: got the name {name!r:.60}, expected one of at most {LONGEST_NAME} bytes"
             )
         if name in paths:
             raise ValueError(f"reward: {name!r} is given twice; name them by NAME=PATH")

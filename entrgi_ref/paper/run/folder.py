@@ -6,6 +6,7 @@ holds its lock. The system drops a lock when its holder dies, so that nothing ha
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -171,12 +172,21 @@ class RunFolder:
             os.fsync(lines.fileno())
 
 
+IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ELOOP)
+"""Errors of a name where there is something else than a file or folder of the run."""
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Make what the system says of a full or broken disk an error for people."""
     try:
         yield
     except OSError as error:
+        if error.errno in IN_THE_WAY and error.filename is not None:
+            raise ValueError(
+                f"out: cannot write to {path}: {error.filename} is in the way ({error.strerror}); "
+                "move it elsewhere"
+            ) from error
         raise ValueError(
             f"out: cannot write to {path}: {error}; what was written before is complete, and the "
             "same command goes on from there"

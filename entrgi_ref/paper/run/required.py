@@ -16,7 +16,7 @@ from typing import Any
 
 from ... import checks
 from ..declared import benchmarks
-from ..declared.experiments import EXPERIMENTS, RIVALS
+from ..declared.experiments import EXPERIMENTS, LONGEST_NAME, RIVALS
 
 Record = dict[str, Any]
 Require = Callable[[Record], None]
@@ -59,6 +59,10 @@ def require_names(content: Mapping[str, Any], fields: tuple[str, ...]) -> None:
             if not checks.is_name(name):
                 raise ValueError(
                     f"its {field} is {name!r:.40}, expected a name without / and control characters"
+                )
+            if len(name.encode()) > LONGEST_NAME:
+                raise ValueError(
+                    f"its {field} is {name!r:.40}, expected a name of at most {LONGEST_NAME} bytes"
                 )
 
 

@@ -32,9 +32,9 @@ def rank() -> int:
 
 def _number(variable: str) -> int:
     found = os.environ.get(variable, "0")
-    if not (found.isascii() and found.isdigit()):
+    if not re.fullmatch("[0-9]{1,9}", found):
         raise ValueError(
-            f"{variable}: got {found!r} in the environment, expected a number of a process"
+            f"{variable}: got {found!r:.40} in the environment, expected a number of a process"
         )
     return int(found)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from ...checks import choice
 from ...commands.files import require_writable, write_text
 from ...commands.shown import as_csv, counted
+from ...watching import printable
 from ..declared.experiments import EXPERIMENTS, RIVALS, label_of
 from ..declared.published import published
 from ..judged.judge import UNIT_TESTS
@@ -267,7 +268,7 @@ def _judges(run: Run) -> Iterator[str]:
 def _unit_tests(judge: JudgedBy) -> str:
     if judge.unit_tests == UNIT_TESTS:
         return f"the package's {len(UNIT_TESTS)} unit tests"
-    listed = "; ".join(f"“{test}”" for test in judge.unit_tests)
+    listed = "; ".join(f"“{printable(test)}”" for test in judge.unit_tests)
     return f"{len(judge.unit_tests)} unit tests of its own: {listed}"
 
 

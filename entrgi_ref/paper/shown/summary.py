@@ -14,6 +14,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from ...watching import printable
 from ..declared.experiments import in_order
 from ..declared.published import LMUNIT
 from ..judged.judge import UNIT_TESTS
@@ -73,8 +74,8 @@ class JudgedBy:
         without, replies = without_digit(found)
         model, commit = str(declaration["model"]["name"]), declaration["model"].get("commit")
         return cls(
-            name="LMUnit" if model == LMUNIT else model.rsplit("/", 1)[-1],
-            model=model if commit is None else f"{model}@{commit}",
+            name="LMUnit" if model == LMUNIT else printable(model.rsplit("/", 1)[-1]),
+            model=printable(model if commit is None else f"{model}@{commit}"),
             backend=str(declaration["backend"]),
             unit_tests=tuple(declaration["unit_tests"]),
             scores={key_of(r): r["score"] for r in found if r["status"] == "ok"},
