@@ -85,7 +85,8 @@ def parsed(line: bytes, expected: str | None, require: Require) -> tuple[Key, Re
     `expected` is the fingerprint of the run that it must be of.
     """
     try:
-        record = _object(json.loads(line, object_pairs_hook=without_doubles))
+        text = line.decode(json.detect_encoding(line), "surrogatepass")  # as `json.loads` does
+        record = _object(_DECODER.decode(text))
     except DoubleKeyError:
         raise
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -97,6 +98,10 @@ def parsed(line: bytes, expected: str | None, require: Require) -> tuple[Key, Re
         )
     require(record)
     return key_of(record), record
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=without_doubles)
+"""One for all lines: to make it takes as long as to read a short one."""
 
 
 def _object(found: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -56,14 +56,16 @@ def require_names(content: Mapping[str, Any], fields: tuple[str, ...]) -> None:
     for field in fields:
         value = content.get(field, "-")
         for name in value if isinstance(value, Mapping) else [value]:
-            if not checks.is_name(name):
-                raise ValueError(
-                    f"its {field} is {name!r:.40}, expected a name without / and control characters"
-                )
-            if len(name.encode()) > LONGEST_NAME:
-                raise ValueError(
-                    f"its {field} is {name!r:.40}, expected a name of at most {LONGEST_NAME} bytes"
-                )
+            if expected := _no_name(name):
+                raise ValueError(f"its {field} is {name!r:.40}, expected a name {expected}")
+
+
+@cache
+def _no_name(name: str) -> str | None:
+    """What a text lacks to be a name, if it is none."""
+    if not checks.is_name(name):
+        return "without / and control characters"
+    return None if len(name.encode()) <= LONGEST_NAME else f"of at most {LONGEST_NAME} bytes"
 
 
 def require(value: Any, kind: Kind, name: str) -> None:
@@ -110,6 +112,8 @@ def fits(kind: Kind) -> Callable[[Any], bool]:
     if isinstance(kind, tuple):
         (inner,) = map(fits, kind)
         return lambda value: value is None or inner(value)
+    if isinstance(kind, list) and kind[0] in (int, float, str):
+        return partial(_are_all, kind[0])
     if isinstance(kind, list):
         (inner,) = map(fits, kind)
         return lambda value: type(value) is list and all(map(inner, value))
@@ -136,6 +140,22 @@ def fits(kind: Kind) -> Callable[[Any], bool]:
     if kind is int:
         return _is_integer
     return lambda value: type(value) is kind
+
+
+def _are_all(kind: type, value: Any) -> bool:
+    """Whether that is a list of such values, asked of all of them together."""
+    if type(value) is not list:
+        return False
+    if not value:
+        return True
+    kinds = {int, float} if kind is float else {kind}
+    if not kinds.issuperset(map(type, value)):
+        return False
+    if kind is str:
+        return True
+    most = LARGEST if kind is float else LARGEST_INTEGER
+    # Beside nan the least and the largest say nothing, but the sum is nan.
+    return -most <= min(value) and max(value) <= most and sum(value) == sum(value)
 
 
 # Records
@@ -263,9 +283,9 @@ def _require_written(written: Mapping[str, Any], answers: int) -> None:
             f"its written.words are of {len(words)} answers and its written.steps of {len(steps)}, "
             f"expected {answers} with as many steps as words"
         )
-    if any(step < 0 for answer in written["steps"] for step in answer):
+    if any(min(answer, default=0) < 0 for answer in written["steps"]):
         raise ValueError("its written.steps hold a negative number, expected indices from 0")
-    if any(step >= MOST_STEPS for answer in written["steps"] for step in answer):
+    if any(max(answer, default=0) >= MOST_STEPS for answer in written["steps"]):
         raise ValueError(f"its written.steps hold an index that is not below {MOST_STEPS}")
 
 
