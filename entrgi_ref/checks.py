@@ -206,7 +206,8 @@ def arguments(
     """
     has("denoiser", denoiser, "a Denoiser", "mask_id", "eos_id", "writable", "encode", "decode")
     may_be_written = denoiser.writable  # type: ignore[attr-defined]
-    width = len(may_be_written) if isinstance(may_be_written, Tensor) else 2**63 - 1
+    flat = isinstance(may_be_written, Tensor) and may_be_written.ndim == 1
+    width = len(may_be_written) if flat else 2**63 - 1
     for field in ("eos_id", "pad_id"):
         if (one := getattr(denoiser, field, None)) is not None:
             integer(f"denoiser.{field}", one, minimum=0, below=width)
@@ -217,9 +218,11 @@ def arguments(
         has("draws", draws, "Draws", "at")
 
 
-def step_draws(value: Any) -> Any:
-    """`value`; `ValueError` unless it draws tokens at a denoising step."""
-    has("draws.at", value, "StepDraws", "hard", "candidates")
+def step_draws(value: Any, config: Any) -> Any:
+    """`value`; `ValueError` unless it draws at a denoising step all that settings ask for."""
+    chance = ("order",) if config.order_temperature else ()
+    chance = ("origin",) if config.order == "origin" else chance
+    has("draws.at", value, "StepDraws", "hard", "candidates", *chance)
     return value
 
 

@@ -92,7 +92,7 @@ def generate(
     for step, guidance in steps:
         masked = response == denoiser.mask_id
         row, position = masked.nonzero(as_tuple=True)
-        chance = checks.step_draws(draws.at(step.index, row, position))
+        chance = checks.step_draws(draws.at(step.index, row, position), config)
         quota = how_many(step, masked, chance, config.order)
         if config.left_to_chance and config.skip_empty_steps and not quota.any():
             continue
@@ -194,7 +194,7 @@ def draw_candidates(
     Drawn from the nucleus of mass `top_p`. Source: seed; nucleus: authors' code.
     """
     probabilities = nucleus(token_distribution(guided_logits, temperature), top_p)
-    tokens = checks.drawn(draw(probabilities), guided_logits, written=True)
+    tokens = checks.drawn(checks.asked("draw", draw, probabilities), guided_logits, written=True)
     return Candidates(tokens, probabilities, guided_logits, logits, temperature)
 
 

@@ -92,7 +92,7 @@ def guide(
     for m in range(steps if len(logits) else 0):
         q = token_distribution(psi, temperature)  # Eq. 1
         soft = soft_embedding(q, reward.embeddings).requires_grad_()  # Eq. 2
-        tokens = checks.drawn(draw(nucleus(q, top_p), m), psi)
+        tokens = checks.drawn(checks.asked("draw", draw, nucleus(q, top_p), m), psi)
         hard = hard_embedding(tokens, reward.embeddings)  # Eq. 3
         w = weight(psi)  # Eq. 4
         mixed = interpolate(soft, hard, w)  # Eq. 5

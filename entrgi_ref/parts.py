@@ -132,7 +132,7 @@ def _read(
     """Eqs. 1 to 4 for some rows: soft and hard embeddings, and the weight."""
     q = token_distribution(psi, temperature)
     soft = soft_embedding(q, embeddings)
-    tokens = checks.drawn(draw(nucleus(q, top_p), m), psi)
+    tokens = checks.drawn(checks.asked("draw", draw, nucleus(q, top_p), m), psi)
     del q  # for the weight makes tables too
     w = weight(psi)
     checks.shape("weight", w, psi.shape[:1], "[n], one number per masked position")

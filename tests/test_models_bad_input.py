@@ -379,7 +379,7 @@ DREAMS = [
     ({"eos_token_id": 7}, {}, r"eos_token_id: got 7 in config\.json, but 380"),
     ({}, {"eos_token": None}, r"eos_token_id: got 380 in config\.json, but the tokenizer has none"),
     ({"tie_word_embeddings": True}, {}, "tie_word_embeddings: got True, but|lm_head"),
-    ({}, {"mask_token": "<|nomask|>"}, "mask token has the id 385, but vocab_size is 385"),
+    ({}, {"mask_token": "<|nomask|>"}, "mask_token: got .* no file of the tokenizer gives an id"),
     ({}, {"chat_template": 5}, "no chat template"),
 ]
 REWARDS = [

@@ -1428,9 +1428,13 @@ class Marked:
     def __init__(self, mask=None, eos=None, pad=None, vocabulary=None):
         self.mask_token_id, self.eos_token_id, self.pad_token_id = mask, eos, pad
         self.vocabulary = vocabulary or {}
+        self.mask_token = "m"
 
     def get_vocab(self):
         return self.vocabulary
+
+    def get_added_vocab(self):
+        return {"[M]": 5}
 
     def convert_ids_to_tokens(self, index):
         return {i: token for token, i in self.vocabulary.items()}.get(index)
@@ -1449,14 +1453,17 @@ def test_where_the_mask_token_is_declared():
     assert _mask_of(Marked(), {"mask_token_id": 5}, llada, here) == 5
     assert _mask_of(Marked(mask=4), {}, llada, here) == 4
     assert _mask_of(Marked(vocabulary={"<|mask|>": 6}), {"mask_token_id": 5}, a2d, here) == 6
-    assert _mask_of(Marked(mask=3, vocabulary={"<|mask|>": 6}), {}, a2d, here) == 3
+    with refused("^mask_token: got 'm' in folder, expected '<|mask|>', that of A2D on Qwen3$"):
+        _mask_of(Marked(mask=3, vocabulary={"<|mask|>": 6}), {}, a2d, here)
     assert _mask_of(Marked(vocabulary={"<M>": 6}), {}, dcoder, here) == 6
     for family, said in ((dream, "tokenizer"), (llada, "configuration")):
         with refused(f"^checkpoint: the {said} of folder has no mask token$"):
             _mask_of(Marked(), {}, family, here)
-    for bad in (-1, True, "3", 3.0):
-        with refused("has no mask token$"):
+    for bad in (-1, True, "3", 3.0, 4):
+        with refused(f"^mask_token_id: got {bad!r}, expected the id of a special token"):
             _mask_of(Marked(), {"mask_token_id": bad}, llada, here)
+    with refused("has no mask token$"):
+        _mask_of(Marked(), {"mask_token_id": 5.0}, llada, here)
     with refused("^model_type: got 'qwen2' with the mask token 'x', expected '<M>', that of open"):
         _mask_of(Marked(mask=1, vocabulary={"x": 1}), {}, dcoder, here)
 

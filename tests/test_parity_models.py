@@ -304,7 +304,8 @@ def test_room_is_for_the_prompt_as_its_familys_template_writes_it(tmp_path):
 
 def test_a_mask_token_beyond_the_table(tmp_path):
     refused(
-        changed_copy("llada-tiny", tmp_path, {"mask_token_id": 400}), "mask token has the id 400"
+        changed_copy("llada-tiny", tmp_path, {"mask_token_id": 400}),
+        "mask_token_id: got 400, expected the id of a special token",
     )
 
 

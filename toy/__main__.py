@@ -38,6 +38,7 @@ from entrgi_ref.commands.options import (
     run_app,
     seed_list,
 )
+from entrgi_ref.commands.shown import is_terminal
 
 from .laboratory import experiment
 from .options import EmbeddingStd, Quick, Reward, Threads, TrainingSeed, bar, load_testbed
@@ -164,7 +165,7 @@ def watch(
     ):
         config = SamplingConfig(guidance, 1, LENGTH, blanks, order=order, seed=seed)
         typer.echo(f"\n{title}: {prompt}\nstep, noise level t, response, R at each gradient step")
-        view = TerminalView(testbed.denoiser, colour=sys.stdout.isatty())
+        view = TerminalView(testbed.denoiser, colour=is_terminal(sys.stdout))
         answer = generate(
             testbed.denoiser, testbed.reward, [prompt], config, start=start, observe=view
         )

@@ -15,7 +15,7 @@ from .files import write_text
 from .memory import memory
 from .own_weights import settings_of
 from .provenance import made_with
-from .shown import Answered, alone, means, side_by_side, write_table
+from .shown import Answered, alone, is_terminal, means, side_by_side, write_table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,10 +164,10 @@ class Answering:
         if watch:
             if len(case.configs) > 1:
                 self._say(f"\n{method}")
-            colour = sys.stdout.isatty()
+            colour = is_terminal(sys.stdout)
             separator = "" if colour else "|"
             observers.append(TerminalView(denoiser, separator=separator, colour=colour))
-        elif sys.stderr.isatty():
+        elif is_terminal(sys.stderr):
             observers.append(
                 lambda step: typer.echo(
                     f"\r{method}: denoising step {step.step + 1} of {config.denoising_steps}",

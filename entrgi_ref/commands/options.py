@@ -367,6 +367,8 @@ def run_app(app: typer.Typer, kept: str = "nothing new has been written") -> Non
     Ctrl-C is one line and exit code 130; `kept` is what it says where the command does not know.
     """
     warnings.formatwarning = lambda message, *_, **__: f"warning: {_shown(str(message))}\n"
+    if hasattr(sys.stdout, "reconfigure") and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # answers are not lost for one letter
     try:
         require_paths(sys.argv[1:])
         code = app(standalone_mode=False)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .shown import is_terminal
+
 Record = dict[str, Any]
 
 
@@ -21,7 +23,7 @@ class Progress:
 
     def __init__(self, total: int, done: Callable[[], int], loud: bool):
         """`done` counts what all processes together have done."""
-        self.live = loud and sys.stderr.isatty()
+        self.live = loud and is_terminal(sys.stderr)
         self.loud, self.total, self.done = loud, total, done
         self.before = self.reached = done()
         self.cell: tuple[Any, ...] | None = None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import realpath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from .files import require_file, write_text
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 WIDTH = 90
 """Letters of an answer in a line."""
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether what is written there is seen on a terminal; None is one that has been closed."""
+    return stream is not None and stream.isatty()
 
 
 def counted(number: int, noun: str, most: int | None = None) -> str:

@@ -35,7 +35,7 @@ def expanded(path: str | Path) -> Path:
     """A path whose `~` is the home folder. `ValueError` if it is that of a user who has none, or if
     no file can have such a name.
     """
-    if not isinstance(path, str | Path):
+    if not isinstance(path, str | Path) or not str(path):
         raise ValueError(
             f"checkpoint: got {checks.shown(path, 60)}, expected a folder or an id on the hub"
         )
@@ -65,7 +65,7 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
         return folder
     hub_id, _, own = str(path).partition("@")
     if not is_hub_id(hub_id):
-        raise ValueError(f"checkpoint: there is no folder {str(path)!r}")
+        raise ValueError(f"checkpoint: there is no folder {checks.shown(str(path))}")
     revision = revision or own or None
     from huggingface_hub import snapshot_download
 

@@ -70,6 +70,7 @@ class SumOfRewards:
         for reward in rewards:
             checks.has("rewards", reward, "a Reward", "embeddings", "bind", "score")
             checks.shape("rewards, embeddings", reward.embeddings, (None, None), "[V, d]")
+            checks.floating(**{"rewards, embeddings": reward.embeddings})
         require_weights(len(rewards), weights)
         rows = sorted({len(reward.embeddings) for reward in rewards})
         if len(rows) > 1:
@@ -81,7 +82,10 @@ class SumOfRewards:
 
     def bind(self, prompts: Sequence[str], trajectories: int) -> BoundSum:
         """Read each prompt once by each reward."""
-        return BoundSum(self, tuple(part.bind(prompts, trajectories) for part in self.parts))
+        bound = tuple(part.bind(prompts, trajectories) for part in self.parts)
+        for one in bound:
+            checks.has("reward.bind", one, "a BoundReward", "at")
+        return BoundSum(self, bound)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Float[Tensor, "S"]:
         """The weighted sum of the scores of finished texts."""
@@ -89,9 +93,14 @@ class SumOfRewards:
 
     def weighted(self, rewards: Sequence[Float[Tensor, "S"]]) -> Float[Tensor, "S"]:
         """The sum of the rewards of each part, on the device of the embeddings."""
-        device = self.embeddings.device
+        device, rows = self.embeddings.device, None
+        for reward in rewards:
+            checks.shape("reward", reward, (rows,), "[S], one number per trajectory or response")
+            if reward.is_complex() or reward.dtype == torch.bool:
+                raise ValueError(f"reward: got {reward.dtype}, expected real numbers")
+            rows = len(reward)
         terms = [a * r.to(device) for a, r in zip(self.weights, rewards, strict=True)]
-        return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+        return torch.stack(terms).sum(0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ from .tokenizers import (
     ids_of,
     load_tokenizer,
     padded,
+    require_ids,
     token_strings,
     warn_of_special,
     with_blanks,
@@ -64,6 +65,7 @@ class DenoiserCheckpoint:
         family = family or family_of(written, checkpoints.name_of(folder))
         config = family.translated(written)
         tokenizer = load_tokenizer(folder, family.tokenizer)
+        require_ids(folder)
         mask_id = _mask_of(tokenizer, written, family, folder)
         _check_special_tokens(tokenizer, written, mask_id, config.vocab_size)
         checkpoints.require_weights(folder)
@@ -196,6 +198,9 @@ class DiffusionLM:
     ) -> Float[Tensor, "n V"]:
         """The logits at the masked positions. Nothing of size [S, L, V] is ever made."""
         length, new_tokens = tokens.shape[1], masked.shape[1]
+        if new_tokens > length:
+            raise ValueError(f"masked: got {new_tokens} positions, expected at most {length}")
+        tokens = checks.ids("tokens", tokens, self.network.config.vocab_size)
         checkpoints.require_positions(self.family.name, length, self.network.config)
         hidden = self._hidden_states(tokens, valid)
         # A shifted family keeps what it learnt as a causal model: the output at a position
@@ -226,7 +231,8 @@ class DiffusionLM:
 
         It is not cut at the first end of sequence. Source: authors' code.
         """
-        rows = response.tolist()
+        checks.shape("response", response, (None, None), "[S, N]")
+        rows = checks.ids("response", response, self.network.config.vocab_size).tolist()
         with working(f"checkpoint: the tokenizer of {self.family.name} does not work"):
             return [str(self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
 
@@ -289,11 +295,21 @@ def _mask_of(
     """The mask token: the tokenizer's, or the one that the family has, or, where the family says
     so, the configuration's.
     """
-    found = tokenizer.mask_token_id
-    if found is None and family.mask_token is not None:
-        found = tokenizer.get_vocab().get(family.mask_token)
+    found, known = tokenizer.mask_token_id, tokenizer.get_vocab()
+    own = None if family.mask_token is None else known.get(family.mask_token)
+    if family.mark is None and None not in (found, own) and found != own:
+        raise ValueError(
+            f"mask_token: got {tokenizer.mask_token!r:.60} in {folder}, expected "
+            f"{family.mask_token!r}, that of {family.name}"
+        )
+    found = own if found is None else found
     if found is None and family.configured_mask:
         found = written.get("mask_token_id")
+        if found is not None and found not in tokenizer.get_added_vocab().values():
+            raise ValueError(
+                f"mask_token_id: got {checks.shown(found, 60)}, expected the id of a special token "
+                "of the tokenizer"
+            )
     if not isinstance(found, int) or isinstance(found, bool) or found < 0:
         raise ValueError(
             f"checkpoint: the {'configuration' if family.configured_mask else 'tokenizer'} of "

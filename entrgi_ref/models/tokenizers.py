@@ -200,6 +200,31 @@ def _require_declared(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
             )
 
 
+def require_ids(folder: Path) -> None:
+    """Raise `ValueError` if a special token that is named, such as the mask, has no id in the
+    files: libraries would give it the next one, of which the network has learnt nothing.
+    """
+    whole, config = _written(folder / "tokenizer.json"), _written(folder / "tokenizer_config.json")
+    model = whole.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, Mapping) else None
+    vocabulary = vocabulary or _written(folder / "vocab.json")
+    if not vocabulary:
+        return  # it is in a file of another kind
+    listed = {one[0] if isinstance(one, list) else one for one in vocabulary if one}
+    listed |= _written(folder / "added_tokens.json").keys()
+    by_id = config.get("added_tokens_decoder") or {}
+    for one in [*(whole.get("added_tokens") or []), *by_id.values()]:
+        listed |= {one["content"]} if isinstance(one, Mapping) and "content" in one else set()
+    for kind in ("mask", "eos", "pad"):
+        named = config.get(f"{kind}_token")
+        token = named.get("content") if isinstance(named, Mapping) else named
+        if isinstance(token, str) and token not in listed:
+            raise ValueError(
+                f"{kind}_token: got {token!r:.60} in {folder / 'tokenizer_config.json'}, to which "
+                "no file of the tokenizer gives an id"
+            )
+
+
 def _require_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Raise `ValueError` if some tokens of a byte-level vocabulary cannot be made from letters, as
     when a download of merges.txt broke off, or if a letter is missing, which would be left out.

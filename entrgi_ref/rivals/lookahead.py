@@ -62,6 +62,8 @@ def lookahead(
             # Where the nucleus has fewer, the reward is asked about its likeliest once more.
             likely = torch.where(chance > 0, likely, q.argmax(1, keepdim=True))
             rewards = _rewards(boards, reward, text, row, position, likely)
+            # Over a small beta one of 16 bits would be no number.
+            rewards = rewards.to(torch.promote_types(rewards.dtype, torch.float32))
             tilted = (chance.log() + rewards / beta).softmax(1)
             choice = boards.draws.at(step.index, row, position).candidates(tilted)
             tokens[at] = likely.gather(1, choice[:, None]).squeeze(1)

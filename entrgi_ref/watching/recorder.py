@@ -17,13 +17,15 @@ from .words import words
 @dataclass
 class Recorder:
     """An observer that keeps what a trace shows of every denoising step, and nothing of the
-    vocabulary's width.
+    vocabulary's width. Of several runs it keeps the last.
     """
 
     denoiser: Denoiser
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, record: DenoisingRecord) -> None:
+        if self.steps and record.step <= self.steps[-1]["step"]:
+            self.steps.clear()  # another run has begun
         row, position = record.masked.nonzero(as_tuple=True)
         guided = len(record.weight) > 0
         self.steps.append(

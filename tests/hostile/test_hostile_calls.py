@@ -17,6 +17,7 @@ from corpus import refusal
 from entrgi_ref import checks
 from entrgi_ref.models import SequenceReward, SumOfRewards, VocabularyMap, load_denoiser
 from entrgi_ref.parts import in_parts
+from entrgi_ref.rivals import lookahead
 from entrgi_ref.watching import (
     Recorder,
     TerminalView,
@@ -89,6 +90,7 @@ def refused(call, arguments):
     """One line that names one of the arguments, or a result."""
     said = refusal(lambda: call(**arguments))
     inner = ("draw", "probabilities", "uniform", "template", "reward", "the denoiser's logits")
+    inner += ("response",)
     allowed = (*arguments, *inner, "checkpoint: the tokenizer of Dream does not work")
     assert said is None or said.startswith(allowed), said
     assert len(said or "") < 1000
@@ -512,3 +514,131 @@ def test_a_map_of_vocabularies_fits_what_it_is_of():
         (lambda: good.unmatched_mass(Q), "probabilities"),
     ):
         assert refusal(call).startswith(f"{name}: got ")
+
+
+def test_a_draw_only_reads(networks):
+    denoiser, reward = networks
+    config = e.SamplingConfig(new_tokens=2, denoising_steps=2, trajectories=1, top_p=1.0)
+
+    class Draws:
+        def __init__(self, name):
+            self.name = name
+
+        def at(self, *given):
+            drawn = DRAWS.at(*given)
+
+            def written(probabilities, *step):
+                found = probabilities.argmax(-1)
+                probabilities.zero_()
+                return found
+
+            return _With(drawn, **{self.name: written})
+
+    for rows in (None, 1):
+        for name in ("hard", "candidates"):
+            options = {"draws": Draws(name), "vocabulary_batch": rows}
+            said = refusal(
+                lambda options=options: e.generate(denoiser, reward, [SHORT], config, **options)
+            )
+            assert said.startswith("draw: it wrote into what it was given")
+
+
+@pytest.mark.parametrize(
+    ("settings", "lacking"),
+    [({}, None), ({"order_temperature": 1.0}, "order"), ({"order": "origin"}, "origin")],
+)
+def test_draws_have_what_the_settings_ask_for(settings, lacking, networks, monkeypatch):
+    """And no more: before a model runs."""
+    denoiser, reward = networks
+    config = e.SamplingConfig(new_tokens=2, denoising_steps=2, trajectories=1, **settings)
+
+    class Draws:
+        def at(self, *given):
+            found = DRAWS.at(*given)
+            names = [n for n in ("hard", "candidates", "order", "origin") if n != lacking]
+            return types.SimpleNamespace(**{name: getattr(found, name) for name in names[:2]})
+
+    options = {"draws": Draws()}
+    said = refusal(lambda: e.generate(denoiser, reward, [SHORT], config, **options))
+    assert said is None if lacking is None else said.endswith(f"which has {lacking!r}")
+
+
+def test_the_first_token_of_a_vocabulary_may_end_answers(networks):
+    denoiser, reward = networks
+    config = e.SamplingConfig(new_tokens=2, denoising_steps=2, trajectories=1)
+    other = dataclasses.replace(denoiser, eos_id=0, pad_id=0)
+    assert not refusal(lambda: e.generate(other, reward, [SHORT], config))
+
+
+def test_what_may_be_written_is_said_to_be_no_list(networks):
+    denoiser, reward = networks
+    other = _With(denoiser, writable=denoiser.writable[None])
+    said = refusal(lambda: e.generate(other, reward, [SHORT]))
+    assert said.startswith("denoiser.writable: got torch.bool of shape [1, ")
+
+
+def test_the_parts_of_a_sum_are_held_to_what_one_reward_is(networks):
+    reward = networks[1]
+
+    def summed(**members):
+        return SumOfRewards.of([reward, _With(reward, **members)], [1, 1])
+
+    one = torch.zeros(1)
+    for bad in (torch.tensor(3.0), [1.0], one.bool(), one + 1j, torch.zeros(3)):
+        both = summed(score=lambda *_, bad=bad: bad)
+        said = refusal(lambda both=both: both.score(["a", "b"], ["c", "d"]))
+        assert said.startswith("reward: got ")
+    both = summed(bind=lambda *_: None)
+    assert refusal(lambda: both.bind([SHORT], 1)).startswith("reward.bind: got None")
+    whole = torch.ones(reward.embeddings.shape, dtype=torch.long)
+    said = refusal(lambda: summed(embeddings=whole))
+    assert said.startswith("rewards, embeddings: got torch.int64 of shape")
+
+
+def test_a_denoiser_reads_tokens_of_its_vocabulary(networks):
+    denoiser, _ = networks
+    encoded = denoiser.encode([SHORT])
+    masked = torch.ones(1, 2, dtype=torch.bool)
+    width = len(denoiser.writable)
+    for bad in (-1, width):
+        tokens = encoded.tokens.clone()
+        tokens[0, 0] = bad
+        said = refusal(lambda tokens=tokens: denoiser(tokens, encoded.valid, masked))
+        assert said == f"tokens: got {bad}, expected integers in [0, {width})"
+        said = refusal(lambda bad=bad: denoiser.decode(torch.tensor([[bad]])))
+        assert said == f"response: got {bad}, expected integers in [0, {width})"
+    wide = torch.ones(1, 500, dtype=torch.bool)
+    said = refusal(lambda: denoiser(encoded.tokens, encoded.valid, wide))
+    assert said.startswith("masked: got 500 positions, expected at most ")
+    for bad in (torch.tensor([[1.5]]), torch.tensor([1])):
+        assert refusal(lambda bad=bad: denoiser.decode(bad)).startswith("response: got ")
+
+
+def test_a_recorder_keeps_the_last_of_several_runs(networks):
+    denoiser, reward = networks
+    one = e.SamplingConfig(new_tokens=2, denoising_steps=2, trajectories=1)
+    recorder, again = Recorder(denoiser), Recorder(denoiser)
+    for config in (dataclasses.replace(one, trajectories=2, seed=3), one):
+        e.generate(denoiser, reward, [SHORT], config, observe=recorder)
+    e.generate(denoiser, reward, [SHORT], one, observe=again)
+    assert recorder.frames(0) == again.frames(0)
+
+
+def test_an_empty_name_is_no_checkpoint():
+    assert refusal(lambda: load_denoiser("")).startswith("checkpoint: got '', expected a folder")
+    assert len(refusal(lambda: load_denoiser("a" * 5000))) < 300
+
+
+def test_lookahead_divides_a_reward_of_sixteen_bits_in_more(networks):
+    """Over a small beta it is no number in float16."""
+    denoiser, reward = networks
+    config = e.SamplingConfig(new_tokens=3, denoising_steps=3, trajectories=2)
+
+    def answered(dtype):
+        def score(prompts, texts):
+            return torch.tensor([float(len(text) % 8) for text in texts], dtype=dtype)
+
+        own = _With(reward, score=score)
+        return lookahead(denoiser, own, [SHORT], config, beta=1e-5, candidates=3).tokens
+
+    assert answered(torch.float16).equal(answered(torch.float32))

@@ -1120,3 +1120,37 @@ def test_a_causal_model_of_another_name_is_one(denoiser, tmp_path):
     assert isinstance(found, LikelihoodCheckpoint)
     reward = found.load(denoiser, dtype="float32")
     assert reward.score([SHORT], ["a river"]).isfinite().all()
+
+
+A2D = [OTHERS / "a2d-qwen2-tiny", OTHERS / "a2d-qwen3-tiny"]
+
+
+@pytest.mark.parametrize("source", [*A2D, DREAM, OTHERS / "open-dcoder-tiny"], ids=lambda s: s.name)
+@pytest.mark.parametrize("field", ["mask_token", "eos_token", "pad_token"])
+@pytest.mark.parametrize("form", [str, dict], ids=["text", "object"])
+def test_a_special_token_without_an_id_is_refused(source, field, form, tmp_path):
+    """Libraries would give it the next one, of which the network has learnt nothing."""
+    named = "<|nope|>" if form is str else {"__type": "AddedToken", "content": "<|nope|>"}
+    folder = changed(source, tmp_path, tokenizer={field: named})
+    said = refusal(lambda: DenoiserCheckpoint.examine(folder))
+    assert said == (
+        f"{field}: got '<|nope|>' in {folder / 'tokenizer_config.json'}, to which no file of the "
+        "tokenizer gives an id"
+    )
+
+
+@pytest.mark.parametrize("source", A2D, ids=lambda source: source.name)
+@pytest.mark.parametrize("token", ["e", "<|im_start|>"])
+def test_another_mask_than_that_of_the_family_is_refused(source, token, tmp_path):
+    folder = changed(source, tmp_path, tokenizer={"mask_token": token})
+    said = refusal(lambda: DenoiserCheckpoint.examine(folder))
+    assert said.startswith(f"mask_token: got {token!r} in {folder}, expected '<|mask|>'")
+
+
+@pytest.mark.parametrize("bad", [395, 5, "385", 385.5, -1, [385]])
+def test_a_mask_that_is_no_special_token_is_refused(bad, tmp_path):
+    folder = changed(LLADA, tmp_path, config={"mask_token_id": bad})
+    said = refusal(lambda: DenoiserCheckpoint.examine(folder))
+    assert said == (
+        f"mask_token_id: got {bad!r}, expected the id of a special token of the tokenizer"
+    )

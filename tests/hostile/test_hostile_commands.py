@@ -388,3 +388,23 @@ def test_a_message_is_short_and_moves_no_cursor(monkeypatch):
     assert said.startswith("error: got '\\x1b[2J\\u202e' in xxx")
     assert said.endswith("xxx ...")
     assert len(said) < 1100
+
+
+def test_an_output_that_is_closed_is_no_terminal():
+    """Python has None in its place."""
+    assert not shown.is_terminal(None)
+    assert not shown.is_terminal(io.StringIO())
+
+
+def _ended(capsys):
+    with pytest.raises(SystemExit) as end:
+        options.run_app(lambda standalone_mode: print("h\u00e9"))
+    return end.value.code, capsys.readouterr().err
+
+
+def test_an_answer_is_not_lost_for_a_letter_that_the_output_lacks(monkeypatch, capsys):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert _ended(capsys)[0] == 0
+    options.sys.stdout.flush()
+    assert written.getvalue() == b"h\\xe9\n"

@@ -409,6 +409,27 @@ def test_what_is_in_the_way_is_named(name, made, tmp_path):
         tiny_run(folder, asked=True, prompts=2)
 
 
+SAID = {
+    "asked": [None, 5, "x", {}, [1], [None], "seeds", "own_weights"],
+    "made_with": [None, 5, "x", [1], ["x"], {"commit": "x"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"), [(f, bad) for f, values in SAID.items() for bad in values]
+)
+def test_what_stands_beside_a_declaration_is_read_before_a_run_goes_on(field, bad, made, tmp_path):
+    """As whoever reads the run reads it."""
+    declaration, records = made
+    if bad in ("seeds", "own_weights"):
+        other = [2**70] if bad == "seeds" else {"entrgi": 1}
+        bad = [{**declaration["asked"][0], bad: other}]
+    folder = write(tmp_path / "run", {**declaration, field: bad}, records)
+    reason = f"out: {folder / 'run.json'}: its {field}"
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}"):
+        tiny_run(folder, asked=True, prompts=2)
+
+
 def test_a_name_is_as_long_as_a_file_can_be_called(made, tmp_path, without_figures):
     declaration, records = made
     folder = write(tmp_path / "run", declaration, [*records, {**records[0], "method": "x" * 5000}])

@@ -88,8 +88,8 @@ MISTAKES = {
     ),
     "the hard token is that of the first gradient step": Mistake(
         f"{CORE}guidance.py",
-        "draw(nucleus(q, top_p), m)",
-        "draw(nucleus(q, top_p), 0)",
+        "draw, nucleus(q, top_p), m)",
+        "draw, nucleus(q, top_p), 0)",
         in_file("reference", "every_method_and_order"),
     ),
     "the weight is that of the unguided logits": Mistake(

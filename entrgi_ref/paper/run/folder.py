@@ -49,7 +49,7 @@ from .records import (
     require_same,
     run_of,
 )
-from .required import Record, Require
+from .required import Record, Require, require_said
 
 
 class RunFolder:
@@ -260,14 +260,19 @@ def require_resumable(
 def _require_ours(path: Path, declaration: Mapping[str, Any], other_version: bool) -> None:
     """Raise `ValueError` unless a folder holds this run, made with this code."""
     require_same(path, declaration)
-    makers, here = _makers(path, declared(path / "run.json")), made_with()
+    there = declared(path / "run.json")
+    try:
+        require_said(there)
+    except ValueError as error:
+        raise ValueError(f"out: {path / 'run.json'}: {error}") from error
+    makers, here = _makers(path, there), made_with()
     if not makers or here in makers or other_version:
         return
-    there = makers[-1]
+    last = makers[-1]
     differing = "; ".join(
-        f"{name} {there.get(name)} there, {here.get(name)} here"
-        for name in {**there, **here}
-        if there.get(name) != here.get(name)
+        f"{name} {last.get(name)} there, {here.get(name)} here"
+        for name in {**last, **here}
+        if last.get(name) != here.get(name)
     )
     raise ValueError(
         f"out: {path} was made with other code ({differing}); go on with that, or allow records of "

@@ -398,6 +398,16 @@ def require_experiment(declaration: Mapping[str, Any]) -> None:
         raise ValueError(f"its main_reward is {declaration['main_reward']!r:.40}, none of them")
 
 
+def require_said(declaration: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless what stands beside a declaration can be read: what has been asked
+    for, and by which code.
+    """
+    of = EXPERIMENT if "benchmarks" in declaration else JUDGE
+    require_fields(declaration, {name: of[name] for name in ("asked?", "made_with?")})
+    if "benchmarks" in declaration:
+        _require_asked(declaration.get("asked", []))
+
+
 def _require_asked(asked: Sequence[Mapping[str, Any]]) -> None:
     """Raise `ValueError` unless the cells that have been asked for can be looked for one by one."""
     lists = ("methods", "variants", "seeds", "prompts")
