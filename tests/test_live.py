@@ -208,7 +208,7 @@ def test_tokens_are_drawn_as_in_python(page):
         q = (3 * torch.randn(50, 9, dtype=torch.float64)).softmax(-1)
         q[::5] = torch.tensor([0, 0.25, 0, 0.25, 0.25, 0, 0.25, 0, 0], dtype=torch.float64)  # ties
         u = torch.rand(50, dtype=torch.float64)
-        u[:2] = torch.tensor([0, 1 - 2**-53])
+        u[:2] = torch.tensor([0, 1 - 2**-53], dtype=torch.float64)
         kept, tokens = page.evaluate(
             """([q, u, topP]) => {
                 const kept = q.map(p => engine.nucleus(Float64Array.from(p), topP));

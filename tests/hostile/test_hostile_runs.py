@@ -180,8 +180,7 @@ EDITS = {
         "method": "aps",
         "settings__guidance__weight": "aps",
     },
-    "its seed is 2, none that was asked for": {"seed": 2, "settings__seed": 2},
-    "its variant is {'reward': 'large'}, none that was asked for": {"variant__reward": "large"},
+    "its settings.seed is 1, expected 2": {"seed": 2},
 }
 
 
@@ -221,7 +220,6 @@ def test_methods_under_each_others_names_are_refused(tmp_path):
 RUNS = {
     "another": {"settings": {"guidance": {}}},
     "of other methods": {"asked": {"methods": ["aps"]}},
-    "of other seeds": {"asked": {"seeds": [9]}},
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ... import checks
 from ..declared import benchmarks
-from ..declared.experiments import EXPERIMENTS, LONGEST_NAME, RIVALS
+from ..declared.experiments import EXPERIMENTS, LONGEST_NAME
 
 Record = dict[str, Any]
 Require = Callable[[Record], None]
@@ -473,9 +473,15 @@ class AskedFor:
     cells: Mapping[Cell, int]
 
     @cached_property
-    def said(self) -> frozenset[str]:
-        """The benchmarks of which it says what was asked: of others anything may have been."""
-        return frozenset(cell[0] for cell in self.cells)
+    def said(self) -> dict[str, tuple[set[str], int]]:
+        """Benchmark -> the methods, and the most prompts, that it was asked for; of others anything
+        may have been.
+        """
+        found: dict[str, tuple[set[str], int]] = {}
+        for (benchmark, method, _, _), count in self.cells.items():
+            methods, most = found.get(benchmark, (set(), 0))
+            found[benchmark] = methods | {method}, max(most, count)
+        return found
 
     @classmethod
     def of(cls, declaration: Mapping[str, Any]) -> AskedFor:
@@ -490,22 +496,19 @@ class AskedFor:
 
 
 def require_asked_for(asked: AskedFor, record: Record) -> None:
-    """Raise `OtherRunError` if a record is of a benchmark that its run does not have, or of what
-    nobody has asked for.
+    """Raise `OtherRunError` if a record is of a benchmark that its run does not have, or of a
+    method or a prompt that nobody has asked for. Seeds and variants may have been added by hand:
+    its settings say whether it is of them.
     """
     benchmark, idx = record["benchmark"], record["idx"]
     if asked.benchmarks is not None and benchmark not in asked.benchmarks:
         raise OtherRunError(f"its benchmark is {benchmark!r:.40}, none of the run's")
     if benchmark not in asked.said:
         return
-    cell = benchmark, record["method"], dumped(record["variant"]), record["seed"]
-    if cell not in asked.cells:
-        for i, name in enumerate(("method", "variant", "seed"), 1):
-            if cell[i] not in {one[i] for one in asked.cells}:
-                raise OtherRunError(f"its {name} is {record[name]!r:.40}, none that was asked for")
-        raise OtherRunError("its method, variant and seed were never asked for together")
-    if idx >= asked.cells[cell]:
-        count = asked.cells[cell]
+    methods, count = asked.said[benchmark]
+    if record["method"] not in methods:
+        raise OtherRunError(f"its method is {record['method']!r:.40}, none that was asked for")
+    if idx >= count:
         raise OtherRunError(f"its idx is {idx}, expected one below {count}: as many were asked for")
 
 
@@ -589,7 +592,7 @@ def _require_of_method(method: str, shared: Mapping[str, Any], settings: Mapping
     expected = shared.get("weight", weight) if method in UNGUIDED else ours
     if weight != expected:
         raise ValueError(f"its guidance.weight is {weight!r:.40}, expected {expected!r:.40}")
-    if method in RIVALS and "options" not in settings:
+    if method == "damped" and "options" not in settings:  # without them it is entrgi's
         raise ValueError(f"it has no settings.options, with which {method} answers")
 
 
