@@ -743,6 +743,10 @@ def test_the_live_page_is_quick_and_responsive(opened):
     assert page.locator("#live .masked").count() == 0
 
 
+STILL = """() => document.getAnimations().every(
+    a => a.playState !== "running" || a.effect.getComputedTiming().endTime === Infinity)"""
+
+
 @browsing
 @pytest.mark.parametrize(("scheme", "width"), VIEWS)
 def test_the_live_page_is_readable_while_it_writes(opened, axe, scheme, width):
@@ -757,6 +761,7 @@ def test_the_live_page_is_readable_while_it_writes(opened, axe, scheme, width):
     for key in ("End", "Home"):
         page.focus("#live .scrub input")
         page.keyboard.press(key)
+        page.wait_for_function(STILL)  # the title of the page fades while one scrolls
         assert serious(page) == []
         wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert page.evaluate(wide) <= 0
