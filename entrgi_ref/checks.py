@@ -267,7 +267,7 @@ def unwritten(name: str, *given: Any) -> Iterator[None]:
 
 
 def asked(name: str, model: Callable[..., Any], *given: Any) -> Any:
-    """What a function of a model's makes of tensors that it only reads."""
+    """What a function of yours makes of tensors that it only reads."""
     with unwritten(name, *given):
         return model(*given)
 
@@ -402,6 +402,7 @@ def keys(value: Iterable[int], prompts: int | None = None, *, beside: object = N
 
 
 MOST_KEYS = 2**20
+"""Where nobody says how many prompts there are."""
 
 
 def start(value: object, shape_: tuple[int, int], vocabulary: int, mask_id: int) -> Tensor:

@@ -74,8 +74,8 @@ def guide(
 
     Raises:
         ValueError: for settings, shapes or types that do not fit, before anything is made of them.
-        GuidanceError: a `ValueError`, after the last step, if a reward, its gradient or the logits
-            of a position were not finite, or a weight was outside [0, 1].
+        GuidanceError: a `ValueError`, after the last step, if a reward, its gradient (or that
+            squared), an embedding or logits were not finite, or a weight was outside [0, 1].
 
     Source: seed, authors' code.
     """

@@ -64,7 +64,7 @@ def soft_embedding(
 
     It lies in the convex hull of the token embeddings and is differentiable in q. But it is no
     token's embedding, so the reward model may never have read anything like it. In the dtype of
-    `embeddings`. Source: seed.
+    `embeddings`; `ValueError` for one that is not of floating point. Source: seed.
     """
     checks.floating(probabilities=probabilities, embeddings=embeddings)
     return probabilities.to(embeddings.dtype) @ embeddings
@@ -131,7 +131,7 @@ def interpolate(
     sg stops the gradient. So the value is $(1 - w) \bar e + w \tilde e$, and the gradient that of
     $\bar e$ alone, for any w: the reward's gradient is *taken* near real tokens and *applied* to
     the whole distribution. Without sg it would shrink by 1 - w and vanish at w = 1: another method.
-    A `weight` or `hard` of another shape raises `ValueError`. Source: page, authors' code.
+    Another shape, or no floating point, raises `ValueError`. Source: page, authors' code.
     """
     checks.mixable(soft, hard, weight)
     return soft + (weight.to(soft.dtype)[:, None] * (hard - soft)).detach()

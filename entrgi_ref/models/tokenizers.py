@@ -348,6 +348,7 @@ WRITTEN = (
 )
 """The files of a tokenizer that hold objects of JSON."""
 TEXTS = ("merges.txt", "chat_template.jinja")
+"""Those that hold other text."""
 KINDS: dict[str, tuple[type, ...]] = {
     "added_tokens_decoder": (dict,),
     "auto_map": (dict, list),
