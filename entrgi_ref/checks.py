@@ -326,7 +326,8 @@ def ids(name: str, value: Tensor, below: int) -> Tensor:
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         raise ValueError(f"{name}: got {shown(value)}, expected integers")
     value = value.long()
-    if at_hand(value) and (wrong := value[(value < 0) | (value >= below)].tolist()):
+    if at_hand(value) and value.numel() and not (value.min() >= 0 and value.max() < below):
+        wrong = value[(value < 0) | (value >= below)].tolist()
         raise OutOfRangeError(f"{name}: got {some(wrong)}, expected integers in [0, {below})")
     return value
 
@@ -487,7 +488,7 @@ def uniform(name: str, value: Any, n: int | None = None) -> Any:
     shape(f"draws, {name}", value, (n,), "[n], one number per masked position")
     if not value.is_floating_point():
         raise ValueError(f"draws, {name}: got {value.dtype}, expected floating point")
-    if at_hand(value) and not ((value >= 0) & (value < 1)).all():
+    if at_hand(value) and value.numel() and not (value.min() >= 0 and value.max() < 1):  # nor nan
         raise ValueError(f"draws, {name}: got a number outside of [0, 1)")
     return value
 
@@ -496,7 +497,7 @@ def some_mass(total: Tensor) -> Tensor:
     """`total`, the sums of rows of probabilities; `ValueError` if one is 0, where that can be
     looked at.
     """
-    if at_hand(total) and (total == 0).any():
+    if at_hand(total) and not total.all():
         raise ValueError("probabilities: got a row of zeros, expected those of one token or more")
     return total
 
@@ -691,15 +692,14 @@ class Conditions:
         if slope is None:
             raise ValueError(UNUSED)
         at = f"at gradient step {m}"
-        largest = soft.detach().abs().amax(-1)
-        self.require(f"the soft embedding is not finite {at}", largest.isfinite())
+        largest, steepest = soft.detach().abs().amax(-1), slope.abs().amax(-1)
+        self.require(f"the soft embedding is not finite {at}", largest < torch.inf)
         self.require(f"the weight is outside [0, 1] {at}", weight == weight.clamp(0, 1))
         self.require(f"the reward is not finite {at}", rewards.isfinite(), per_position=False)
-        self.require(f"the gradient is not finite {at}", slope.abs().amax(-1).isfinite())
+        self.require(f"the gradient is not finite {at}", steepest < torch.inf)
         # Adam divides by its square, and would stand still.
-        precise = slope.to(torch.promote_types(slope.dtype, torch.float32))
-        square = precise.square().amax(-1)
-        self.require(f"the square of the gradient is not finite {at}", square.isfinite())
+        square = steepest.to(torch.promote_types(slope.dtype, torch.float32)).square()
+        self.require(f"the square of the gradient is not finite {at}", square < torch.inf)
 
     def settle(self) -> None:
         """Raise `GuidanceError` for the first condition that does not hold everywhere."""

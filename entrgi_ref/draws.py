@@ -9,7 +9,7 @@ interrupted run needs nothing saved, and a test can replay recorded draws.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol, runtime_checkable
 
@@ -145,13 +145,16 @@ class KeyedStepDraws:
     """The hash of the trajectory that each masked position belongs to."""
     position: Int[Tensor, "n"]
     """Counted from the start of the response."""
+    _begun: dict[Purpose, Int[Tensor, "n"]] = field(default_factory=dict, init=False, repr=False)
+    """Hashes of all fields before the gradient step."""
 
     def uniform(self, purpose: Purpose, gradient_step: int = 0) -> Float[Tensor, "n"]:
         """One number in [0, 1) for each masked position."""
         gradient_step = checks.integer("gradient_step", gradient_step, minimum=0)
-        state = absorb(absorb(self.state, int(Purpose(purpose))), self.step)
-        state = absorb(state, gradient_step)
-        return unit_interval(absorb(state, self.position))
+        if (state := self._begun.get(purpose)) is None:
+            state = absorb(absorb(self.state, int(Purpose(purpose))), self.step)
+            self._begun[purpose] = state
+        return unit_interval(absorb(absorb(state, gradient_step), self.position))
 
     def hard(self, probabilities: Float[Tensor, "n V"], gradient_step: int) -> Int[Tensor, "n"]:
         return inverse_cdf(probabilities, self.uniform(Purpose.HARD, gradient_step))

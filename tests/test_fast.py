@@ -600,6 +600,27 @@ def test_adam_in_one_pass_is_adam():
     assert math.isclose(float((found[0] - start).abs().max()), 1.5, rel_tol=0.2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 1.0, 1e6])
+def test_adam_of_a_small_table_is_torchs_in_every_bit(dtype, size):
+    g = torch.Generator().manual_seed(0)
+    starts = [torch.randn(rows, 7, generator=g).to(dtype) for rows in (5, 2)]
+    slopes = [[size * torch.randn(x.shape, generator=g).to(dtype) for x in starts] for _ in "12345"]
+    found = []
+    for make in (adam, torch.optim.Adam):
+        tables = [start.clone() for start in starts]
+        optimiser = make(tables, lr=0.3)
+        for step in slopes:
+            for psi, slope in zip(tables, step, strict=True):
+                psi.grad = slope.clone()
+            optimiser.step()
+            found.extend(psi.clone() for psi in tables)
+    ours, theirs = found[: len(found) // 2], found[len(found) // 2 :]
+    assert all(map(torch.equal, ours, theirs))
+    if size > 1e-9:
+        assert not any(map(torch.equal, ours[:2], starts))
+
+
 def test_which_tables_adam_goes_over_once():
     def fused(*sizes, dtype=torch.float32, whole=None):
         return adam([torch.zeros(n, dtype=dtype) for n in sizes], 0.5, whole).defaults["fused"]

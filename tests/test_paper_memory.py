@@ -524,7 +524,7 @@ def test_the_tensors_at_each_moment_are_counted_to_the_byte(
             "the soft embedding": tables + (part * V * b if b != g else 0),
             "the reward model's gradient": tables + vectors + kept + copies["reward"] + backward,
             "the gradient of the logits": tables + 3 * part * 20 * g + vectors,
-            "the optimiser's step": 4 * table + q + 2 * q,
+            "the optimiser's step": 4 * table + q + q,
             "reading the prompts": 2 * table
             + q
             + keys_and_values // K
@@ -602,8 +602,8 @@ def test_parts_of_tables_are_those_that_the_code_works_on(monkeypatch, device):
         else:
             assert tables.nucleus > 4 * n * V
         fused = adam.adam([torch.zeros(n, V)], lr=1).defaults["fused"]
-        assert tables.adam == (0 if fused else 2 * 4 * n * V), (n, V)
-        assert memory._Tables(n, V, 2, device).adam == 2 * 2 * n * V
+        assert tables.adam == (0 if fused else 4 * n * V), (n, V)
+        assert memory._Tables(n, V, 2, device).adam == 2 * n * V
         seen.clear()
 
 

@@ -240,9 +240,9 @@ class _Tables:
 
     @property
     def adam(self) -> int:
-        """In one pass nothing; else a root and a quotient."""
+        """In one pass nothing; else a root."""
         one_pass = self.g == 4 and self.n * self.V > adam.LARGE
-        return 0 if one_pass else 2 * self.n * self.V * self.g
+        return 0 if one_pass else self.n * self.V * self.g
 
 
 def activations(sizes: Sizes, S: int, read: int, seen: int, b: int) -> int:
