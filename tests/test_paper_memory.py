@@ -376,7 +376,9 @@ def taken_by_the_backward_pass(s, S, read, seen, b):
 
 def taken_by_a_forward_pass(s, S, read, seen, b, padding=False):
     t = S * read
-    around = [(t, s.width)] * 3 + [(t, s.head)] * 2
+    # The mask predictor's last layer is narrow, and in the first one two of the three are one.
+    vectors = 2 if padding and s.layers < 3 else 3
+    around = [(t, s.width)] * vectors + [(t, s.head)] * 2
     queries, keys, seen_keys = (t, s.queries), (t, s.keys), (S, seen, s.keys)
     gated = [(t, s.width), *[(t, s.inner)] * 3]
     rotated = [*[queries] * 4, keys, keys], [queries, queries, *[keys] * 5]

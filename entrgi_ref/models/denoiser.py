@@ -35,6 +35,7 @@ from .tokenizers import (
     with_blanks,
     working,
 )
+from .window import narrowed
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,22 +203,23 @@ class DiffusionLM:
             raise ValueError(f"masked: got {new_tokens} positions, expected at most {length}")
         tokens = checks.ids("tokens", tokens, self.network.config.vocab_size)
         checkpoints.require_positions(self.family.name, length, self.network.config)
-        hidden = self._hidden_states(tokens, valid)
         # A shifted family keeps what it learnt as a causal model: the output at a position
         # predicts the next one.
         end = length - 1 if self.family.shifted else length
-        return self.network.lm_head(hidden[:, end - new_tokens : end][masked])
+        hidden = self._hidden_states(tokens, valid, slice(end - new_tokens, end))
+        return self.network.lm_head(hidden[masked])
 
     def _hidden_states(
-        self, tokens: Int[Tensor, "S L"], valid: Bool[Tensor, "S L"]
-    ) -> Float[Tensor, "S L d"]:
-        found: Tensor = self.network.model(
-            input_ids=tokens,
-            # A mask that is given is all the mask there is: nothing is causal.
-            attention_mask=as_attended(self.network, valid[:, None, None, :], self.dtype),
-            position_ids=positions(valid),
-            use_cache=False,
-        ).last_hidden_state
+        self, tokens: Int[Tensor, "S L"], valid: Bool[Tensor, "S L"], read: slice
+    ) -> Float[Tensor, "S _ d"]:
+        with narrowed(self.network, read):
+            found: Tensor = self.network.model(
+                input_ids=tokens,
+                # A mask that is given is all the mask there is: nothing is causal.
+                attention_mask=as_attended(self.network, valid[:, None, None, :], self.dtype),
+                position_ids=positions(valid),
+                use_cache=False,
+            ).last_hidden_state
         return found
 
     @checks.explained
@@ -280,7 +282,8 @@ def _require_logits(denoiser: DiffusionLM, folder: Path) -> None:
     network = denoiser.network
     tokens = torch.full((1, 2), denoiser.mask_id, device=network.device)
     try:
-        network.lm_head(denoiser._hidden_states(tokens, torch.ones_like(tokens).bool()))
+        everywhere = torch.ones_like(tokens).bool()
+        network.lm_head(denoiser._hidden_states(tokens, everywhere, slice(None)))
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except Exception as error:  # of many kinds, for what does not fit in there

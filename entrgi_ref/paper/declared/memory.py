@@ -289,7 +289,10 @@ def forward(sizes: Sizes, S: int, read: int, seen: int, b: int, padding: bool = 
     hardly takes memory.
     """
     tokens = S * read
-    around = 3 * sizes.width + 2 * sizes.head
+    # Of the vectors that go in, of a layer's input and of what it adds to, the first two are one
+    # in the first layer; and the mask predictor's last layer is narrow (models/window.py).
+    vectors = 2 if padding and sizes.layers <= 2 else 3
+    around = vectors * sizes.width + 2 * sizes.head
     gated = sizes.width + 3 * sizes.inner
     rotated = max(4 * sizes.queries + 2 * sizes.keys, 2 * sizes.queries + 5 * sizes.keys)
     attention = 2 * S * seen * sizes.keys + 2 * tokens * sizes.queries

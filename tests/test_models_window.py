@@ -1,0 +1,106 @@
+"""The last layer at the positions that are read is the last layer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from entrgi_ref.models.reading import positions
+from entrgi_ref.models.window import narrowed
+
+KINDS = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
+
+
+def network(kind, layers=2, attention="sdpa", dtype=torch.float64):
+    config, made = KINDS[kind]
+    torch.manual_seed(0)
+    return (
+        made._from_config(
+            config(
+                vocab_size=50,
+                hidden_size=24,
+                intermediate_size=40,
+                num_hidden_layers=layers,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                head_dim=6,
+                use_cache=False,
+            ),
+            attn_implementation=attention,
+        )
+        .to(dtype)
+        .eval()
+    )
+
+
+def hidden_states(network, tokens, valid):
+    """Every position attends to every valid one."""
+    mask = torch.zeros(valid.shape, dtype=network.dtype).masked_fill(~valid, -1e9)
+    mask = valid if network.config._attn_implementation == "sdpa" else mask
+    return network.model(
+        input_ids=tokens,
+        attention_mask=mask[:, None, None, :],
+        position_ids=positions(valid),
+        use_cache=False,
+    ).last_hidden_state
+
+
+BOARD = torch.randint(50, (3, 12), generator=torch.Generator().manual_seed(0))
+VALID = torch.arange(12) >= torch.tensor([0, 2, 5])[:, None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("window", [slice(7, 12), slice(6, 11), slice(0, 12), slice(11, 12)])
+@torch.no_grad()
+def test_the_same_numbers_in_a_window(kind, attention, layers, window):
+    made = network(kind, layers, attention)
+    whole = hidden_states(made, BOARD, VALID)
+    with narrowed(made, window):
+        found = hidden_states(made, BOARD, VALID)
+    seen = VALID[:, window]
+    torch.testing.assert_close(found[seen], whole[:, window][seen], rtol=1e-12, atol=1e-12)
+    assert found.shape[1] == window.stop - window.start
+    assert torch.equal(hidden_states(made, BOARD, VALID), whole)
+
+
+@torch.no_grad()
+def test_nothing_else_is_computed_in_the_last_layer():
+    made, read = network("qwen3"), []
+    for layer in made.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda _, given: read.append(given[0].shape[1]))
+    with narrowed(made, slice(8, 12)):
+        hidden_states(made, BOARD, VALID)
+    assert read == [12, 4]
+
+
+@torch.no_grad()
+def test_compiled_layers_stay_as_they_are(monkeypatch):
+    made = network("qwen2")
+    whole = hidden_states(made, BOARD, VALID)
+    layer = made.model.layers[-1]
+    monkeypatch.setattr(layer, "_compiled_call_impl", layer._call_impl)
+    with narrowed(made, slice(3, 9)):
+        assert not layer._forward_pre_hooks
+        assert torch.equal(hidden_states(made, BOARD, VALID), whole[:, 3:9])
+    assert torch.equal(hidden_states(made, BOARD, VALID), whole)
+
+
+def test_what_fails_leaves_the_network_as_it_was():
+    made = network("qwen2")
+    with pytest.raises(RuntimeError, match="stop"), narrowed(made, slice(2, 3)):
+        raise RuntimeError("stop")
+    assert not made.model.layers[-1]._forward_pre_hooks
