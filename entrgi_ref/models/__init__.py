@@ -1,6 +1,7 @@
 """The frozen networks of the paper behind the protocols of the algorithm.
 
     denoiser.py     a mask predictor as a `Denoiser`
+    window.py       its last layer, at the positions that are read
     families.py     what differs between families of them, one declaration each
     causal.py       a causal network as a `Reward`: what the next two share
     sequence.py     a sequence-classification reward model
