@@ -579,3 +579,15 @@ def test_the_command_line_offers_what_there_is():
 def test_an_option_that_there_is_not_is_named():
     with pytest.raises(TypeError, match="unexpected keyword argument 'quantise'"):
         load_denoiser(DREAM, quantise="8bit")
+
+
+def test_an_option_that_there_is_not_is_said_without_an_inner_class():
+    with pytest.raises(TypeError, match=r"^got an unexpected keyword argument 'dtyp'; of .*dtype"):
+        Loading.of(dtyp="float32")
+
+
+@pytest.mark.parametrize("field", ["compiled", "cuda_graphs"])
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_switches_are_true_or_false(field, value):
+    with pytest.raises(ValueError, match=rf"^{field}: got {value!r}, expected True or False"):
+        Loading.of("float32", "cpu", **{field: value})

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from building import records
+from toy import testbed
 from toy.language import (
     ADJECTIVES,
     CATEGORIES,
@@ -35,6 +36,7 @@ from toy.language import (
     sample_answer,
     split_prompts,
 )
+from toy.models import encode_words
 
 PROMPT = Prompt("sea", "castle", "gloomy")
 
@@ -289,3 +291,26 @@ def test_prompts_that_mean_nothing_are_refused(text):
     with pytest.raises(ValueError, match=r"expected two topics out of sea, .* 'sea castle gloomy'"):
         parse_prompt(text)
     assert parse_prompt(" sea  castle gloomy ") == PROMPT
+
+
+def test_words_that_the_language_lacks_are_named():
+    for call in (
+        lambda: testbed.gold_score("sea castle gloomy", "the xyz sleeps"),
+        lambda: testbed.valid("the xyz"),
+        lambda: encode_words([["the", "xyz"]]),
+    ):
+        with pytest.raises(
+            ValueError, match=r"word: got 'xyz', expected one of the toy's language"
+        ):
+            call()
+
+
+@pytest.mark.parametrize("held_out", [-1, 10**6, 1.5, None])
+def test_prompts_that_there_are_not_cannot_be_held_out(held_out):
+    with pytest.raises(ValueError, match=r"held_out: got .*, expected at most 320 prompts"):
+        split_prompts(0, held_out)
+
+
+def test_all_prompts_may_be_held_out_or_none():
+    assert [len(some) for some in split_prompts(0, 0)] == [320, 0]
+    assert [len(some) for some in split_prompts(0, 320)] == [0, 320]

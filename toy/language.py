@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 LENGTH = 16
 """Tokens in an answer, ends of sequence included (N)."""
@@ -63,6 +63,16 @@ CATEGORY = {word: category for category, words in CATEGORIES.items() for word in
 TOPIC = {noun: topic for topic, nouns in NOUNS.items() for noun in nouns}
 STYLE = {adjective: style for style, adjectives in ADJECTIVES.items() for adjective in adjectives}
 
+Value = TypeVar("Value")
+
+
+def of_word(table: Mapping[str, Value], word: str) -> Value:
+    """What a table says of a word; `ValueError` for one that the language lacks."""
+    if word not in table:
+        raise ValueError(f"word: got {word!r:.40}, expected one of the toy's language")
+    return table[word]
+
+
 FOLLOWERS = {
     "START": {"DET"},
     "DET": {"ADJ", "NOUN"},
@@ -98,7 +108,11 @@ PROMPTS = tuple(Prompt(*choice) for choice in itertools.product(NOUNS, NOUNS, AD
 
 
 def split_prompts(seed: int = 0, held_out: int = 96) -> tuple[list[Prompt], list[Prompt]]:
-    """The prompts of the corpus, and the `held_out` ones that no model is trained on."""
+    """The prompts of the corpus, and the `held_out` ones that no model is trained on; `ValueError`
+    for a number of them that there are not.
+    """
+    if held_out not in range(len(PROMPTS) + 1):
+        raise ValueError(f"held_out: got {held_out!r}, expected at most {len(PROMPTS)} prompts")
     shuffled = random.Random(seed).sample(PROMPTS, len(PROMPTS))
     return shuffled[held_out:], shuffled[:held_out]
 
@@ -152,10 +166,12 @@ def indefinite_article(word: str, wrong: bool = False) -> str:
 
 
 def roles(answer: Sequence[str]) -> list[str]:
-    """The category of each word, with nouns told apart as SUBJECT and OBJECT."""
+    """The category of each word, with nouns told apart as SUBJECT and OBJECT. `ValueError` for a
+    word that the language lacks.
+    """
     found, noun = [], "SUBJECT"
     for word in answer:
-        category = CATEGORY[word]
+        category = of_word(CATEGORY, word)
         noun = {"VERB": "OBJECT", "CONJ": "SUBJECT"}.get(category, noun)
         found.append(noun if category == "NOUN" else category)
     return found

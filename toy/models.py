@@ -14,7 +14,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from entrgi_ref import Prompts, checks, prompt_key
 
-from .language import CATEGORY, EOS, ID, LENGTH, MASK, TOPIC, VOCABULARY, Prompt, parse_prompt
+from .language import (
+    CATEGORY,
+    EOS,
+    ID,
+    LENGTH,
+    MASK,
+    TOPIC,
+    VOCABULARY,
+    Prompt,
+    of_word,
+    parse_prompt,
+)
 from .networks import MaskPredictor, RewardModel
 
 PROMPT_LENGTH = 3
@@ -24,8 +35,8 @@ WRITABLE = torch.tensor([CATEGORY[word] not in ("PROMPT", "MASK") for word in VO
 
 
 def encode_words(sentences: Sequence[Sequence[str]]) -> Int[Tensor, "S N"]:
-    """The ids of sentences of one length."""
-    return torch.tensor([[ID[word] for word in sentence] for sentence in sentences])
+    """The ids of sentences of one length; `ValueError` for a word that the language lacks."""
+    return torch.tensor([[of_word(ID, word) for word in sentence] for sentence in sentences])
 
 
 def encode_prompts(prompts: Sequence[str]) -> Int[Tensor, "P 3"]:
@@ -91,7 +102,7 @@ class ToyDenoiser:
     def decode(self, response: Int[Tensor, "S N"]) -> list[str]:
         """The words; ends of sequence at the end are left out (and `words_of` adds them)."""
         texts = []
-        for row in response.tolist():
+        for row in checks.ids("response", response, len(VOCABULARY)).tolist():
             words = [VOCABULARY[id] for id in row]
             while len(words) > 1 and words[-1] == EOS:
                 words.pop()

@@ -87,6 +87,13 @@ class Loading:
             ValueError: for a device, a precision or a kind that there is not, for a package that
                 is missing, and for what does not go together.
         """
+        for name in set(how) - set(How.__annotations__):  # Python would name this class
+            known = ", ".join(["dtype", "device", *How.__annotations__])
+            raise TypeError(
+                f"got an unexpected keyword argument {name!r}; of loading there are {known}"
+            )
+        compiled = checks.boolean("compiled", compiled)
+        cuda_graphs = checks.boolean("cuda_graphs", cuda_graphs)
         where = checkpoints.device_of(device, field)
         found = cls(checkpoints.dtype_of(dtype, where), where, **how)
         found._require_attention()
