@@ -865,7 +865,8 @@ def test_the_frames_of_a_trajectory(as_users_run_it):
     assert answer == {"step": None, "t": 0, "tokens": words, "positions": [], "committed": []}
     assert recorder.frames(0)[0]["entropy"] == [1.2346, 2.0]
     assert recorder.frames(0)[-1]["tokens"] == ["⟨special⟩", "w1", "w4", "⟨end⟩"]
-    for wrong in (-1, True, 0.0):  # not the last, nor the second
+    assert len(observed().tokens) == 2
+    for wrong in (-1, True, 0.0, 2, 3):  # not the last, nor the second
         with pytest.raises(ValueError, match=f"^trajectory: got {wrong}, expected an integer"):
             recorder.frames(wrong)
 

@@ -23,7 +23,13 @@ from entrgi_ref.models.combined import examine_reward
 from entrgi_ref.models.denoiser import DenoiserCheckpoint
 from entrgi_ref.models.families import family_of
 from entrgi_ref.models.likelihood import LikelihoodCheckpoint
-from entrgi_ref.models.tokenizers import LETTERS, conversation, load_tokenizer, working
+from entrgi_ref.models.tokenizers import (
+    LETTERS,
+    _require_most_made,
+    conversation,
+    load_tokenizer,
+    working,
+)
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 OTHERS = DREAM.parent.parent / "parity-models"
@@ -1070,6 +1076,20 @@ def test_merges_that_are_lost_in_one_file_are_noticed(share, as_text, tmp_path):
     assert not refusal(lambda: load_tokenizer(folder))
 
 
+@pytest.mark.parametrize("mark", ["<extra_{}>", "[extra_{}]"])
+def test_marks_need_no_merges(mark, tmp_path):
+    """A vocabulary may have more of them than words, and none is made of letters."""
+    file = tmp_path / "tokenizer.json"
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}
+    model["vocab"] |= {mark.format(i): 3 + i for i in range(20)}
+    file.write_text(json.dumps({"model": model, "pre_tokenizer": {"type": "ByteLevel"}}))
+    _require_most_made(file)
+    model["vocab"] |= {f"extra_{i}": 30 + i for i in range(30)}
+    file.write_text(json.dumps({"model": model, "pre_tokenizer": {"type": "ByteLevel"}}))
+    with pytest.raises(ValueError, match=r"the merges of .* make no 'extra_0'"):
+        _require_most_made(file)
+
+
 @pytest.mark.parametrize("labels", [20_000, 10**9, 2**70])
 def test_many_labels_are_refused_before_they_are_counted(labels, denoiser, tmp_path):
     lists = {"id2label": REMOVED, "label2id": REMOVED}
@@ -1099,8 +1119,15 @@ def test_weights_of_a_reward_that_are_no_numbers_are_named(bad, denoiser, tmp_pa
     assert said.endswith("the weight model.layers.0.mlp.up_proj.weight is not")
 
 
+WRITTEN = ("activation_type", "block_type", "layer_norm_type", "rms_norm_eps", "rope")
+
+
+def test_what_lladas_own_code_takes_otherwise():
+    assert family_of({"model_type": "llada"}, "x").written == WRITTEN
+
+
 @pytest.mark.parametrize("value", [None, REMOVED])
-@pytest.mark.parametrize("field", family_of({"model_type": "llada"}, "x").written)
+@pytest.mark.parametrize("field", WRITTEN)
 def test_what_lladas_own_code_takes_otherwise_may_not_be_missing(field, value, tmp_path):
     folder = changed(LLADA, tmp_path, config={field: value})
     said = f"{field}: got None, expected what LLaDA was trained with"

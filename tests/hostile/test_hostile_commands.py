@@ -15,6 +15,7 @@ from checkpoints import DREAM, REWARD
 from corpus import TEXTS, command, tree
 from entrgi_ref.commands import options, shown
 from entrgi_ref.commands.asked import asked
+from entrgi_ref.commands.files import require_readable
 from entrgi_ref.paper.judged.backends import examine_judge
 from entrgi_ref.paper.judged.judge import read_unit_tests
 from entrgi_ref.paper.measured import command as measured
@@ -190,6 +191,14 @@ def test_a_link_is_followed_and_dots_are_meant(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"real", "link", "other"}
 
 
+def test_a_link_to_a_file_can_be_read(tmp_path):
+    (tmp_path / "real.txt").write_text("hi\n")
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    require_readable("benchmark", tmp_path / "link.txt")
+    code, _, error = command(answers.main, "--from", tmp_path / "link.txt", *NETWORKS, *SHORT)
+    assert (code, error) == (0, "")
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_any_text_is_answered(name):
     code, said, _ = command(answers.main, TEXTS[name], *NETWORKS, *SHORT, "--method", "bon")
@@ -246,13 +255,14 @@ def test_an_empty_word_is_not_taken_for_the_default(option, expected, tmp_path):
     [
         (b"\xe9\n", "utf-8", "standard input is not UTF-8, in line 1"),
         (b"a\n" * 9000 + b"\xff\n", "utf-8", "standard input is not UTF-8, in line 9001"),
+        (b"a\ncaf\xc3", "utf-8", "standard input is not UTF-8, in line 2"),
         (b"a\n\xff\n", "ascii", "standard input is not ASCII, in line 2"),
         ("é\n".encode("latin-1"), "latin-1", ["é"]),
         (b"\xef\xbb\xbfhello\rbye\r", "utf-8", ["hello", "bye"]),
         (b"a\r\nb\r\n", "utf-8", ["a", "b"]),
         (b"x" * (2**26 + 1), "utf-8", "standard input has more than 16777216 characters"),
     ],
-    ids=["first", "later", "ascii", "latin", "CR", "CRLF", "long"],
+    ids=["first", "later", "half", "ascii", "latin", "CR", "CRLF", "long"],
 )
 def test_the_bytes_of_standard_input(contents, encoding, expected, monkeypatch, tmp_path):
     """As a file with the same bytes, where that is one."""

@@ -13,7 +13,7 @@ from paper_runs import tiny_run
 from checkpoints import DREAM, REWARD
 from corpus import VALUES, command, tree
 from entrgi_ref.paper.__main__ import main
-from entrgi_ref.paper.run.records import fingerprint, read_records
+from entrgi_ref.paper.run.records import fingerprint, of_run, read_records
 from entrgi_ref.paper.run.required import require_experiment, require_judge
 from entrgi_ref.paper.shown import figures
 from entrgi_ref.paper.shown.tables import Table
@@ -206,6 +206,14 @@ def test_a_line_that_was_edited_is_one_to_nobody_and_computed_again(
     assert len(read_records(folder)) == 4
 
 
+def test_who_knows_the_prompts_looks_at_the_settings_too(made, tmp_path):
+    declaration, records = made
+    require = of_run(write(tmp_path / "run", declaration, records), lambda record: record["prompt"])
+    require(records[0])
+    with pytest.raises(ValueError, match="its temperature is 7, but that of the run"):
+        require(edited(records[0], settings__temperature=7))
+
+
 def test_methods_under_each_others_names_are_refused(tmp_path):
     tiny_run(tmp_path, asked=True, prompts=2, methods=["expectation", "entrgi"])
     (file,) = tmp_path.glob("records/*")
@@ -223,8 +231,11 @@ RUNS = {
 }
 
 
+@pytest.mark.parametrize("damaged", [b"", b"{half a line\n"])
 @pytest.mark.parametrize("name", RUNS)
-def test_a_declaration_that_no_record_fits_is_to_blame(name, made, tmp_path, without_figures):
+def test_a_declaration_that_no_record_fits_is_to_blame(
+    name, damaged, made, tmp_path, without_figures
+):
     declaration, records = made
     folder = write(tmp_path / "in" / "run", declaration, records)
     change = dict(RUNS[name])
@@ -232,7 +243,8 @@ def test_a_declaration_that_no_record_fits_is_to_blame(name, made, tmp_path, wit
         change["asked"] = [{**declaration["asked"][0], **change["asked"]}]
     write(tmp_path / "other", {**declaration, **change}, [])
     shutil.copy(tmp_path / "other" / "run.json", folder / "run.json")
-    before = (folder / "records" / "a.jsonl").read_bytes()
+    before = damaged + (folder / "records" / "a.jsonl").read_bytes()
+    (folder / "records" / "a.jsonl").write_bytes(before)
     for one in ("report", "browse", "export", "repair"):
         code, _, error = command(main, one, folder)
         expected = f"error: out: {folder / 'run.json'} is that of another run: no record fits it; "
@@ -428,11 +440,12 @@ def test_what_stands_beside_a_declaration_is_read_before_a_run_goes_on(field, ba
         tiny_run(folder, asked=True, prompts=2)
 
 
-def test_a_name_is_as_long_as_a_file_can_be_called(made, tmp_path, without_figures):
+@pytest.mark.parametrize("name", ["x" * 201, "x" * 5000, "名" * 67])
+def test_a_name_is_as_long_as_a_file_can_be_called(name, made, tmp_path, without_figures):
     declaration, records = made
-    folder = write(tmp_path / "run", declaration, [*records, {**records[0], "method": "x" * 5000}])
+    folder = write(tmp_path / "run", declaration, [*records, {**records[0], "method": name}])
     code, _, error = command(main, "report", folder)
-    assert (code, "line 5: its method is 'xxx" in error) == (2, True)
+    assert (code, f"line 5: its method is '{name[:3]}" in error) == (2, True)
     assert "expected a name of at most 200 bytes; python -m" in error
 
 
