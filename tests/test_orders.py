@@ -124,6 +124,14 @@ def test_small_order_temperatures_keep_half_precision_finite():
     assert scores.argsort().tolist() == [1, 2, 0]
 
 
+def test_origin_takes_the_smallest_numbers_first():
+    """Those below the schedule's fraction, which `how_many` counts."""
+    place = torch.arange(len(CANDIDATES.tokens))
+    draws = KeyedDraws.of(0, [1], 1).at(0, torch.zeros_like(place), place)
+    confidence = rank(CANDIDATES, draws, "origin")
+    assert torch.equal(confidence.argsort(descending=True), draws.origin().argsort())
+
+
 def test_a_random_origin_is_refused(as_users_run_it):
     """`origin` ranks nothing that a temperature could mix."""
     draws = KeyedDraws.of(0, [1], 1).at(0, torch.tensor([0]), torch.tensor([0]))

@@ -14,7 +14,7 @@ from checkpoints import DREAM, REWARD
 from corpus import VALUES, command, tree
 from entrgi_ref.paper.__main__ import main
 from entrgi_ref.paper.run.records import fingerprint, of_run, read_records
-from entrgi_ref.paper.run.required import require_experiment, require_judge
+from entrgi_ref.paper.run.required import require_experiment, require_judge, require_own
 from entrgi_ref.paper.shown import figures
 from entrgi_ref.paper.shown.tables import Table
 
@@ -212,6 +212,17 @@ def test_who_knows_the_prompts_looks_at_the_settings_too(made, tmp_path):
     require(records[0])
     with pytest.raises(ValueError, match="its temperature is 7, but that of the run"):
         require(edited(records[0], settings__temperature=7))
+
+
+@pytest.mark.parametrize("method", ["bon", "smc"])
+def test_the_weight_of_a_method_without_guidance_is_the_runs(method, made, tmp_path):
+    declaration, records = made
+    weight = declaration["settings"]["guidance"]["weight"]
+    record = edited(records[0], method=method, settings__guidance__steps=0)
+    record = edited(record, settings__guidance__weight=weight)
+    require_own(declaration, record)
+    with pytest.raises(ValueError, match=f"its guidance.weight is 'aps', expected {weight!r}"):
+        require_own(declaration, edited(record, settings__guidance__weight="aps"))
 
 
 def test_methods_under_each_others_names_are_refused(tmp_path):
