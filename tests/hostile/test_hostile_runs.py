@@ -451,7 +451,7 @@ def test_what_stands_beside_a_declaration_is_read_before_a_run_goes_on(field, ba
         tiny_run(folder, asked=True, prompts=2)
 
 
-@pytest.mark.parametrize("name", ["x" * 201, "x" * 5000, "名" * 67])
+@pytest.mark.parametrize("name", ["x" * 201, "x" * 5000, "名" * 67], ids=["few", "many", "bytes"])
 def test_a_name_is_as_long_as_a_file_can_be_called(name, made, tmp_path, without_figures):
     declaration, records = made
     folder = write(tmp_path / "run", declaration, [*records, {**records[0], "method": name}])
