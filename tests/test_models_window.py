@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -78,13 +79,25 @@ def test_the_same_numbers_in_a_window(kind, attention, layers, window):
 
 
 @torch.no_grad()
-def test_nothing_else_is_computed_in_the_last_layer():
-    made, read = network("qwen3"), []
+def test_nothing_else_is_computed_in_the_last_layer(monkeypatch):
+    made, read, attended = network("qwen3"), [], []
+    attention = F.scaled_dot_product_attention
+
+    def noted(query, key, value, **options):
+        attended.append((query.shape[2], key.shape[2]))
+        return attention(query, key, value, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
     for layer in made.model.layers:
         layer.mlp.register_forward_pre_hook(lambda _, given: read.append(given[0].shape[1]))
     with narrowed(made, slice(8, 12)):
         hidden_states(made, BOARD, VALID)
     assert read == [12, 4]
+    assert attended == [
+        (12, 12),
+        (12, 1),
+        (4, 12),
+    ]  # of the second nothing is read but what it keeps
 
 
 @torch.no_grad()
