@@ -118,6 +118,7 @@ def test_means_are_over_prompts_and_a_template_makes_another():
         "entrgi_tempered   +5.00   +4.00",
     ]
     assert means([PLAIN, BOTH])[:2] == ["mean of 1 prompt", "method   Top@1   Avg@K"]
+    assert means([PLAIN, PLAIN])[0] == "mean of 2 prompts"
 
 
 def test_a_table_has_a_row_for_each_answer(tmp_path):
@@ -451,7 +452,9 @@ def test_running_out_of_memory_is_advice_and_other_errors_stay():
 
 def test_lists_with_commas():
     assert options.names_list(" bon,entrgi ,, ") == ["bon", "entrgi"]
-    assert options.names_list(",") == []
+    assert options.names_list("") == []
+    with pytest.raises(ValueError, match=r"^methods: got ' , ', expected names with commas$"):
+        options.names_list(" , ")  # not all that there are
     assert options.seed_list("1, 2,3") == [1, 2, 3]
     for text in ("1,,2", "1.5", "", "١,٢", "1_0", "9" * 5000):
         with pytest.raises(ValueError, match=r"^seeds: got '.*', expected integers with commas"):

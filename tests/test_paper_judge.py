@@ -393,6 +393,45 @@ class Spoken:
         return [[("5", {"5": 0.0})] for _ in questions]
 
 
+def test_a_judge_is_not_repaired_as_a_run(run):
+    """Its lines are no answers, and none would be left."""
+    judging.run(run, Spoken("one"), judge.UNIT_TESTS, print)
+    (folder,) = judges_of(run)
+    before = {file: file.read_bytes() for file in folder.rglob("*.jsonl")}
+    with pytest.raises(
+        ValueError, match=f"^out: {folder} holds judgements of a run; repair {run}$"
+    ):
+        invoke("repair", folder)
+    assert {file: file.read_bytes() for file in folder.rglob("*.jsonl")} == before
+
+
+def test_judgements_without_a_declaration_are_not_left_out_silently(run):
+    judging.run(run, Spoken("one"), judge.UNIT_TESTS, print)
+    (folder,) = judges_of(run)
+    (folder / "run.json").unlink()
+    reason = f"{folder} holds no judgements of this run .*it has no run.json"
+    for command in ("report", "browse"):
+        with pytest.raises(ValueError, match=reason):
+            invoke(command, run)
+    assert f"judged by {folder.name}: cannot be read" in invoke("list", run)
+    assert "it has no run.json" in invoke("repair", run)
+    assert judges_of(run) == []
+
+
+def test_a_link_is_no_second_judge(run):
+    judging.run(run, Spoken("one"), judge.UNIT_TESTS, print)
+    (folder,) = judges_of(run)
+    (folder.parent / "again").symlink_to(folder.name)
+    with pytest.raises(ValueError, match="again is a link, expected a folder of the run itself"):
+        invoke("report", run)
+
+
+def test_a_file_in_the_place_of_the_judges_is_named(run):
+    (run / JUDGES).write_text("")
+    with pytest.raises(ValueError, match=f"{run / JUDGES} is no folder; move it elsewhere"):
+        invoke("report", run)
+
+
 def test_judges_live_side_by_side(run):
     """Each judge, and each set of unit tests, has a folder and a column."""
     one, other, own = Spoken("one"), Spoken("o/ther"), ("Is it kind?", "Is it short?")

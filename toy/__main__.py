@@ -154,6 +154,8 @@ def watch(
     from .language import LENGTH, parse_prompt
     from .testbed import gold_score
 
+    if method == "bon":
+        raise ValueError("method: got 'bon', expected a guided one; the unguided is shown first")
     guided = guidances([method], gradient_steps, step_size, optimiser, "float32")
     parse_prompt(prompt)  # before networks are trained
     testbed = load_testbed(reward, quick, training_seed, embedding_std, threads)

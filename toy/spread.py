@@ -36,7 +36,9 @@ def study(setting: Setting) -> Finding:
     plan = Plan(asked["prompts"] or setting.plan.prompts, checks.seeds(seeds))
     names, own = named(names_list(asked["methods"]) or list(METHODS), METHODS, LABELS)
     checks.choice("baseline", baseline, names)
-    constants = {_label(text): _constant(text) for text in names_list(asked["constants"])}
+    constants = {
+        _label(text): _constant(text) for text in names_list(asked["constants"], "constants")
+    }
     if None in constants.values() and not asked["gradient_steps"]:
         raise ValueError(f"constants: got {MEAN} with no gradient steps, expected one or more")
     apart = next(seed for seed in count() if seed not in plan.seeds)

@@ -252,7 +252,7 @@ def _guidances(
     method: str, steps: int, step_size: float, optimiser: str, dtype: str, authors: bool
 ) -> dict[str, GuidanceConfig]:
     """The guidance of each of the methods that are named with commas."""
-    methods = names_list(method)
+    methods = names_list(method, "method")
     if not methods or len(set(methods)) < len(methods):
         raise ValueError(f"method: got {method!r}, expected names with commas, each once")
     require_precision(dtype, authors, 0 if methods == ["bon"] else steps)

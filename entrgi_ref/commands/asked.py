@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import difflib
 import json
 import sys
 from collections.abc import Sequence
@@ -152,6 +153,11 @@ def _objects(lines: Sequence[str], file: str) -> list[Asked]:
             raise ValueError(
                 f"from: line {number} of {file!r} is {line.strip():.40}, expected an object with a "
                 "text `prompt`, and perhaps a text `template`"
+            )
+        others = [name for name in one if name not in ("prompt", "template")]
+        if template is None and (near := difflib.get_close_matches("template", others)):
+            raise ValueError(
+                f"from: line {number} of {file!r} has a field {near[0]!r}; did you mean 'template'?"
             )
         found.append(Asked(prompt, template))
     if not found:

@@ -266,9 +266,12 @@ RayActors = Annotated[
 RunPath = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 
 
-def names_list(text: str) -> list[str]:
-    """The names of `bon,entrgi`."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+def names_list(text: str, option: str = "methods") -> list[str]:
+    """The names of `bon,entrgi`; none of an empty text. `ValueError` for one of commas alone."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if text and not found:
+        raise ValueError(f"{option}: got {text!r}, expected names with commas")
+    return found
 
 
 def seed_list(text: str) -> list[int]:
@@ -309,7 +312,7 @@ def given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-PATHS = ("--out", "--to", "--table", "--json", "--unit-tests")
+PATHS = ("--out", "--to", "--table", "--json", "--unit-tests", "--from")
 """The options that take a file or a folder."""
 MODELS = ("--denoiser", "--dream", "--reward", "--reward-adapter", "--model")
 NEVER_EMPTY = {

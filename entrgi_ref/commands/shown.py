@@ -116,7 +116,9 @@ def means(answered: Sequence[Answered]) -> list[str]:
     """The lines of several prompts together: a row for each method."""
     methods = list(dict.fromkeys(one.method for one in answered))
     wide = max(len("method"), *map(len, methods))
-    prompts = len({(one.prompt, one.template) for one in answered})
+    distinct = len({(one.prompt, one.template) for one in answered})
+    # A prompt may have been given twice.
+    prompts = max(distinct, *(sum(one.method == method for one in answered) for method in methods))
     lines = [f"mean of {counted(prompts, 'prompt')}", f"{'method':{wide}}   Top@1   Avg@K"]
     for method in methods:
         mine = [one for one in answered if one.method == method]
@@ -154,7 +156,7 @@ def require_table(file: Path, out: Path | None) -> None:
     """Raise `ValueError` unless its name says which kind of table it is to be, and is not that of
     what the command writes into `out`.
     """
-    if file.suffix not in TABLES:
+    if file.suffix.lower() not in TABLES:
         raise ValueError(f"table: got {str(file)!r}, expected a name that ends in .csv or .json")
     require_file("table", file)
     if out is not None and realpath(file) == realpath(out / "answers.json"):
@@ -164,7 +166,7 @@ def require_table(file: Path, out: Path | None) -> None:
 def write_table(file: Path, answered: Sequence[Answered]) -> None:
     """A row for each answer: prompt, method, trajectory, reward, whether it is the best, text."""
     rows = [row for one in answered for row in one.rows()]
-    if file.suffix == ".json":
+    if file.suffix.lower() == ".json":
         write_text(file, json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         return
     write_text(file, as_csv(rows))

@@ -16,6 +16,7 @@ from corpus import TEXTS, command, tree
 from entrgi_ref.commands import options, shown
 from entrgi_ref.commands.asked import asked
 from entrgi_ref.commands.files import require_readable
+from entrgi_ref.paper.declared import benchmarks
 from entrgi_ref.paper.judged.backends import examine_judge
 from entrgi_ref.paper.judged.judge import read_unit_tests
 from entrgi_ref.paper.measured import command as measured
@@ -189,6 +190,43 @@ def test_a_link_is_followed_and_dots_are_meant(tmp_path):
     for path in ("link", "link/../other"):
         assert command(answers.main, "hi", *NETWORKS, *SHORT, "--out", path)[0] == 0
     assert {p.name for p in tmp_path.iterdir()} == {"real", "link", "other"}
+
+
+def test_a_field_of_prompts_that_is_almost_a_template_is_named(tmp_path):
+    """It would be answered freely."""
+    file = tmp_path / "p.jsonl"
+    file.write_text(
+        '{"prompt": "a", "template": null, "id": 3}\n{"prompt": "a", "tempalte": "a _"}\n'
+    )
+    code, _, error = command(answers.main, "--from", file, *NETWORKS, *SHORT)
+    said = f"error: from: line 2 of {str(file)!r} has a field 'tempalte'; did you mean 'template'?"
+    assert (code, error) == (2, said)
+
+
+def test_an_ending_may_be_in_capitals(tmp_path):
+    (tmp_path / "P.JSONL").write_text('{"prompt": "a"}\n')
+    assert benchmarks.load(str(tmp_path / "P.JSONL")).prompts == ("a",)
+    options = ("--from", tmp_path / "P.JSONL", "--table", tmp_path / "T.JSON")
+    assert command(answers.main, *options, *NETWORKS, *SHORT)[0] == 0
+    assert json.loads((tmp_path / "T.JSON").read_text())[0]["prompt"] == "a"
+
+
+@pytest.mark.parametrize("options", [["--from", ""], ["--from="]])
+def test_a_file_of_prompts_has_a_name(options):
+    code, _, error = command(answers.main, *options, *NETWORKS, *SHORT)
+    assert (code, error) == (2, "error: from: got '', expected a path (. is the current folder)")
+
+
+@pytest.mark.parametrize("act", [(paper.main, "run"), (toy.main, "run")])
+def test_commas_alone_are_not_all_methods(act, tmp_path):
+    main, run = act
+    code, _, error = command(main, run, "main", "--methods", ",", "--out", tmp_path / "run")
+    assert (code, error) == (2, "error: methods: got ',', expected names with commas")
+
+
+def test_the_toy_watches_a_guided_method():
+    code, _, error = command(toy.main, "watch", "--quick", "--method", "bon")
+    assert (code, error[:27]) == (2, "error: method: got 'bon', e")
 
 
 def test_a_link_to_a_file_can_be_read(tmp_path):

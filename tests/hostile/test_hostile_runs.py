@@ -176,6 +176,13 @@ EDITS = {
     "its settings.seed is 2, expected 1": {"settings__seed": 2},
     "its guidance.steps is 2, expected 1": {"settings__guidance__steps": 2},
     "its guidance.weight is 'aps', expected 'entrgi'": {"settings__guidance__weight": "aps"},
+    "its guidance.optimiser is 'sgd', expected 'adam'": {"settings__guidance__optimiser": "sgd"},
+    "its guidance.dtype is 'float32', expected 'float64'": {"settings__guidance__dtype": "float32"},
+    "its guidance.step_size is 0.25, expected 0.5": {"settings__guidance__step_size": 0.25},
+    "its rewards[0] is 1e+300, expected a number between -1e100 and 1e100": {
+        "rewards": [1e300, 1.0]
+    },
+    f"its idx is {10**20}, expected an integer between -(2^63 - 1) and (2^63 - 1)": {"idx": 10**20},
     "its method is 'aps', none that was asked for": {
         "method": "aps",
         "settings__guidance__weight": "aps",

@@ -70,7 +70,7 @@ def load(name: str, pinned: Mapping[str, str] | None = None) -> Benchmark:
     is neither, or cannot be read.
     """
     path = Path(name)
-    if path.suffix in (".jsonl", ".parquet"):
+    if path.suffix.lower() in (".jsonl", ".parquet"):
         return _from_file(path)
     known, _, revision = name.partition("@")
     if known not in HUB:
@@ -86,7 +86,7 @@ def _from_file(path: Path) -> Benchmark:
         raise ValueError(
             f"benchmark: got {path.name!r:.60}, expected a name of at most {LONGEST_NAME} bytes"
         )
-    rows = _json_lines(path) if path.suffix == ".jsonl" else _parquet(path)
+    rows = _json_lines(path) if path.suffix.lower() == ".jsonl" else _parquet(path)
     prompts = tuple(_prompt(row, path, number) for number, row in enumerate(rows, 1))
     if not prompts:
         raise ValueError(f"benchmark: {path} holds no prompts")

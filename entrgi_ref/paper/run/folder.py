@@ -172,7 +172,7 @@ class RunFolder:
             os.fsync(lines.fileno())
 
 
-IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ELOOP)
+IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENOTDIR)
 """Errors of a name where there is something else than a file or folder of the run."""
 
 
@@ -323,8 +323,11 @@ def repair(path: Path) -> list[str]:
     They are kept in OUT/dropped. Returns what was wrong with each. Raises `ValueError` if a process
     is still writing.
     """
+    declaration = read_declaration(path)
+    if "unit_tests" in declaration:  # its lines are no answers, and would all be taken out
+        raise ValueError(f"out: {path} holds judgements of a run; repair {run_of(path)}")
     with _writing(path):
-        return _repaired_run(path, read_declaration(path)["fingerprint"])
+        return _repaired_run(path, declaration["fingerprint"])
 
 
 def _repaired_run(path: Path, run: str) -> list[str]:

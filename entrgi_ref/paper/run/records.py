@@ -424,8 +424,17 @@ BESIDE = ("fingerprint", "asked", "made_with")
 
 
 def judges_of(path: Path) -> list[Path]:
-    """The folders of the judges that have judged a run."""
-    return sorted(file.parent for file in (path / JUDGES).glob("*/run.json"))
+    """The folders of the judges that have judged a run. `ValueError` for a link: what it leads to
+    would count twice, or be another run's.
+    """
+    require_no_link(path, JUDGES)
+    if (path / JUDGES).exists() and not (path / JUDGES).is_dir():
+        raise ValueError(f"out: {path / JUDGES} is no folder; move it elsewhere")
+    files = [*(path / JUDGES).glob("*/run.json"), *(path / JUDGES).glob("*/records/*.jsonl")]
+    found = {path / JUDGES / file.relative_to(path / JUDGES).parts[0] for file in files}
+    for folder in found:
+        require_no_link(path, folder.relative_to(path))
+    return sorted(found)
 
 
 def earlier_layout(path: Path) -> Iterator[str]:

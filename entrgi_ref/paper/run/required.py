@@ -83,7 +83,11 @@ def require(value: Any, kind: Kind, name: str) -> None:
     else:
         right = isinstance(value, shape)
     if not right:
-        raise ValueError(f"its {name} is {value!r:.40}, expected {WORDS.get(shape, shape)}")
+        expected = str(WORDS.get(shape, shape))
+        if kind in (int, float) and type(value) in (int, kind):  # too large, or nan
+            most = "1e100" if kind is float else "(2^63 - 1)"
+            expected += f" between -{most} and {most}"
+        raise ValueError(f"its {name} is {value!r:.40}, expected {expected}")
     if isinstance(kind, list):
         (inner,) = kind
         for i, one in enumerate(value):
@@ -554,6 +558,9 @@ UNGUIDED = ("bon", "bon_equal_compute", "smc", "self_smc", "lookahead")
 allows.
 """
 
+OF_GUIDANCE = ("optimiser", "dtype")
+"""What the guided methods of a run share."""
+
 
 def _require_of_cell(
     shared: Mapping[str, Any], record: Record, settings: Mapping[str, Any], reward: str
@@ -567,9 +574,10 @@ def _require_of_cell(
     if "steps" in guidance and steps is not None and guidance["steps"] != steps:
         raise ValueError(f"its guidance.steps is {guidance['steps']!r}, expected {steps}")
     _require_of_method(method, theirs, settings)
-    size = guidance.get("step_size")
-    if size != theirs.get("step_size", size):
-        raise ValueError(f"its guidance.step_size is {size!r}, expected {theirs['step_size']!r}")
+    for name in ("step_size",) if method in UNGUIDED else ("step_size", *OF_GUIDANCE):
+        if name in guidance and guidance[name] != theirs.get(name, guidance[name]):
+            got, expected = guidance[name], theirs[name]
+            raise ValueError(f"its guidance.{name} is {got!r:.40}, expected {expected!r}")
     K = settings.get("trajectories")
     if method not in UNGUIDED[1:] and shared.get("trajectories", K) != K:
         raise ValueError(f"its trajectories is {K!r}, expected {shared['trajectories']!r}")
