@@ -312,13 +312,14 @@ def given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-PATHS = ("--out", "--to", "--table", "--json", "--unit-tests", "--from")
+PATHS = ("--out", "--to", "--table", "--json", "--unit-tests")
 """The options that take a file or a folder."""
 MODELS = ("--denoiser", "--dream", "--reward", "--reward-adapter", "--model")
 NEVER_EMPTY = {
     **dict.fromkeys(PATHS, "a path (. is the current folder)"),
     **dict.fromkeys(MODELS, "a folder, or an id on the hub"),
     **dict.fromkeys(("--methods", "--method"), "names with commas"),
+    "--from": "a file of prompts",
 }
 """Option -> what it takes."""
 

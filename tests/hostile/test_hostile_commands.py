@@ -214,7 +214,7 @@ def test_an_ending_may_be_in_capitals(tmp_path):
 @pytest.mark.parametrize("options", [["--from", ""], ["--from="]])
 def test_a_file_of_prompts_has_a_name(options):
     code, _, error = command(answers.main, *options, *NETWORKS, *SHORT)
-    assert (code, error) == (2, "error: from: got '', expected a path (. is the current folder)")
+    assert (code, error) == (2, "error: from: got '', expected a file of prompts")
 
 
 @pytest.mark.parametrize("act", [(paper.main, "run"), (toy.main, "run")])
