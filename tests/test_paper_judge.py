@@ -422,8 +422,10 @@ def test_a_link_is_no_second_judge(run):
     judging.run(run, Spoken("one"), judge.UNIT_TESTS, print)
     (folder,) = judges_of(run)
     (folder.parent / "again").symlink_to(folder.name)
-    with pytest.raises(ValueError, match="again is a link, expected a folder of the run itself"):
+    reason = "again is a link, expected a folder of the run itself"
+    with pytest.raises(ValueError, match=reason):
         invoke("report", run)
+    assert re.search(f"{run}: cannot be read: .*{reason}", invoke("list", run))
 
 
 def test_a_file_in_the_place_of_the_judges_is_named(run):

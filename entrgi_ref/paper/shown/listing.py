@@ -28,6 +28,7 @@ def listing(folders: Sequence[Path]) -> str:
         try:
             declared = read_experiment(folder)
             states = {k: r["status"] for k, r in read_by_key(folder, keep=_status).items()}
+            judges = judges_of(folder)
         except (OSError, ValueError) as error:
             lines.append(f"\n{folder}: cannot be read: {printable(str(error))}")
             continue
@@ -43,7 +44,6 @@ def listing(folders: Sequence[Path]) -> str:
             what = " ".join([benchmark, method, *varied])
             of = wanted.get((benchmark, method, variant, seed), count)
             lines.append(f"  {printable(what)}, seed {seed}: {count} of {of}")
-        judges = judges_of(folder)
         answers = [r for r in read_records(folder) if r["status"] == "ok"] if judges else []
         for judge in judges:
             name = printable(judge.name)
