@@ -617,6 +617,8 @@ def at_hand(tensor: Tensor) -> bool:
 
 def rewards(value: Any, trajectories: int | None) -> Any:
     """`value`; `ValueError` unless it is one number per trajectory, with a gradient."""
+    if trajectories is not None:
+        integer("trajectories", trajectories, minimum=1)
     shape("reward", value, (trajectories,), "[S], one number per trajectory")
     if value.is_complex():
         raise ValueError(f"reward: got {value.dtype}, expected real numbers")

@@ -874,6 +874,17 @@ def test_the_frames_of_a_trajectory(as_users_run_it):
             recorder.frames(wrong)
 
 
+def test_a_run_that_begins_at_a_later_step_is_another_one():
+    """Its first steps have committed nothing, and were skipped."""
+    recorder = Recorder(NAMES)
+    nothing = torch.zeros_like(observed().committed)
+    recorder(observed())
+    recorder(observed(step=61, committed=nothing))  # what was committed is masked again
+    assert [step["step"] for step in recorder.steps] == [61]
+    recorder(observed(step=62))
+    assert [step["step"] for step in recorder.steps] == [61, 62]
+
+
 def test_one_gradient_step_is_guidance_and_none_shows_what_the_weight_would_be(as_users_run_it):
     logits = torch.tensor([[0.0, 1.0, 2.0]] * 4)
     once = {name: getattr(observed(), name)[1:] for name in UNGUIDED}

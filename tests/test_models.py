@@ -1,8 +1,10 @@
 """Dream and sequence rewards on tiny checkpoints: exact where the claims are exact."""
 
 import ast
+import inspect
 import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -982,3 +984,36 @@ def test_no_cache_is_warned_of(recwarn):
     denoiser, reward = pair("float64")  # it reads a few tokens already
     generate(denoiser, reward, [SHORT], SamplingConfig(GuidanceConfig(steps=1), 1, 4, 4))
     assert not [found for found in recwarn if "past_key_values" in str(found.message)]
+
+
+def test_a_denoiser_is_called_with_what_fits():
+    denoiser, _ = pair()
+    tokens, valid = torch.zeros(2, 6).long(), torch.ones(2, 6).bool()
+    for masked, said in (
+        (torch.ones(2, 6).bool(), "masked: got 6 positions, expected at most 5"),  # shifted
+        (torch.ones(2, 3).long(), "masked: got torch.int64, expected torch.bool"),
+    ):
+        with pytest.raises(ValueError, match=f"^{said}$"):
+            inspect.unwrap(type(denoiser).__call__)(denoiser, tokens, valid, masked)
+
+
+def test_a_reward_reads_a_row_for_each_masked_position():
+    _, reward = pair()
+    response, masked = torch.full((2, 4), 5), torch.ones(2, 4).bool()
+    step = reward.bind([SHORT], 2).at(response, masked)
+    assert step(step.embeddings[:8], torch.full((8,), 5)).shape == (2,)
+    for rows in (0, 7, 9):
+        with pytest.raises(
+            ValueError, match=f"^mixed: got {rows} rows, expected 8, one per masked"
+        ):
+            step(step.embeddings[:rows], torch.full((rows,), 5))
+
+
+def test_threads_may_share_the_networks():
+    denoiser, reward = pair()
+    config = replace(SMALL, trajectories=1)
+    prompts = [SHORT, LONG] * 3
+    alone = [generate(denoiser, reward, [prompt], config).responses for prompt in prompts]
+    with ThreadPoolExecutor(2) as threads:
+        found = threads.map(lambda prompt: generate(denoiser, reward, [prompt], config), prompts)
+        assert [one.responses for one in found] == alone

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -14,8 +17,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from entrgi_ref.models.denoiser import compile_layers
 from entrgi_ref.models.reading import positions
-from entrgi_ref.models.window import narrowed
+from entrgi_ref.models.window import WINDOW, hidden_states_at, narrow
 
 KINDS = {
     "llama": (LlamaConfig, LlamaForCausalLM),
@@ -46,16 +50,24 @@ def network(kind, layers=2, attention="sdpa", dtype=torch.float64):
     )
 
 
-def hidden_states(network, tokens, valid):
+def inputs(network, tokens, valid):
     """Every position attends to every valid one."""
     mask = torch.zeros(valid.shape, dtype=network.dtype).masked_fill(~valid, -1e9)
     mask = valid if network.config._attn_implementation == "sdpa" else mask
-    return network.model(
-        input_ids=tokens,
-        attention_mask=mask[:, None, None, :],
-        position_ids=positions(valid),
-        use_cache=False,
-    ).last_hidden_state
+    return {
+        "input_ids": tokens,
+        "attention_mask": mask[:, None, None, :],
+        "position_ids": positions(valid),
+        "use_cache": False,
+    }
+
+
+def hidden_states(network, tokens, valid):
+    return network.model(**inputs(network, tokens, valid)).last_hidden_state
+
+
+def narrowed(network, tokens, valid, window):
+    return hidden_states_at(network, window, **inputs(network, tokens, valid))
 
 
 BOARD = torch.randint(50, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -70,8 +82,7 @@ VALID = torch.arange(12) >= torch.tensor([0, 2, 5])[:, None]
 def test_the_same_numbers_in_a_window(kind, attention, layers, window):
     made = network(kind, layers, attention)
     whole = hidden_states(made, BOARD, VALID)
-    with narrowed(made, window):
-        found = hidden_states(made, BOARD, VALID)
+    found = narrowed(made, BOARD, VALID, window)
     seen = VALID[:, window]
     torch.testing.assert_close(found[seen], whole[:, window][seen], rtol=1e-12, atol=1e-12)
     assert found.shape[1] == window.stop - window.start
@@ -90,8 +101,7 @@ def test_nothing_else_is_computed_in_the_last_layer(monkeypatch):
     monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
     for layer in made.model.layers:
         layer.mlp.register_forward_pre_hook(lambda _, given: read.append(given[0].shape[1]))
-    with narrowed(made, slice(8, 12)):
-        hidden_states(made, BOARD, VALID)
+    narrowed(made, BOARD, VALID, slice(8, 12))
     assert read == [12, 4]
     assert attended == [
         (12, 12),
@@ -104,16 +114,40 @@ def test_nothing_else_is_computed_in_the_last_layer(monkeypatch):
 def test_compiled_layers_stay_as_they_are(monkeypatch):
     made = network("qwen2")
     whole = hidden_states(made, BOARD, VALID)
+    narrowed(made, BOARD, VALID, slice(3, 9))
     layer = made.model.layers[-1]
+    for one in made.model.layers:
+        monkeypatch.setattr(one, "compile", lambda: None)
+    compile_layers(made)
+    assert not layer._forward_pre_hooks
     monkeypatch.setattr(layer, "_compiled_call_impl", layer._call_impl)
-    with narrowed(made, slice(3, 9)):
-        assert not layer._forward_pre_hooks
-        assert torch.equal(hidden_states(made, BOARD, VALID), whole[:, 3:9])
+    assert torch.equal(narrowed(made, BOARD, VALID, slice(3, 9)), whole[:, 3:9])
+    assert not layer._forward_pre_hooks
     assert torch.equal(hidden_states(made, BOARD, VALID), whole)
 
 
-def test_what_fails_leaves_the_network_as_it_was():
+def test_what_fails_leaves_nothing_behind():
     made = network("qwen2")
-    with pytest.raises(RuntimeError, match="stop"), narrowed(made, slice(2, 3)):
-        raise RuntimeError("stop")
-    assert not made.model.layers[-1]._forward_pre_hooks
+    with pytest.raises(RuntimeError):
+        narrowed(made, BOARD[:, :3], VALID, slice(2, 3))
+    assert WINDOW.get() is None
+
+
+@torch.no_grad()
+def test_threads_share_a_network():
+    """Each reads its own window, or the whole."""
+    made = network("qwen3")
+    copied = copy.deepcopy(made)
+    whole = hidden_states(made, BOARD, VALID)
+    windows = [slice(start, start + width) for start in range(6) for width in (1, 3, 6)]
+
+    def read(window):
+        return [narrowed(made, BOARD, VALID, window), hidden_states(made, BOARD, VALID)]
+
+    with ThreadPoolExecutor(4) as threads:
+        for window, (part, rest) in zip(windows, threads.map(read, windows), strict=True):
+            seen = VALID[:, window]
+            torch.testing.assert_close(part[seen], whole[:, window][seen], rtol=1e-12, atol=1e-12)
+            assert torch.equal(rest, whole)
+    assert [*made.model.layers[-1]._forward_pre_hooks.values()] == [narrow]
+    assert torch.equal(hidden_states(copied, BOARD, VALID), whole)

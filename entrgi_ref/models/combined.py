@@ -89,11 +89,16 @@ class SumOfRewards:
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Float[Tensor, "S"]:
         """The weighted sum of the scores of finished texts."""
-        return self.weighted([part.score(prompts, responses) for part in self.parts])
+        found = [part.score(prompts, responses) for part in self.parts]
+        return self.weighted(found, len(responses))
 
-    def weighted(self, rewards: Sequence[Float[Tensor, "S"]]) -> Float[Tensor, "S"]:
-        """The sum of the rewards of each part, on the device of the embeddings."""
-        device, rows = self.embeddings.device, None
+    def weighted(
+        self, rewards: Sequence[Float[Tensor, "S"]], rows: int | None = None
+    ) -> Float[Tensor, "S"]:
+        """The sum of the rewards of each part, on the device of the embeddings. `rows` is how many
+        of each to insist on.
+        """
+        device = self.embeddings.device
         for reward in rewards:
             checks.shape("reward", reward, (rows,), "[S], one number per trajectory or response")
             if reward.is_complex() or reward.dtype == torch.bool:
@@ -118,7 +123,10 @@ class BoundSum:
 
     def at(self, response: Int[Tensor, "S N"], masked: Bool[Tensor, "S N"]) -> StepSum:
         """Fix the tokens at the positions that are not masked."""
-        return StepSum(self.total, tuple(part.at(response, masked) for part in self.parts))
+        fixed = tuple(part.at(response, masked) for part in self.parts)
+        for one in fixed:
+            checks.has("reward.at", one, "a StepReward", "embeddings")
+        return StepSum(self.total, fixed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,7 @@ from .tokenizers import (
     with_blanks,
     working,
 )
-from .window import narrowed
+from .window import forget, hidden_states_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,28 +199,30 @@ class DiffusionLM:
     ) -> Float[Tensor, "n V"]:
         """The logits at the masked positions. Nothing of size [S, L, V] is ever made."""
         length, new_tokens = tokens.shape[1], masked.shape[1]
-        if new_tokens > length:
-            raise ValueError(f"masked: got {new_tokens} positions, expected at most {length}")
-        tokens = checks.ids("tokens", tokens, self.network.config.vocab_size)
-        checkpoints.require_positions(self.family.name, length, self.network.config)
         # A shifted family keeps what it learnt as a causal model: the output at a position
         # predicts the next one.
         end = length - 1 if self.family.shifted else length
+        if new_tokens > end:
+            raise ValueError(f"masked: got {new_tokens} positions, expected at most {end}")
+        if masked.dtype != torch.bool:
+            raise ValueError(f"masked: got {masked.dtype}, expected torch.bool")
+        tokens = checks.ids("tokens", tokens, self.network.config.vocab_size)
+        checkpoints.require_positions(self.family.name, length, self.network.config)
         hidden = self._hidden_states(tokens, valid, slice(end - new_tokens, end))
         return self.network.lm_head(hidden[masked])
 
     def _hidden_states(
         self, tokens: Int[Tensor, "S L"], valid: Bool[Tensor, "S L"], read: slice
     ) -> Float[Tensor, "S _ d"]:
-        with narrowed(self.network, read):
-            found: Tensor = self.network.model(
-                input_ids=tokens,
-                # A mask that is given is all the mask there is: nothing is causal.
-                attention_mask=as_attended(self.network, valid[:, None, None, :], self.dtype),
-                position_ids=positions(valid),
-                use_cache=False,
-            ).last_hidden_state
-        return found
+        return hidden_states_at(
+            self.network,
+            read,
+            input_ids=tokens,
+            # A mask that is given is all the mask there is: nothing is causal.
+            attention_mask=as_attended(self.network, valid[:, None, None, :], self.dtype),
+            position_ids=positions(valid),
+            use_cache=False,
+        )
 
     @checks.explained
     def template(self, text: str) -> Int[Tensor, "N"]:
@@ -270,6 +272,7 @@ class Dream(DiffusionLM):
 
 def compile_layers(network: Network) -> None:
     """Have torch compile what all layers do, once, at the first call."""
+    forget(network)
     for layer in network.model.layers:
         layer.compile()
 

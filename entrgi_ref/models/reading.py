@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.cache_utils import Cache, DynamicLayer
 
+from .. import checks
 from . import checkpoints
 from .checkpoints import Network
 from .replayed import Backbone
@@ -60,6 +61,8 @@ class Responses:
         self, mixed: Float[Tensor, "n d"], likeliest: Int[Tensor, "n"]
     ) -> tuple[Float[Tensor, "S N d"], Int[Tensor, "S N"], Bool[Tensor, "S N"]]:
         """Embeddings, with `mixed` at the masked positions; likeliest tokens; what is visible."""
+        if checks.at_hand(self.masked) and (n := int(self.masked.sum())) != len(mixed):
+            raise ValueError(f"mixed: got {len(mixed)} rows, expected {n}, one per masked position")
         # Not by the mask itself: the backward pass would ask it how many positions there are, and
         # the host would wait for the answer.
         at = self.masked.nonzero_static(size=len(mixed)).unbind(1)

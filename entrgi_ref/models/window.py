@@ -8,54 +8,70 @@ or attends. The prompt's keys and values are still needed.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor
 
 from .checkpoints import Network
 
+WINDOW: ContextVar[slice | None] = ContextVar("WINDOW", default=None)
+"""What the calls of this thread read: others may use the same network meanwhile."""
+ATTACHING = threading.Lock()
 
-@contextmanager
-def narrowed(network: Network, window: slice) -> Iterator[None]:
-    """Let `network.model` return the last hidden states in a window of positions, [S, window, d].
+
+def hidden_states_at(network: Network, window: slice, **inputs: Any) -> Tensor:
+    """The last hidden states of `network.model` in a window of positions, [S, window, d].
 
     They are those of the whole network, but for the rounding of products that are of fewer rows.
-    A layer that is compiled would be so again for each hook, and does all of its work.
+    Layers that are compiled do all of their work.
     """
     last = network.model.layers[-1]
-    # The name in transformers: see `backbone_of`.
-    cache = "cache" if "cache" in inspect.signature(last.forward).parameters else "past_key_values"
-
-    def narrow(layer: Any, given: Any, options: dict[str, Any]) -> Any:
-        (hidden,), rotations = given, options["position_embeddings"]
-        everywhere = {cache: KeysAndValues()}
-        layer.self_attn(
-            hidden_states=layer.input_layernorm(hidden),
-            position_embeddings=rotations,
-            attention_mask=None,
-            **everywhere,
-        )
-        here = {
-            "position_embeddings": tuple(rotation[:, window] for rotation in rotations),
-            "position_ids": options["position_ids"][:, window],
-        }
-        return (hidden[:, window],), options | here | everywhere
-
-    def cut(layer: Any, given: Any, hidden: Tensor) -> Tensor:
-        return hidden[:, window]
-
-    compiled = last._compiled_call_impl is not None
-    hook = (
-        network.model.norm.register_forward_hook(cut)
-        if compiled
-        else last.register_forward_pre_hook(narrow, with_kwargs=True)
-    )
+    if last._compiled_call_impl is not None:
+        whole: Tensor = network.model(**inputs).last_hidden_state
+        return whole[:, window]
+    with ATTACHING:
+        if narrow not in last._forward_pre_hooks.values():
+            last.register_forward_pre_hook(narrow, with_kwargs=True)
+    before = WINDOW.set(window)
     try:
-        yield
+        found: Tensor = network.model(**inputs).last_hidden_state
+        return found
     finally:
-        hook.remove()
+        WINDOW.reset(before)
+
+
+def narrow(layer: Any, given: Any, options: dict[str, Any]) -> Any:
+    """What a layer is given in place of all positions: those of the window, and what there is to
+    attend to.
+    """
+    window = WINDOW.get()
+    if window is None:
+        return None
+    (hidden,), rotations = given, options["position_embeddings"]
+    # The name in transformers: see `backbone_of`.
+    renamed = "cache" in inspect.signature(layer.forward).parameters
+    everywhere = {"cache" if renamed else "past_key_values": KeysAndValues()}
+    layer.self_attn(
+        hidden_states=layer.input_layernorm(hidden),
+        position_embeddings=rotations,
+        attention_mask=None,
+        **everywhere,
+    )
+    here = {
+        "position_embeddings": tuple(rotation[:, window] for rotation in rotations),
+        "position_ids": options["position_ids"][:, window],
+    }
+    return (hidden[:, window],), options | here | everywhere
+
+
+def forget(network: Network) -> None:
+    """Leave the last layer as it was: to be compiled it must be plain."""
+    last = network.model.layers[-1]
+    for key, hook in list(last._forward_pre_hooks.items()):
+        if hook is narrow:
+            del last._forward_pre_hooks[key], last._forward_pre_hooks_with_kwargs[key]
 
 
 class KeysAndValues:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -122,16 +122,24 @@ class Boards:
         """The rewards of complete answers to the prompts of these rows, in the reward's dtype."""
         K = self.config.trajectories
         prompts = [self.prompts[row // K] for row in rows.tolist()]
-        texts = checks.texts(self.denoiser.decode(responses), len(responses))
-        rewards = reward.score(prompts, texts)
-        checks.scores(rewards, prompts, 1)
-        return rewards.to(responses.device)
+        rewards: Any = reward.score(prompts, self.texts(responses))
+        real = isinstance(rewards, Tensor) and rewards.is_floating_point()
+        if real and rewards.shape == rows.shape and not rewards.isfinite().all():
+            listing = checks.named(rows[~rewards.isfinite().to(rows.device)], self.prompts, K)
+            raise ValueError(f"the reward of an answer is not finite, for prompt {listing}")
+        found: Tensor = checks.scores(rewards, prompts, 1)
+        return found.to(responses.device)
+
+    def texts(self, responses: Int[Tensor, "R N"]) -> list[str]:
+        """The decoded answers."""
+        decoded = checks.asked("denoiser.decode", self.denoiser.decode, responses)
+        return list(checks.texts(decoded, len(responses)))
 
     def generation(self, reward: Scorer) -> Generation:
         """The finished answers, scored."""
         P, K = len(self.prompts), self.config.trajectories
         rewards = self.scores(reward, self.response, torch.arange(P * K))
-        texts = self.denoiser.decode(self.response)
+        texts = self.texts(self.response)
         answers = [texts[p * K : (p + 1) * K] for p in range(P)]
         tokens, rewards = self.response.unflatten(0, (P, K)), rewards.unflatten(0, (P, K))
         return Generation(self.prompts, tokens, answers, rewards, self.config)

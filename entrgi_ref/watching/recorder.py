@@ -24,7 +24,7 @@ class Recorder:
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, record: DenoisingRecord) -> None:
-        if self.steps and record.step <= self.steps[-1]["step"]:
+        if self.steps and not self._goes_on(record):
             self.steps.clear()  # another run has begun
         row, position = record.masked.nonzero(as_tuple=True)
         guided = len(record.weight) > 0
@@ -47,8 +47,18 @@ class Recorder:
                 "candidates": record.candidates.cpu(),
                 "committed": record.committed.cpu(),
                 "tokens": record.tokens.cpu(),
+                "left": (record.masked & ~record.committed).cpu(),
             }
         )
+
+    def _goes_on(self, record: DenoisingRecord) -> bool:
+        """Whether a step is of the run of the last one: a later one that finds nothing masked but
+        what that has left so.
+        """
+        last, masked = self.steps[-1], record.masked.cpu()
+        if record.step <= last["step"] or masked.shape != last["left"].shape:
+            return False
+        return not bool((masked & ~last["left"]).any())
 
     def frames(self, trajectory: int) -> list[dict[str, Any]]:
         """One JSON-ready frame per denoising step of one trajectory (a row of the batch), and one
