@@ -874,7 +874,7 @@ def test_the_frames_of_a_trajectory(as_users_run_it):
             recorder.frames(wrong)
 
 
-def test_a_run_that_begins_at_a_later_step_is_another_one():
+def test_a_run_that_begins_at_a_later_step_is_another_one(as_users_run_it):
     """Its first steps have committed nothing, and were skipped."""
     recorder = Recorder(NAMES)
     nothing = torch.zeros_like(observed().committed)
