@@ -99,9 +99,7 @@ def visible_of(
 def backbone_of(network: Network, cache: Cache | None = None) -> Backbone:
     """The network without its head, reading on from a cache if one is given."""
     headless = getattr(network, network.base_model_prefix)
-    # transformers 5.24 calls it by a new name, and warns of the old one, which ends with 5.40.
-    renamed = "cache" in inspect.signature(headless.forward).parameters
-    read = {"cache" if renamed else "past_key_values": cache}
+    read = {cache_option(headless): cache}
 
     def backbone(embedded: Tensor, mask: Tensor, position: Tensor) -> Tensor:
         hidden: Tensor = headless(
@@ -114,6 +112,13 @@ def backbone_of(network: Network, cache: Cache | None = None) -> Backbone:
         return hidden
 
     return backbone
+
+
+def cache_option(module: Any) -> str:
+    """What a module of transformers calls its cache. 5.24 has a new name, and warns of the old one,
+    which ends with 5.40.
+    """
+    return "cache" if "cache" in inspect.signature(module.forward).parameters else "past_key_values"
 
 
 def as_attended(network: Network, mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -7,7 +7,6 @@ or attends. The prompt's keys and values are still needed.
 
 from __future__ import annotations
 
-import inspect
 import threading
 from contextvars import ContextVar
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from .checkpoints import Network
+from .reading import cache_option
 
 WINDOW: ContextVar[slice | None] = ContextVar("WINDOW", default=None)
 """What the calls of this thread read: others may use the same network meanwhile."""
@@ -50,9 +50,7 @@ def narrow(layer: Any, given: Any, options: dict[str, Any]) -> Any:
     if window is None:
         return None
     (hidden,), rotations = given, options["position_embeddings"]
-    # The name in transformers: see `backbone_of`.
-    renamed = "cache" in inspect.signature(layer.forward).parameters
-    everywhere = {"cache" if renamed else "past_key_values": KeysAndValues()}
+    everywhere = {cache_option(layer): KeysAndValues()}
     layer.self_attn(
         hidden_states=layer.input_layernorm(hidden),
         position_embeddings=rotations,
