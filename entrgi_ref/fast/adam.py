@@ -20,10 +20,12 @@ def adam(parameters: Iterable[Tensor], lr: float, whole: Tensor | None = None) -
     parameters = list(parameters)
     tables = parameters if whole is None else [whole]
     large = all(p.dtype == torch.float32 and p.numel() > LARGE for p in tables)
-    return torch.optim.Adam(parameters, lr=lr, fused=True) if large else Plain(parameters, lr=lr)
+    return (
+        torch.optim.Adam(parameters, lr=lr, fused=True) if large else SmallAdam(parameters, lr=lr)
+    )
 
 
-class Plain(torch.optim.Adam):
+class SmallAdam(torch.optim.Adam):
     """torch's steps in every bit, for parameters that all have a gradient and no weight decay.
 
     torch makes a table more, and looks at options that nobody has chosen.
